@@ -1,0 +1,30 @@
+# make train   set up, fetch CIFAR-10, train the default preset, score it
+# make test    set up, then the whole test suite (fetches CIFAR-10 too)
+# make check   lint, format, types
+# make format  apply the format
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test check format
+train: .venv/installed
+	$(BIN)/deepcnn train
+
+test: .venv/installed
+	$(BIN)/deepcnn data fetch cifar10
+	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "deepcnn needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

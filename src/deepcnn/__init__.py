@@ -1,0 +1,38 @@
+"""Trains small-image classifiers: what the classic CIFAR-10 tutorial did, and far past it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepcnn import presets
+    from deepcnn.data.datasets import load_dataset
+    from deepcnn.evaluation import evaluate
+    from deepcnn.models import build_model
+    from deepcnn.training import train
+
+__version__ = "0.1.0"
+__all__ = ["build_model", "evaluate", "load_dataset", "presets", "train"]
+
+# Where each public name lives. They are imported when first used, so that `import deepcnn` and
+# `deepcnn --help` do not wait for torch. No module bears the name of a function in this table:
+# importing it would hide the function.
+_HOMES = {
+    "build_model": "deepcnn.models",
+    "evaluate": "deepcnn.evaluation",
+    "load_dataset": "deepcnn.data.datasets",
+    "train": "deepcnn.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "presets":
+        return importlib.import_module("deepcnn.presets")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,189 @@
+"""What the library tells its listeners while it works; the library itself prints nothing.
+
+A listener is a function of one event. The command line's lines and progress bars, the JSON-lines
+log and TensorBoard are listeners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+
+
+@dataclass(frozen=True)
+class Fetching(Event):
+    """Bytes of a data set have arrived; `total` is None where nobody knows it."""
+
+    dataset: str
+    source: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class SourceFailed(Event):
+    """A place to fetch a data set from did not work; the next one is tried."""
+
+    dataset: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fetched(Event):
+    """A data set lies verified in `folder`."""
+
+    dataset: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Training is about to make its first step, or the first after resuming."""
+
+    run: str
+    preset: str
+    step: int
+    steps: int
+    batch_size: int
+    parameters: int
+    examples: int
+    device: str
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class EnvironmentChanged(Event):
+    """A resumed run has another environment, so it goes on but not bit for bit."""
+
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """A step to log. `losses`: those of this step; `averages`: moving averages of the same.
+
+    `seconds` are per step, `examples_per_second` for all devices together, both since the last
+    such event; `learning_rate` is the one that this step used.
+    """
+
+    step: int
+    losses: dict[str, float]
+    averages: dict[str, float]
+    learning_rate: float
+    examples_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Advanced(Event):
+    """A step has been handed to the device: for progress bars. Its result may not be there yet."""
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often values fall into buckets of equal width: `counts` [n] between `edges` [n + 1].
+
+    `total` and `squares` are the sum of all values and of their squares; values that are not
+    finite are left out.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    total: float
+    squares: float
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation or a variable of a network: `module/…/name`, fed by the nodes `inputs`."""
+
+    name: str
+    operation: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Traced(Event):
+    """The graph of the network, in the order of computation; -1 stands for the batch's size."""
+
+    nodes: tuple[Node, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Summarized(Event):
+    """What a visualizer shows of a step, by tag; images are uint8 [H, W, C]."""
+
+    step: int
+    scalars: dict[str, float] = field(repr=False)
+    histograms: dict[str, Histogram] = field(repr=False)
+    images: dict[str, NDArray[np.uint8]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A checkpoint was written; `step` counts the updates that it holds."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """A model was scored: `correct` of `total` examples, mean cross-entropy `loss`."""
+
+    step: int
+    split: str
+    averaged: bool
+    correct: int
+    total: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of correct answers, 0 to 1 ("precision @ 1")."""
+        return self.correct / self.total
+
+
+@dataclass(frozen=True)
+class Waiting(Event):
+    """An evaluation that follows a training waits for the next checkpoint."""
+
+    run: str
+
+
+@dataclass(frozen=True)
+class Interrupted(Event):
+    """Training was asked to stop, and has saved."""
+
+    step: int
+    run: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """Training has made its last step."""
+
+    step: int
+    run: str
+    seconds: float
