@@ -1,0 +1,1 @@
+"""Reading small-image data, and giving it to the trainer batch by batch."""

