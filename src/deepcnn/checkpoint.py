@@ -1,0 +1,86 @@
+"""Checkpoints: atomic, verified, the newest k kept.
+
+A checkpoint is one safetensors file (https://github.com/huggingface/safetensors: a JSON header,
+then raw little-endian tensors; nothing in it can execute). Its metadata hold the step and the
+SHA-256 of everything else, since the format itself would load a flipped bit silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from deepcnn import atomic
+from deepcnn.errors import CheckpointError
+
+_NAME = re.compile(r"step-(\d{9,})\.safetensors")
+
+
+def save(directory: Path, step: int, tensors: dict[str, Tensor], *, keep: int) -> Path:
+    """Write a checkpoint into `directory`, then remove all but the newest `keep`; return its path.
+
+    The caller must be the directory's only writer.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    atomic.remove_unfinished(directory)
+    on_host = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    metadata = {"step": str(step), "sha256": _digest(step, on_host)}
+    path = directory / f"step-{step:09d}.safetensors"
+    atomic.write(path, safetensors.torch.save(on_host, metadata))
+    for old in paths(directory)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """Return the step and the tensors (on the CPU) of a checkpoint.
+
+    Raises CheckpointError where it is damaged, and FileNotFoundError where it is gone, as happens
+    to a reader that is slower than the training it follows.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        step = int(metadata["step"])
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise CheckpointError(
+            f"{path}: not a checkpoint of deepcnn, or damaged ({error})"
+        ) from error
+    if metadata.get("sha256") != _digest(step, tensors):
+        raise CheckpointError(
+            f"{path}: damaged: its content does not match its own SHA-256. Delete it to go on from "
+            "the checkpoint before."
+        )
+    return step, tensors
+
+
+def paths(directory: Path) -> list[Path]:
+    """Return the paths of all checkpoints in `directory`, oldest first."""
+    found = [path for path in directory.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint's name states."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path}: expected a name such as step-000001000.safetensors")
+    return int(match.group(1))
+
+
+def _digest(step: int, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(str(step).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""Every setting of a run, as frozen dataclasses; a preset is a function that returns one.
+
+A run stores its whole configuration as JSON. Reading it back is strict: a key that is unknown,
+missing or of the wrong type is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Suppress
+
+from deepcnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which network."""
+
+    name: Literal["tutorial", "speednet"]
+    """The network's name."""
+    widths: tuple[int, ...] = ()
+    """Filters or units of its layers; empty: those of the literature."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How images become the network's input."""
+
+    crop: int
+    """Largest side of the square crop that the network sees."""
+    pad: int = 0
+    """Pixels of reflection added at each edge before a random crop."""
+    flip: Literal["random", "alternate", "none"] = "random"
+    """Mirror left to right: at random, each image every other epoch, or never."""
+    contrast: tuple[float, float] | None = None
+    """Range of the random contrast factor."""
+    standardize: Literal["image", "dataset"] = "dataset"
+    """Subtract mean and divide by deviation of each image, or of the training set's channels."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How gradients become updates."""
+
+    learning_rate: float
+    """Initial learning rate of stochastic gradient descent."""
+    momentum: float = 0.0
+    """Momentum of stochastic gradient descent; Nesterov's where it is not 0."""
+    schedule: Literal["staircase", "linear"] = "staircase"
+    """Times decay_factor every decay_epochs, or in a straight line to zero at the last step."""
+    decay_epochs: float = 350.0
+    """Staircase: epochs from one drop to the next."""
+    decay_factor: float = 0.1
+    """Staircase: what the learning rate is multiplied with at each drop."""
+    weight_decay: float = 0.0
+    """Share of each weight of SGD that a step takes away at the initial learning rate."""
+    head_learning_rate: float | None = None
+    """Initial learning rate of the last layer's weights; None: learning_rate."""
+    muon_learning_rate: float | None = None
+    """Initial learning rate of Muon, for the convolutions' filters; None: all weights by SGD."""
+    muon_momentum: float = 0.6
+    """Momentum of Muon."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: what is trained, on what, and how."""
+
+    preset: Annotated[str, Suppress]
+    """The preset that this configuration started from."""
+    data: str
+    """Name of a data set, or a folder."""
+    model: Model
+    inputs: Inputs
+    optimizer: Optimizer
+    steps: int
+    """Updates to make in all."""
+    batch_size: int
+    """Examples per update, over all devices together."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes."""
+    average_decay: float | None = 0.9999
+    """Largest decay of the parameters' moving averages; None: no averages."""
+    validation_size: int = 0
+    """Training examples held out; if not 0, training is scored on them and not on the test set."""
+    seed: int = 0
+    """Determines the initial weights, the order of the data and every distortion."""
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the multiplications; weights are always fp32. auto: the fastest of fp32 and bf16 here."""
+    threads: int | None = None
+    """Processor threads; None: torch's choice."""
+    deterministic: bool = False
+    """On a GPU: only kernels that give the same bits every time (the CPU's always do)."""
+    log_every: int = 10
+    """Steps from one line of the log to the next."""
+    summary_every: int = 100
+    """Steps from one TensorBoard summary to the next; 0: none."""
+    save_every: int = 1000
+    """Steps from one checkpoint to the next; the last step is always saved."""
+    evaluate_every: int = 0
+    """Steps from one evaluation to the next; 0: only after the last step."""
+    keep: int = 5
+    """Newest checkpoints to keep."""
+    data_dir: str | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+    def __post_init__(self) -> None:
+        for name, value, low in (
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 1),
+            ("validation_size", self.validation_size, 0),
+            ("log_every", self.log_every, 1),
+            ("summary_every", self.summary_every, 0),
+            ("save_every", self.save_every, 1),
+            ("evaluate_every", self.evaluate_every, 0),
+            ("keep", self.keep, 1),
+            ("threads", self.threads or 1, 1),
+            ("optimizer.learning_rate", self.optimizer.learning_rate, 0),
+            ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
+        ):
+            if not value >= low:
+                raise ConfigError(f"{name}: expected at least {low}, found {value}")
+        for name, value in (
+            ("label_smoothing", self.label_smoothing),
+            ("average_decay", self.average_decay or 0.0),
+            ("optimizer.momentum", self.optimizer.momentum),
+            ("optimizer.muon_momentum", self.optimizer.muon_momentum),
+        ):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}: expected 0 to below 1, found {value}")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the configuration as nested dictionaries, fit for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Undo `to_dict`, also after a trip through JSON; raise ConfigError for what does not fit."""
+    config: Config = _read(Config, values, "config")
+    return config
+
+
+def changed_fields(old: Config, new: Config) -> list[str]:
+    """Return the dotted names of the fields in which two configurations differ."""
+
+    def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            if isinstance(value, dict):
+                flat |= flatten(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+        return flat
+
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    return [name for name in after if before[name] != after[name]]
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a group of settings, found {value!r}")
+        hints = typing.get_type_hints(kind)
+        if unknown := sorted(value.keys() - hints.keys()):
+            raise ConfigError(f"{where}: unknown setting {unknown[0]!r}")
+        if missing := sorted(hints.keys() - value.keys()):
+            raise ConfigError(f"{where}: missing setting {missing[0]!r}")
+        return kind(
+            **{  # type: ignore[operator]  # a dataclass is a type here
+                name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()
+            }
+        )
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal and value in arguments:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = (a for a in arguments if a is not type(None))
+        return _read(kind, value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) == len(value):
+            pairs = zip(kinds, value, strict=True)
+            return tuple(_read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(pairs))
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise ConfigError(f"{where}: expected {kind}, found {value!r}")

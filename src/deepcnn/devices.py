@@ -1,0 +1,84 @@
+"""Where to compute, and how precisely."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+import deepcnn
+from deepcnn.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; auto: cuda where there is one, else mps, else cpu."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device: {name!r} cannot be used here ({reason}); expected auto, cpu, cuda, "
+            "cuda:N or mps"
+        ) from error
+    return device
+
+
+def choose_precision(name: Literal["auto"] | Precision, device: torch.device) -> Precision:
+    """Return the precision of that name; auto: the fastest that is as accurate on this device.
+
+    That is bf16 where the hardware multiplies it (GPUs since Ampere; processors with AVX512-BF16
+    or AMX), and fp32 elsewhere: emulated, bf16 is three to four times slower than fp32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the context in which the network computes at `precision`."""
+    enabled = precision != "fp32"
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=enabled)
+
+
+def describe_environment(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """Return what a run's numbers depend on beside its configuration, fit for JSON.
+
+    Two runs are the same bit for bit only where all of this is.
+    """
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        can = torch.cpu.get_capabilities()
+        wide = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
+        features = [name for name in wide if can.get(name)]
+        hardware = " ".join([platform.machine(), *features])
+    return {
+        "deepcnn": deepcnn.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{sys.platform} {platform.release()}",
+        "device": device.type,
+        "hardware": hardware,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }

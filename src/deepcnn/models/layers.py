@@ -1,0 +1,84 @@
+"""Layers that several networks share, or that torch lacks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvReLU(nn.Conv2d):
+    """A convolution that keeps the size (SAME), with bias, followed by ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Map [N, inputs, H, W] to [N, outputs, H, W]."""
+        return F.relu_(super().forward(input))
+
+
+class LinearReLU(nn.Linear):
+    """A fully connected layer with bias, followed by ReLU."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Map [N, inputs] to [N, outputs]."""
+        return F.relu_(super().forward(input))
+
+
+class SameMaxPool(nn.Module):
+    """Max pooling 3×3, stride 2, padded like TensorFlow's SAME.
+
+    The output has ceil(size / 2) rows. Of the padding this needs, the smaller half goes before
+    the image: an even size is padded only after it (ceil mode), an odd one by 1 on both sides.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, C, ceil(H / 2), ceil(W / 2)]."""
+        return F.max_pool2d(x, 3, 2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
+
+
+class LocalResponseNorm(nn.Module):
+    """Local response normalization over channels, as TensorFlow defines it.
+
+    out = x / (bias + alpha * sum of x² over channels c - radius … c + radius) ** 0.75: the sum is
+    not divided by the window's size, as torch's own layer does. (Krizhevsky, Sutskever, Hinton:
+    "ImageNet classification with deep convolutional neural networks", 2012, section 3.3.)
+
+    The sum over neighbouring channels is a 1×1 convolution with a banded matrix, which runs on
+    the same fast kernels as every convolution. It is computed in float32 whatever the precision
+    of `x`, because the sum hardly differs from the bias.
+    """
+
+    band: Tensor
+    start: Tensor
+
+    def __init__(
+        self, channels: int, radius: int = 4, bias: float = 1.0, alpha: float = 0.001 / 9
+    ) -> None:
+        super().__init__()
+        self.radius, self.bias, self.alpha = radius, bias, alpha
+        index = torch.arange(channels)
+        near = (index[:, None] - index[None, :]).abs() <= radius
+        self.register_buffer("band", (alpha * near)[:, :, None, None], persistent=False)
+        self.register_buffer("start", torch.full((channels,), bias), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to the same shape and dtype."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return self._normalize(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._normalize(x.float()).to(x.dtype)
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        root = F.conv2d(x.square(), self.band, self.start).rsqrt()  # (…) ** -0.5
+        return x * (root * root.sqrt())
+
+    def extra_repr(self) -> str:
+        """Return the settings, for print(model)."""
+        return f"radius={self.radius}, bias={self.bias}, alpha={self.alpha:.4g}, beta=0.75"
+
+
+def truncated_normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill with normal values of deviation `std`, drawn again beyond two deviations."""
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)

@@ -1,0 +1,141 @@
+"""Optimizers, and schedules as functions of the step.
+
+An update takes the schedule's factor as a tensor, and a gate: where the gate is False, neither
+parameters nor momenta change. So a step whose loss is not finite leaves no trace, without the
+host having to look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+def staircase(step: int, *, decay_steps: int, factor: float) -> float:
+    """Return factor ** floor(step / decay_steps)."""
+    return float(factor ** (step // decay_steps))
+
+
+def linear(step: int, *, steps: int) -> float:
+    """Return 1 at step 0, falling in a straight line that reaches 0 at `steps`."""
+    return max(0.0, 1 - step / steps)
+
+
+class Optimizer(Protocol):
+    """Updates some of the parameters of a model; `tensors` is all that it remembers."""
+
+    tensors: dict[str, Tensor]
+
+    def step(self, factor: Tensor, gate: Tensor) -> None:
+        """Update from the gradients, at `factor` (float32 []) times the learning rate.
+
+        Nothing changes where `gate` (bool []) is False, nor do parameters without a gradient.
+        """
+
+
+class SGD:
+    """Stochastic gradient descent, with Nesterov's momentum where `momentum` is not 0.
+
+    m ← momentum · m + g; p ← p - rate · (g + momentum · m). (Sutskever, Martens, Dahl, Hinton: "On
+    the importance of initialization and momentum in deep learning", 2013, in the form of
+    torch.optim.SGD.)
+
+    `weight_decay` is the share of each parameter that a step takes away at the initial rate,
+    through the gradient: g + weight_decay / learning_rate · p.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        learning_rate: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._parameters = parameters
+        self._learning_rate = learning_rate
+        self._momentum = momentum
+        self._penalty = weight_decay / learning_rate if weight_decay else 0.0
+        self.tensors = _zeros(parameters) if momentum else {}
+
+    @torch.no_grad()
+    def step(self, factor: Tensor, gate: Tensor) -> None:
+        """See `Optimizer.step`."""
+        rate = factor * gate * -self._learning_rate
+        for name, parameter in self._parameters.items():
+            if parameter.grad is None:
+                continue
+            update = _gradient(parameter, gate)
+            if self._penalty:
+                update = update + self._penalty * parameter
+            if self._momentum:
+                update = _with_momentum(self.tensors[name], update, self._momentum, gate)
+            parameter.addcmul_(update, rate)
+
+
+class Muon:
+    """Momentum, orthogonalized: for the filters of convolutions, [out, in, height, width].
+
+    The Nesterov momentum of each filter bank, as a matrix [out, in · height · width], is replaced
+    by the nearest matrix with orthonormal rows or columns, which a few Newton-Schulz iterations
+    approximate. (Jordan et al.: "Muon: an optimizer for hidden layers in neural networks", 2024.)
+    Before an update a filter bank is scaled to the norm √out, so that the rate alone says how
+    far it turns; batch normalization makes the network blind to this scale.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], *, learning_rate: float, momentum: float
+    ) -> None:
+        self._parameters = parameters
+        self._learning_rate = learning_rate
+        self._momentum = momentum
+        self.tensors = _zeros(parameters)
+
+    @torch.no_grad()
+    def step(self, factor: Tensor, gate: Tensor) -> None:
+        """See `Optimizer.step`."""
+        rate = factor * gate * -self._learning_rate
+        for name, parameter in self._parameters.items():
+            if parameter.grad is None:
+                continue
+            gradient = _gradient(parameter, gate)
+            update = _with_momentum(self.tensors[name], gradient, self._momentum, gate)
+            # A plain matrix in row order: its products are the same whatever the memory format.
+            matrix = update.contiguous().flatten(1)
+            orthogonal = orthogonalize(matrix).view(update.shape)
+            scale = torch.where(gate, len(parameter) ** 0.5 / parameter.norm(), 1.0)
+            parameter.mul_(scale).addcmul_(orthogonal, rate)
+
+
+def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
+    """Move the singular values of a matrix [m, n] towards 1, keeping its singular vectors.
+
+    Each Newton-Schulz iteration maps a singular value s to a·s + b·s³ + c·s⁵, with coefficients
+    that raise small values fast, at the price of ending between about 0.7 and 1.2.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x: Tensor = matrix / (matrix.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.t() if tall else x
+    for _ in range(iterations):
+        gram = x @ x.t()
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.t() if tall else x
+
+
+def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+
+
+def _gradient(parameter: nn.Parameter, gate: Tensor) -> Tensor:
+    """Return the gradient, or zeros where the gate is shut: a NaN times 0 would be a NaN."""
+    assert parameter.grad is not None
+    return torch.where(gate, parameter.grad, 0.0)
+
+
+def _with_momentum(momentum: Tensor, gradient: Tensor, decay: float, gate: Tensor) -> Tensor:
+    momentum.copy_(torch.where(gate, momentum * decay + gradient, momentum))
+    return gradient + momentum * decay
