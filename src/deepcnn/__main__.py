@@ -1,0 +1,5 @@
+"""`python -m deepcnn` is `deepcnn`."""
+
+from deepcnn.cli import main
+
+main()

@@ -1,0 +1,462 @@
+"""The command line: the only module that reads arguments or prints."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import tyro
+
+from deepcnn import __version__, presets
+from deepcnn.config import Config
+from deepcnn.errors import ConfigError, DataError, DeepcnnError
+from deepcnn.events import (
+    Advanced,
+    EnvironmentChanged,
+    Evaluated,
+    Event,
+    Fetched,
+    Fetching,
+    Finished,
+    Interrupted,
+    Listener,
+    Saved,
+    SourceFailed,
+    Started,
+    Stepped,
+    Waiting,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+# Modules that need torch are imported by the command that needs them: help must answer at once.
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a run, or go on with one, and score it."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    """Directory for the run; None: a new one below runs/."""
+    resume: Path | None = None
+    """Go on with this run from its newest checkpoint."""
+    overwrite: bool = False
+    """Replace the run that --run-dir holds: delete its content."""
+    json: bool = False
+    """Print events as JSON, a line each."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the newest checkpoint of a run."""
+
+    run: tyro.conf.Positional[Path]
+    """Directory of the run."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which examples."""
+    averaged: bool = True
+    """Use the moving averages of the parameters, where the run keeps them."""
+    examples: int | None = None
+    """Score only the first so many; None: all."""
+    follow: bool = False
+    """Score every newest checkpoint while the run is trained, and write summaries."""
+    interval: float = 300.0
+    """With --follow: seconds from one look for a new checkpoint to the next."""
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    threads: int | None = None
+    """Processor threads; None: torch's choice."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: the run's own."""
+    json: bool = False
+    """Print events as JSON, a line each."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Fetch a data set, verify every byte, and keep it for all runs."""
+
+    name: tyro.conf.Positional[str] = "cifar10"
+    """Name of the data set."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """An archive or a folder that you have; None: from the network."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check the files of a data set against their SHA-256."""
+
+    name: tyro.conf.Positional[str] = "cifar10"
+    """Name of the data set."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Count the examples of each class, and draw some of them on a sheet (PNG)."""
+
+    data: tyro.conf.Positional[str] = "cifar10"
+    """Name of a data set, or a folder."""
+    split: Literal["train", "test"] = "train"
+    """Which examples."""
+    out: Path | None = None
+    """File for the sheet; None: NAME-SPLIT.png in the current directory."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+
+def main() -> None:
+    """Run the program `deepcnn` with the arguments it was started with."""
+    try:
+        sys.exit(_run(sys.argv[1:]))
+    except DeepcnnError as error:
+        print(f"deepcnn: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("deepcnn: stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"deepcnn {__version__}")
+        return 0
+    words = 2 if arguments[0] == "data" else 1
+    command = " ".join(arguments[:words])
+    if command in ("data", "data -h", "data --help"):
+        print(_help())
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        raise ConfigError(
+            f"there is no command {command!r}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + " See: deepcnn --help"
+        )
+    return COMMANDS[command](arguments[words:])
+
+
+def _help() -> str:
+    known = "\n".join(
+        f"    {name:<10} {_first_line(make)}" for name, make in presets.PRESETS.items()
+    )
+    return f"""deepcnn {__version__}: trains small-image classifiers
+
+  deepcnn train [PRESET] [--FIELD VALUE ...]   train a run and score it; presets:
+{known}
+    (without a name: {presets.DEFAULT})
+  deepcnn train --resume RUN                   go on with a run from its newest checkpoint
+  deepcnn evaluate RUN [--follow]              score a run, once or while it is trained
+  deepcnn data fetch [NAME] [--from PATH]      fetch and verify a data set
+  deepcnn data verify [NAME]                   check a data set's files
+  deepcnn data show [NAME]                     count its classes and draw some images
+
+Every command explains its fields with --help."""
+
+
+def _first_line(make: Callable[[], Config]) -> str:
+    return (make.__doc__ or "").splitlines()[0]
+
+
+def _parse(command: str, kind: type[T], arguments: list[str]) -> T:
+    return tyro.cli(kind, prog=f"deepcnn {command}", args=arguments)
+
+
+def _train(arguments: list[str]) -> int:
+    preset = presets.DEFAULT
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if named:
+        preset, *arguments = arguments
+        if preset not in presets.PRESETS:
+            near = difflib.get_close_matches(preset, presets.PRESETS, n=1)
+            raise ConfigError(
+                f"there is no preset {preset!r}; expected one of {', '.join(presets.PRESETS)}."
+                + (f" Did you mean {near[0]}?" if near else "")
+            )
+    resumed = _value_of("--resume", arguments)
+    if resumed is None:
+        config = presets.PRESETS[preset]()
+    else:
+        from deepcnn.run import Run
+
+        if named:
+            raise ConfigError(f"--resume goes on with the preset of the run; leave out {preset!r}")
+        config = Run.open(Path(resumed)).config()
+    options = tyro.cli(Train, prog="deepcnn train [PRESET]", args=arguments, default=Train(config))
+    if options.resume and (options.run_dir or options.overwrite):
+        raise ConfigError(
+            "--resume goes on in the run's own directory; leave out --run-dir and --overwrite"
+        )
+
+    from deepcnn import training
+
+    with _console(options.json) as tell:
+        if options.resume:
+            result = training.resume(options.resume, changes=lambda _: options.config, emit=tell)
+        else:
+            result = training.train(
+                options.config, run_dir=options.run_dir, overwrite=options.overwrite, emit=tell
+            )
+    return 0 if result.evaluated else 128 + signal.SIGINT
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == flag:
+            return following
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+    return None
+
+
+def _evaluate(arguments: list[str]) -> int:
+    options = _parse("evaluate", Evaluate, arguments)
+    from deepcnn import evaluation
+
+    with _console(options.json) as tell:
+        scorer = evaluation.Scorer(
+            options.run,
+            options.split,
+            averaged=options.averaged,
+            examples=options.examples,
+            device=options.device,
+            threads=options.threads,
+            data_dir=options.data_dir,
+            emit=tell,
+        )
+        for event in scorer.follow(options.interval) if options.follow else [scorer.once()]:
+            tell(event)
+    return 0
+
+
+def _fetch(arguments: list[str]) -> int:
+    options = _parse("data fetch", Fetch, arguments)
+    from deepcnn.data import datasets
+
+    with _console(as_json=False) as tell:
+        datasets.fetch(options.name, data_dir=options.data_dir, source=options.source, emit=tell)
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    options = _parse("data verify", Verify, arguments)
+    from deepcnn.data import datasets
+
+    problems = datasets.verify(options.name, data_dir=options.data_dir)
+    for path, problem in problems.items():
+        print(f"{path}: {problem or 'whole'}")
+    if any(problems.values()):
+        raise DataError(
+            f"{options.name} is not whole. Mend it with: deepcnn data fetch {options.name}"
+        )
+    return 0
+
+
+def _show(arguments: list[str]) -> int:
+    options = _parse("data show", Show, arguments)
+    from deepcnn.data import contact_sheet, datasets
+
+    with _console(as_json=False) as tell:
+        arrays = datasets.load_dataset(
+            options.data, options.split, data_dir=options.data_dir, emit=tell
+        )
+    height, width, channels = arrays.shape
+    print(f"{options.data}, {options.split}: {len(arrays):,} images, {height}×{width}×{channels}")
+    for name, count in contact_sheet.counts(arrays).items():
+        print(f"  {count:>9,}  {name}")
+    out = options.out or Path(f"{Path(options.data).name}-{options.split}.png")
+    try:
+        contact_sheet.draw(arrays).save(out)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{out}: the sheet cannot be written ({error})") from error
+    print(f"sheet: {out}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "data fetch": _fetch,
+    "data verify": _verify,
+    "data show": _show,
+}
+
+
+@contextmanager
+def _console(as_json: bool) -> Iterator[Listener]:
+    """Give a listener that prints: JSON, or lines, with a progress bar on a terminal."""
+    if as_json:
+        from deepcnn.summaries import to_json
+
+        yield lambda event: print(to_json(event), flush=True)
+        return
+    console = _Console()
+    try:
+        yield console
+    finally:
+        console.close()
+
+
+class _Console:
+    def __init__(self) -> None:
+        self._bar: _Bar | None = None
+        self._fetch_began: float | None = None
+        self._fetch_told = 0.0
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Fetching():
+                self._fetching(event)
+            case SourceFailed():
+                self.close()
+                self._say(f"{event.dataset}: {event.source}: {event.reason}")
+            case Fetched():
+                self.close()
+                self._say(f"{event.dataset}: complete and verified in {event.folder}")
+            case Started():
+                self._started(event)
+            case EnvironmentChanged():
+                self._say("Not the same bits as before, the environment changed:")
+                for difference in event.differences:
+                    self._say(f"  {difference}")
+            case Advanced() if sys.stderr.isatty():
+                if self._bar is None:
+                    self._bar = _Bar("training", event.steps, in_bytes=False, done=event.step - 1)
+                self._bar.move_to(event.step)
+            case Stepped():
+                self._say(
+                    f"{_now()}: step {event.step}, loss = {event.losses['total_loss']:.2f} "
+                    f"({event.examples_per_second:.1f} examples/sec; {event.seconds:.3f} sec/batch)"
+                )
+            case Evaluated():
+                kind = "averaged parameters" if event.averaged else "raw parameters"
+                self._say(
+                    f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
+                    f"({event.correct} / {event.total} correct, {event.split}, "
+                    f"step {event.step}, {kind}, loss = {event.loss:.3f})"
+                )
+            case Waiting():
+                self._say(f"{_now()}: waiting for the next checkpoint of {event.run}")
+            case Interrupted():
+                self.close()
+                self._say(
+                    f"Stopped and saved at step {event.step}. Go on with: "
+                    f"{_program('deepcnn')} train --resume {event.run}"
+                )
+            case Finished():
+                self.close()
+                self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
+                self._say(f"Run:            {event.run}")
+                self._say(
+                    f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries"
+                )
+                self._say(f"Evaluate again: {_program('deepcnn')} evaluate {event.run}")
+            case Saved() | _:
+                pass
+
+    def _started(self, event: Started) -> None:
+        self.close()
+        self._say(
+            f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
+            f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
+            f"{event.precision} with {event.threads} threads"
+        )
+
+    def _fetching(self, event: Fetching) -> None:
+        now = time.monotonic()
+        if self._fetch_began is None:
+            self._fetch_began = self._fetch_told = now
+            self._say(f"Fetching {event.dataset} from {event.source}")
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = _Bar(event.dataset, event.total, in_bytes=True, done=event.done)
+            self._bar.move_to(event.done)
+        elif now - self._fetch_told >= 5:  # seconds from line to line where there is no terminal
+            self._fetch_told = now
+            speed = event.done / 1e6 / max(now - self._fetch_began, 1e-3)
+            left = (event.total or 0) / 1e6 - event.done / 1e6
+            self._say(
+                f"{event.done / 1e6:.1f} of {(event.total or 0) / 1e6:.1f} MB, {speed:.1f} MB/s, "
+                f"{left / max(speed, 1e-3):.0f} s left"
+            )
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.say(line)
+        else:
+            print(line, flush=True)
+
+
+class _Bar:
+    """A progress bar on the terminal, on standard error; lines go to standard output above it."""
+
+    def __init__(self, title: str, total: int | None, *, in_bytes: bool, done: int) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        amount: progress.ProgressColumn = (
+            progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
+        )
+        speed = [progress.TransferSpeedColumn()] if in_bytes else []
+        self._progress: Progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            amount,
+            *speed,
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._task: TaskID = self._progress.add_task(title, total=total, completed=done)
+        self._progress.start()
+
+    def move_to(self, done: int) -> None:
+        self._progress.update(self._task, completed=done)
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _now() -> str:
+    return datetime.datetime.now().isoformat(sep=" ")
+
+
+def _program(name: str) -> str:
+    """Return what to type for a program installed beside this one."""
+    ours = Path(sys.argv[0]).resolve().parent / name
+    found = shutil.which(name)
+    if found and Path(found).resolve() == ours:
+        return name
+    return os.path.relpath(ours) if ours.exists() else name

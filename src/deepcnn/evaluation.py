@@ -1,0 +1,221 @@
+"""Scoring: a model, a run once, or every checkpoint of a run that is still being trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepcnn import checkpoint, objective, summaries
+from deepcnn.config import Config
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.augment import Inputs
+from deepcnn.data.datasets import Split, load_dataset
+from deepcnn.devices import Precision, autocast, choose_device, choose_precision
+from deepcnn.errors import CheckpointError, ConfigError
+from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
+from deepcnn.models import build_model
+from deepcnn.run import Run
+from deepcnn.state import check_fit
+
+BATCH = 500  # examples scored at a time; the counts do not depend on it
+_POLL_SECONDS = 0.5
+
+
+def evaluate(
+    run: str | Path,
+    split: Split = "test",
+    *,
+    averaged: bool = True,
+    examples: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    data_dir: str | Path | None = None,
+    emit: Listener = ignore,
+) -> Evaluated:
+    """Score the newest checkpoint of a run; see `Scorer` for the arguments and the errors."""
+    return Scorer(
+        run,
+        split,
+        averaged=averaged,
+        examples=examples,
+        device=device,
+        threads=threads,
+        data_dir=data_dir,
+        emit=emit,
+    ).once()
+
+
+class Scorer:
+    """Scores checkpoints of a run on a whole split or its first `examples`, each counted once.
+
+    `averaged`: with the moving averages of the parameters, if the run keeps any; `device`,
+    `threads`: where to compute, independent of the training; `data_dir`: the folder of all data
+    sets, None: the run's own; `emit` is told if data has to be fetched. Raises RunError,
+    ConfigError or DataError, saying what is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        split: Split,
+        *,
+        averaged: bool,
+        examples: int | None,
+        device: str,
+        threads: int | None,
+        data_dir: str | Path | None,
+        emit: Listener,
+    ) -> None:
+        self._run = Run.open(Path(run))
+        self._split = split
+        self._averaged = averaged
+        self._config = self._run.config()
+        self._device = choose_device(device)
+        self._precision = choose_precision(self._config.precision, self._device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._inputs, self._classes = read_inputs(self._run)
+        arrays = load_dataset(
+            self._config.data,
+            split,
+            validation_size=self._config.validation_size,
+            data_dir=data_dir or self._config.data_dir,
+            emit=emit,
+        )
+        if arrays.classes != self._classes or arrays.shape != self._inputs.image_shape:
+            raise ConfigError(
+                f"{self._config.data}: the data changed since this run was trained: expected "
+                f"images {self._inputs.image_shape} of {len(self._classes)} classes, found "
+                f"{arrays.shape} of {len(arrays.classes)}"
+            )
+        if examples is not None and not 1 <= examples <= len(arrays):
+            raise ConfigError(f"examples: expected 1 to {len(arrays)}, found {examples}")
+        self._arrays = arrays.select(slice(0, examples))
+
+    def once(self) -> Evaluated:
+        """Score the newest checkpoint; raise CheckpointError where there is none."""
+        while (newest := self._newest()) is not None:
+            try:
+                return self._score(newest)[0]
+            except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
+                continue
+        raise self._no_checkpoint()
+
+    def follow(self, interval: float) -> Iterator[Event]:
+        """Score the newest checkpoint again and again, until the run's training ends or dies.
+
+        Every `interval` seconds the newest checkpoint, if there is a new one, is scored, and what
+        a visualizer shows of it is written to `summaries/<split>` in the run. Yields an
+        `Evaluated` for each, and a `Waiting` whenever it begins to wait.
+        """
+        done: Path | None = None
+        with summaries.TensorBoard(self._run.summaries / self._split) as board:
+            while True:
+                in_training = self._run.in_training()  # asked first: what it saves last is seen
+                newest = self._newest()
+                if newest is not None and newest != done:
+                    try:
+                        evaluated, summary = self._score(newest)
+                    except FileNotFoundError:
+                        continue
+                    done = newest
+                    board(evaluated)
+                    board(summary)
+                    yield evaluated
+                elif not in_training:
+                    break
+                if in_training:
+                    yield Waiting(str(self._run.path))
+                    deadline = time.monotonic() + interval
+                    while time.monotonic() < deadline and self._run.in_training():
+                        time.sleep(min(_POLL_SECONDS, interval))
+        if done is None:
+            raise self._no_checkpoint()
+
+    def _newest(self) -> Path | None:
+        found = checkpoint.paths(self._run.checkpoints)
+        return found[-1] if found else None
+
+    def _no_checkpoint(self) -> CheckpointError:
+        return CheckpointError(
+            f"No checkpoint file found in {self._run.checkpoints}, and nobody trains this run. Go "
+            f"on with its training: deepcnn train --resume {self._run.path}"
+        )
+
+    def _score(self, path: Path) -> tuple[Evaluated, Event]:
+        """Return the score of a checkpoint, and the summary of its first batch."""
+        model, step, averaged = load_model(
+            self._config, self._inputs, len(self._classes), path, averaged=self._averaged
+        )
+        model.to(self._device)
+        correct, total, loss = score(
+            model, self._inputs, self._arrays, device=self._device, precision=self._precision
+        )
+        images = self._inputs.evaluate(torch.from_numpy(self._arrays.images[:128]).to(self._device))
+        with (
+            torch.no_grad(),
+            autocast(self._device, self._precision),
+            summaries.capture(model) as activations,
+        ):
+            model(images)
+        summary = summaries.summarize(step, images=images, activations=activations)
+        return Evaluated(step, self._split, averaged, correct, total, loss), summary
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module,
+    inputs: Inputs,
+    arrays: Arrays,
+    *,
+    device: torch.device,
+    precision: Precision,
+) -> tuple[int, int, float]:
+    """Return how many examples are right, of how many, and the mean cross-entropy in nats.
+
+    Each example counts once. The model is left in evaluation mode.
+    """
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float32, device=device)
+    for start in range(0, len(arrays), BATCH):
+        images = torch.from_numpy(arrays.images[start : start + BATCH]).to(device)
+        labels = torch.from_numpy(arrays.labels[start : start + BATCH]).to(device)
+        with autocast(device, precision):
+            logits: Tensor = model(inputs.evaluate(images))
+        correct += objective.count_correct(logits, labels)
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+    return int(correct), len(arrays), float(loss) / len(arrays)
+
+
+def load_model(
+    config: Config, inputs: Inputs, classes: int, path: Path, *, averaged: bool
+) -> tuple[nn.Module, int, bool]:
+    """Return the network of a checkpoint, its step, and whether its parameters are averages."""
+    model = build_model(
+        config.model.name, shape=inputs.shape, classes=classes, widths=config.model.widths
+    )
+    step, tensors = checkpoint.load(path)
+    raw = _below("model.", tensors)
+    averages = _below("average.", tensors)
+    own = model.state_dict()
+    check_fit(own, raw, str(path))
+    use_averages = averaged and bool(averages)
+    model.load_state_dict(raw | averages if use_averages else raw)
+    return model, step, use_averages
+
+
+def _below(prefix: Literal["model.", "average."], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def read_inputs(run: Run) -> tuple[Inputs, tuple[str, ...]]:
+    """Return a run's inputs and the names of its classes."""
+    values = run.read("inputs.json")
+    return Inputs.from_dict(values["inputs"]), tuple(values["classes"])

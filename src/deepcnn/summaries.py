@@ -1,0 +1,240 @@
+"""Listeners that keep what happened: JSON lines, and TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepcnn.events import (
+    Advanced,
+    Evaluated,
+    Event,
+    Fetching,
+    Histogram,
+    Node,
+    Stepped,
+    Summarized,
+    Traced,
+)
+
+BUCKETS = 64
+IMAGES = 3  # how many input images a summary shows
+
+
+class JsonLog:
+    """Appends every event of note to a file, an object a line, with its name and the time.
+
+    A line that a killed process left unfinished is cut off first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with path.open("r+b") as file:
+                    file.truncate(whole)
+        self._file = path.open("a", buffering=1)
+
+    def __call__(self, event: Event) -> None:
+        """Write the event, unless it is about progress or pictures."""
+        if not isinstance(event, (Advanced, Fetching, Summarized, Traced)):
+            self._file.write(to_json(event) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def to_json(event: Event) -> str:
+    """Return an event as a JSON object in one line; NaN becomes null."""
+    values = {
+        "event": type(event).__name__,
+        "time": datetime.datetime.now().isoformat(),
+        **dataclasses.asdict(event),
+    }
+    return json.dumps(_finite(values), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+class TensorBoard:
+    """Writes scalars, histograms, images and the graph as TensorBoard's event files.
+
+    `first_step`: what an earlier process wrote for this and later steps is dropped from view.
+    """
+
+    def __init__(self, directory: Path, *, first_step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a while to import
+
+        self._writer = SummaryWriter(str(directory), purge_step=first_step or None)
+
+    def __call__(self, event: Event) -> None:
+        """Write what the event has to show."""
+        match event:
+            case Stepped():
+                for name, value in event.losses.items():
+                    self._writer.add_scalar(f"loss/{name}", value, event.step)
+                for name, value in event.averages.items():
+                    self._writer.add_scalar(f"loss_averaged/{name}", value, event.step)
+                self._writer.add_scalar("learning_rate", event.learning_rate, event.step)
+                self._writer.add_scalar(
+                    "examples_per_second", event.examples_per_second, event.step
+                )
+            case Evaluated():
+                kind = event.split + ("" if event.averaged else "_raw_parameters")
+                self._writer.add_scalar(f"accuracy/{kind}", event.accuracy, event.step)
+                self._writer.add_scalar(f"cross_entropy/{kind}", event.loss, event.step)
+            case Summarized():
+                for tag, value in event.scalars.items():
+                    self._writer.add_scalar(tag, value, event.step)
+                for tag, histogram in event.histograms.items():
+                    self._add_histogram(tag, histogram, event.step)
+                for tag, image in event.images.items():
+                    self._writer.add_image(tag, image, event.step, dataformats="HWC")
+                self._writer.flush()
+            case Traced():
+                self._add_graph(event)
+
+    def _add_histogram(self, tag: str, histogram: Histogram, step: int) -> None:
+        self._writer.add_histogram_raw(
+            tag,
+            min=float(histogram.edges[0]),
+            max=float(histogram.edges[-1]),
+            num=int(histogram.counts.sum()),
+            sum=histogram.total,
+            sum_squares=histogram.squares,
+            bucket_limits=histogram.edges[1:].tolist(),
+            bucket_counts=histogram.counts.tolist(),
+            global_step=step,
+        )
+
+    def _add_graph(self, event: Traced) -> None:
+        from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+        from tensorboard.compat.proto.event_pb2 import Event as FileEvent
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from tensorboard.compat.proto.node_def_pb2 import NodeDef
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+
+        def proto(node: Node) -> NodeDef:
+            shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in node.shape])
+            shapes = AttrValue(list=AttrValue.ListValue(shape=[shape]))
+            return NodeDef(
+                name=node.name,
+                op=node.operation,
+                input=node.inputs,
+                attr={"_output_shapes": shapes},
+            )
+
+        graph = GraphDef(node=[proto(node) for node in event.nodes])
+        writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]  # its public method takes TorchScript graphs only
+        writer.add_event(FileEvent(graph_def=graph.SerializeToString()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def capture(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect, while the context lasts, what each layer with weights of its own gives out.
+
+    Normalization layers are left out. The result maps the layer's name to its last output.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
+            found[name] = output.detach()
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name))
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+        and not isinstance(module, nn.BatchNorm2d)
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def summarize(
+    step: int, *, images: Tensor, activations: dict[str, Tensor], variables: nn.Module | None = None
+) -> Summarized:
+    """Make the summary of a step.
+
+    `images`: float [B, C, H, W], the network's input, of which the first few are shown, each from
+    its darkest to its brightest value; `activations`: from `capture`; `variables`: the model whose
+    parameters and gradients are shown, or None.
+    """
+    scalars = {
+        f"sparsity/{name}": 1 - values.count_nonzero().item() / values.numel()
+        for name, values in activations.items()
+    }
+    histograms = {f"activations/{name}": histogram(values) for name, values in activations.items()}
+    for name, parameter in variables.named_parameters() if variables is not None else ():
+        histograms[f"variables/{name}"] = histogram(parameter)
+        if parameter.grad is not None:
+            histograms[f"gradients/{name}"] = histogram(parameter.grad)
+    shown = {f"images/{i}": _picture(image) for i, image in enumerate(images[:IMAGES])}
+    return Summarized(step, scalars, histograms, shown)
+
+
+def histogram(values: Tensor) -> Histogram:
+    """Count `values` into BUCKETS buckets between the smallest and the largest finite value."""
+    flat = values.detach().float().flatten()
+    low, high = (bound.item() for bound in flat.aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        flat = flat[flat.isfinite()]
+        low, high = (bound.item() for bound in flat.aminmax()) if flat.numel() else (0.0, 0.0)
+    if low == high:  # a bucket needs a width
+        low, high = low - 0.5, high + 0.5
+    counts = torch.histc(flat, BUCKETS, low, high)
+    return Histogram(
+        edges=np.linspace(low, high, BUCKETS + 1),
+        counts=counts.double().cpu().numpy(),
+        total=flat.sum().item(),
+        squares=torch.dot(flat, flat).item(),
+    )
+
+
+def _picture(image: Tensor) -> NDArray[np.uint8]:
+    values = image.float().permute(1, 2, 0).cpu().numpy()
+    low, high = values.min(), values.max()
+    return np.asarray((values - low) * (255 / max(high - low, 1e-6)), np.uint8)
