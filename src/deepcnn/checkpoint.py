@@ -2,12 +2,14 @@
 
 A checkpoint is one safetensors file (https://github.com/huggingface/safetensors: a JSON header,
 then raw little-endian tensors; nothing in it can execute). Its metadata hold the step and the
-SHA-256 of everything else, since the format itself would load a flipped bit silently.
+SHA-256 of everything else, since the format itself would load a flipped bit silently. The same
+state gives the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -30,7 +32,8 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], *, keep: int) -
     directory.mkdir(parents=True, exist_ok=True)
     atomic.remove_unfinished(directory)
     on_host = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    metadata = {"step": str(step), "sha256": _digest(step, on_host)}
+    # One entry, since the order of several would change from file to file.
+    metadata = {"deepcnn": json.dumps({"step": step, "sha256": _digest(step, on_host)})}
     path = directory / f"step-{step:09d}.safetensors"
     atomic.write(path, safetensors.torch.save(on_host, metadata))
     for old in paths(directory)[:-keep]:
@@ -46,16 +49,16 @@ def load(path: Path) -> tuple[int, dict[str, Tensor]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {})["deepcnn"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step = int(metadata["step"])
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        step, sha256 = int(metadata["step"]), metadata["sha256"]
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise CheckpointError(
             f"{path}: not a checkpoint of deepcnn, or damaged ({error})"
         ) from error
-    if metadata.get("sha256") != _digest(step, tensors):
+    if sha256 != _digest(step, tensors):
         raise CheckpointError(
             f"{path}: damaged: its content does not match its own SHA-256. Delete it to go on from "
             "the checkpoint before."

@@ -309,9 +309,13 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def _console(as_json: bool) -> Iterator[Listener]:
     """Give a listener that prints: JSON, or lines, with a progress bar on a terminal."""
     if as_json:
-        from deepcnn.summaries import to_json
+        from deepcnn.summaries import FOR_PICTURES, to_json
 
-        yield lambda event: print(to_json(event), flush=True)
+        def write(event: Event) -> None:
+            if not isinstance(event, FOR_PICTURES):
+                print(to_json(event), flush=True)
+
+        yield write
         return
     console = _Console()
     try:

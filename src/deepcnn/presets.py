@@ -50,9 +50,9 @@ def tiny() -> Config:
     return Config(
         preset="tiny",
         data="synthetic",
-        model=Model("tutorial", widths=(8, 8, 32, 16)),
+        model=Model("tutorial", widths=(16, 16, 64, 64)),
         inputs=Inputs(crop=24, flip="random", contrast=(0.2, 1.8), standardize="image"),
-        optimizer=Optimizer(learning_rate=0.1, schedule="staircase"),
+        optimizer=Optimizer(learning_rate=0.02, momentum=0.9, schedule="staircase"),
         steps=200,
         batch_size=32,
         save_every=50,

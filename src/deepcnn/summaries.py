@@ -29,6 +29,7 @@ from deepcnn.events import (
 )
 
 BUCKETS = 64
+FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as text
 IMAGES = 3  # how many input images a summary shows
 
 
@@ -48,8 +49,8 @@ class JsonLog:
         self._file = path.open("a", buffering=1)
 
     def __call__(self, event: Event) -> None:
-        """Write the event, unless it is about progress or pictures."""
-        if not isinstance(event, (Advanced, Fetching, Summarized, Traced)):
+        """Write the event, unless it is about progress or for pictures."""
+        if not isinstance(event, (Advanced, Fetching, *FOR_PICTURES)):
             self._file.write(to_json(event) + "\n")
 
     def __enter__(self) -> Self:

@@ -340,17 +340,22 @@ def _stepped(
 
 
 def _check(state: TrainState, schedule: Callable[[int], float], config: Config, run: Run) -> None:
-    """Raise TrainingError if the loss of any step so far was not finite."""
+    """Raise TrainingError if the loss of any step so far was not finite, or the weights are not.
+
+    The loss of a step is that before its update, so it does not tell of the newest weights.
+    """
     step = int(state.failed)
     if step < 0:
-        return
+        if all(bool(p.isfinite().all()) for p in state.model.parameters()):
+            return
+        step = state.step - 1
     rate = schedule(step) * config.optimizer.learning_rate
     lower = config.optimizer.learning_rate / 3
     found = checkpoint.paths(run.checkpoints)
     kept = f"The last good checkpoint is {found[-1]}." if found else "There is no checkpoint yet."
     raise TrainingError(
-        f"The loss was not finite at step {step}, at learning rate {rate:g}. {kept} Train with "
-        f"a lower rate, for example --optimizer.learning-rate {lower:.2g}"
+        f"The loss or the weights were not finite at step {step}, at learning rate {rate:g}. "
+        f"{kept} Train with a lower rate, for example --optimizer.learning-rate {lower:.2g}"
     )
 
 

@@ -9,7 +9,8 @@ variance of channel c over the crop, all that is left is one scale and one offse
 
     out = (f * (x - m_c) + m_c - m) / max(sqrt(f² * mean(v_c) + mean((m_c - m)²)), 1 / sqrt(n))
 
-with n the number of values in the crop. The sums are taken over integers and are exact.
+with n the number of values in the crop. The sums are taken over integers and are exact; m_c is
+subtracted first, so that an image without contrast becomes zeros and not rounding errors.
 """
 
 from __future__ import annotations
@@ -180,17 +181,17 @@ class Inputs:
 
     def _standardize(self, crops: Tensor, contrast: Tensor | None) -> Tensor:
         if self.standardize == "image":
-            scale, offset = _image_scale_and_offset(crops, contrast)
+            centre, scale, offset = _by_image(crops, contrast)
         else:
-            std = torch.tensor(self.std, dtype=torch.float32, device=crops.device)
             mean = torch.tensor(self.mean, dtype=torch.float32, device=crops.device)
-            scale, offset = (1 / std).expand(len(crops), -1), (-mean / std).expand(len(crops), -1)
+            std = torch.tensor(self.std, dtype=torch.float32, device=crops.device)
+            centre, scale, offset = mean[None], 1 / std[None], torch.zeros_like(mean)[None]
             if contrast is not None:
-                channel_mean = crops.sum((1, 2)) / (crops.shape[1] * crops.shape[2])
-                factor = contrast[:, None]
-                offset = offset + scale * channel_mean * (1 - factor)
-                scale = scale * factor
-        values = torch.addcmul(offset[:, None, None, :], crops, scale[:, None, None, :])
+                centre = crops.sum((1, 2)) / (crops.shape[1] * crops.shape[2])
+                scale, offset = scale * contrast[:, None], (centre - mean) / std
+        values = torch.addcmul(
+            offset[:, None, None, :], crops - centre[:, None, None, :], scale[:, None, None, :]
+        )
         return values.permute(0, 3, 1, 2)
 
 
@@ -217,8 +218,8 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
-def _image_scale_and_offset(crops: Tensor, contrast: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the scale and the offset, float32 [B, C], that this module's docstring derives."""
+def _by_image(crops: Tensor, contrast: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return m_c, the scale and the offset of this module's docstring, each float32 [B, C]."""
     _, height, width, channels = crops.shape
     area = height * width
     total = crops.sum((1, 2))  # int64 [B, C]
@@ -232,11 +233,10 @@ def _image_scale_and_offset(crops: Tensor, contrast: Tensor | None) -> tuple[Ten
         factor.square() * within.to(torch.float32) / (channels * area**2)
         + between.to(torch.float32) / (channels * area) ** 2
     )
-    scale = 1 / variance.sqrt().clamp_min(1 / math.sqrt(channels * area))
-    channel_mean = total.to(torch.float32) / area
-    image_mean = total.sum(1).to(torch.float32) / (channels * area)
-    offset = channel_mean * (1 - factor[:, None]) - image_mean[:, None]
-    return (scale * factor)[:, None].expand(-1, channels), scale[:, None] * offset
+    deviation = variance.sqrt().clamp_min(1 / math.sqrt(channels * area))[:, None]
+    image_total = total.sum(1, keepdim=True)
+    from_image_mean = (channels * total - image_total).to(torch.float32) / (channels * area)
+    return total / area, factor[:, None] / deviation, from_image_mean / deviation
 
 
 def _statistics(arrays: Arrays) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from deepcnn.data import order
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.augment import Draws, Inputs
+from deepcnn.errors import ConfigError
+
+TUTORIAL = Inputs(
+    height=32,
+    width=32,
+    channels=3,
+    crop_height=24,
+    crop_width=24,
+    pad=0,
+    flip="random",
+    contrast=(0.2, 1.8),
+    standardize="image",
+    mean=(),
+    std=(),
+)
+
+
+def distort(
+    image: NDArray[np.uint8], row: int, column: int, flip: bool, brightness: float, contrast: float
+) -> NDArray[np.float64]:
+    """One training image of the reference, from the definitions, in float64."""
+    x = image[row : row + 24, column : column + 24].astype(np.float64)
+    x = x[:, ::-1] if flip else x
+    x = x + brightness
+    means = x.mean((0, 1))
+    x = (x - means) * contrast + means
+    return np.asarray((x - x.mean()) / max(float(x.std()), 1 / math.sqrt(x.size)))
+
+
+def test_distorted_inputs_equal_the_definition_on_real_images(cifar10_test: Arrays) -> None:
+    n = 200
+    rng = np.random.default_rng(0)
+    images = cifar10_test.images[:n]
+    row, column = rng.integers(0, 9, n), rng.integers(0, 9, n)
+    flip = rng.random(n) < 0.5
+    contrast = rng.uniform(0.2, 1.8, n).astype(np.float32)
+    draws = Draws(*(torch.from_numpy(values) for values in (row, column, flip, contrast)))
+    found = TUTORIAL.train(torch.from_numpy(images), draws)
+    assert found.shape == (n, 3, 24, 24)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for i in range(n):
+        brightness = rng.uniform(-63, 63)  # has no effect: nothing is clipped
+        expected = distort(
+            images[i], row[i], column[i], bool(flip[i]), brightness, float(contrast[i])
+        )
+        np.testing.assert_allclose(found[i].permute(1, 2, 0), expected, atol=5e-6)
+
+
+def test_evaluation_takes_the_centre(cifar10_test: Arrays) -> None:
+    images = cifar10_test.images[:50]
+    found = TUTORIAL.evaluate(torch.from_numpy(images))
+    for i in range(50):
+        expected = distort(images[i], 4, 4, False, 0.0, 1.0)
+        np.testing.assert_allclose(found[i].permute(1, 2, 0), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_an_image_without_contrast_becomes_zeros(value: int) -> None:
+    images = torch.full((1, 32, 32, 3), value, dtype=torch.uint8)
+    assert TUTORIAL.evaluate(images).abs().max() == 0
+
+
+def draws_of(inputs: Inputs, count: int, epoch: int = 0) -> Draws:
+    position = torch.arange(count)
+    return inputs.draw(0, index=position, epoch=torch.full((count,), epoch), position=position)
+
+
+def test_every_one_of_the_81_offsets_and_both_flips_are_reached() -> None:
+    draws = draws_of(TUTORIAL, 5000)
+    assert draws.contrast is not None
+    offsets = {(int(r), int(c)) for r, c in zip(draws.row, draws.column, strict=True)}
+    assert offsets == {(r, c) for r in range(9) for c in range(9)}
+    assert 0.45 < draws.flip.float().mean() < 0.55
+    assert 0.2 <= draws.contrast.min() < 0.21
+    assert 1.79 < draws.contrast.max() < 1.8
+
+
+def test_draws_of_step_12345_alone_equal_those_of_a_full_run() -> None:
+    def draw(step: int) -> Draws:
+        index, epoch, position = map(torch.from_numpy, order.batch(3, step, 128, 50_000))
+        return TUTORIAL.draw(3, index=index, epoch=epoch, position=position)
+
+    for step in range(12_300, 12_346):
+        in_full_run = draw(step)
+    order.permutation.cache_clear()
+    alone = draw(12_345)
+    for name in ("row", "column", "flip", "contrast"):
+        assert torch.equal(getattr(alone, name), getattr(in_full_run, name))
+    assert not torch.equal(draw(12_344).row, alone.row)
+
+
+def test_alternate_flips_show_each_image_both_ways_in_two_epochs() -> None:
+    inputs = dataclasses.replace(TUTORIAL, flip="alternate")
+    first, second = draws_of(inputs, 1000, 0).flip, draws_of(inputs, 1000, 1).flip
+    assert torch.equal(first, ~second)
+    assert 0.4 < first.float().mean() < 0.6
+    assert not draws_of(dataclasses.replace(TUTORIAL, flip="none"), 1000).flip.any()
+
+
+def test_padding_reflects_and_the_data_sets_statistics_standardize(cifar10_test: Arrays) -> None:
+    inputs = Inputs.of(
+        cifar10_test, crop=32, pad=2, flip="random", contrast=None, standardize="dataset"
+    )
+    pixels = cifar10_test.images.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(inputs.mean, pixels.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(inputs.std, pixels.std(0), rtol=1e-6)
+    images = cifar10_test.images[:25]
+    grid = torch.arange(25)
+    draws = Draws(grid // 5, grid % 5, grid % 2 == 1, None)
+    found = inputs.train(torch.from_numpy(images), draws)
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    for i in range(25):
+        x = padded[i, i // 5 : i // 5 + 32, i % 5 : i % 5 + 32].astype(np.float64)
+        x = x[:, ::-1] if i % 2 else x
+        expected = (x - pixels.mean(0)) / pixels.std(0)
+        np.testing.assert_allclose(found[i].permute(1, 2, 0), expected, atol=1e-5)
+
+
+def test_contrast_before_the_data_sets_statistics(cifar10_test: Arrays) -> None:
+    inputs = Inputs.of(
+        cifar10_test, crop=32, pad=0, flip="none", contrast=(0.5, 1.5), standardize="dataset"
+    )
+    images = cifar10_test.images[:4]
+    zeros = torch.zeros(4, dtype=torch.int64)
+    draws = Draws(zeros, zeros, zeros > 0, torch.tensor([0.5, 0.8, 1.1, 1.4]))
+    assert draws.contrast is not None
+    found = inputs.train(torch.from_numpy(images), draws)
+    for i, factor in enumerate(draws.contrast.tolist()):
+        x = images[i].astype(np.float64)
+        means = x.mean((0, 1))
+        expected = ((x - means) * factor + means - inputs.mean) / inputs.std
+        np.testing.assert_allclose(found[i].permute(1, 2, 0), expected, atol=1e-5)
+
+
+def test_images_that_are_not_square_keep_their_shape() -> None:
+    images = np.zeros((2, 20, 40, 1), np.uint8)
+    arrays = Arrays(images, np.zeros(2, np.int64), ("a",))
+    inputs = Inputs.of(arrays, crop=24, pad=0, flip="none", contrast=None, standardize="image")
+    assert inputs.shape == (1, 20, 24)
+    assert inputs.train(torch.from_numpy(images), draws_of(inputs, 2)).shape == (2, 1, 20, 24)
+    with pytest.raises(ConfigError, match="pad from 0 to 19"):
+        Inputs.of(arrays, crop=24, pad=20, flip="none", contrast=None, standardize="image")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepcnn import atomic, checkpoint
+from deepcnn.errors import CheckpointError
+from deepcnn.state import check_fit
+
+TENSORS = {
+    "model.weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2),
+    "model.seen": torch.tensor(5),
+    "average.weight": torch.full((3,), float("nan")),
+}
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    tensors = TENSORS | {"last": TENSORS["model.weight"].to(memory_format=torch.channels_last)}
+    path = checkpoint.save(tmp_path, 7, tensors, keep=1)
+    step, found = checkpoint.load(path)
+    assert step == 7
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name].nan_to_num(1), tensor.nan_to_num(1))
+
+
+def test_the_newest_are_kept_and_unfinished_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f".step-1.safetensors.abc{atomic.TEMPORARY}").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    for step in (5, 50, 1_000_000_000, 999_999_999):
+        checkpoint.save(tmp_path, step, TENSORS, keep=2)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"step-999999999.safetensors", "step-1000000000.safetensors", "notes.txt"}
+    assert [checkpoint.step_of(p) for p in checkpoint.paths(tmp_path)] == [999_999_999, 10**9]
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 7, TENSORS, keep=1)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(CheckpointError):
+            step, tensors = checkpoint.load(path)
+            # A flip that changes nothing, such as one in a blank of the JSON.
+            assert step == 7
+            check_fit(TENSORS, tensors, "")
+            for name, tensor in TENSORS.items():
+                assert tensors[name].numpy().tobytes() == tensor.numpy().tobytes()
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100, -1])
+def test_a_cut_file_is_refused(tmp_path: Path, length: int) -> None:
+    path = checkpoint.save(tmp_path, 7, TENSORS, keep=1)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match="not a checkpoint of deepcnn, or damaged"):
+        checkpoint.load(path)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    atomic.write(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        atomic.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_does_not_fit_is_named() -> None:
+    def refuse(found: dict[str, torch.Tensor], message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            check_fit(TENSORS, found, "it")
+
+    refuse(
+        TENSORS | {"model.seen": torch.zeros(2)},
+        r"model.seen: expected int64 \[\], found float32 \[2\]",
+    )
+    refuse(TENSORS | {"more": torch.zeros(2)}, r"more: expected nothing, found float32 \[2\]")
+    refuse({}, r"average.weight: expected float32 \[3\], found nothing")

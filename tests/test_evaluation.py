@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepcnn import checkpoint, evaluation, presets, training
+from deepcnn.data.augment import Inputs
+from deepcnn.data.datasets import load_dataset
+from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError
+from deepcnn.evaluation import Scorer, evaluate
+from deepcnn.events import Evaluated, Event, Waiting, ignore
+from deepcnn.models import build_model
+
+TINY = dataclasses.replace(presets.tiny(), summary_every=0, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluation") / "run"
+    training.train(dataclasses.replace(TINY, steps=100), run_dir=path)
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 7, 500])
+def test_every_example_counts_once_whatever_the_batch(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    arrays = load_dataset("synthetic", "test")
+    inputs = Inputs.of(arrays, crop=24, pad=0, flip="none", contrast=None, standardize="image")
+    model = build_model("tutorial", widths=(8, 8, 32, 16)).eval()
+    with torch.no_grad():
+        logits = model(inputs.evaluate(torch.from_numpy(arrays.images))).double().numpy()
+    right = logits.argmax(1) == arrays.labels
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    entropy = -log_p[np.arange(len(arrays)), arrays.labels]
+    monkeypatch.setattr(evaluation, "BATCH", batch)
+    for count in (1, 2, 33, 512):
+        correct, total, loss = evaluation.score(
+            model,
+            inputs,
+            arrays.select(slice(0, count)),
+            device=torch.device("cpu"),
+            precision="fp32",
+        )
+        assert (correct, total) == (int(right[:count].sum()), count)
+        assert loss == pytest.approx(entropy[:count].mean(), rel=1e-5)
+
+
+def test_splits_examples_and_parameters_can_be_chosen(run: Path) -> None:
+    whole = evaluate(run)
+    assert (whole.step, whole.split, whole.total, whole.averaged) == (100, "test", 512, True)
+    raw = evaluate(run, averaged=False)
+    assert not raw.averaged
+    assert raw.loss != whole.loss
+    assert evaluate(run, "train").total == 2048
+    assert evaluate(run, examples=100).total == 100
+    with pytest.raises(ConfigError, match="examples: expected 1 to 512, found 513"):
+        evaluate(run, examples=513)
+    with pytest.raises(DataError, match="no validation split"):
+        evaluate(run, "validation")
+
+
+def test_without_checkpoint_or_run_it_says_so(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(RunError, match="expected the directory of a run"):
+        evaluate(tmp_path)
+    for name in ("config.json", "inputs.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(CheckpointError, match="No checkpoint file found"):
+        evaluate(tmp_path)
+    with pytest.raises(CheckpointError, match="No checkpoint file found"):
+        list(scorer(tmp_path).follow(0.01))
+
+
+def scorer(run: Path) -> Scorer:
+    return Scorer(
+        run,
+        "test",
+        averaged=True,
+        examples=64,
+        device="cpu",
+        threads=1,
+        data_dir=None,
+        emit=ignore,
+    )
+
+
+def test_following_a_run_that_is_over_scores_it_once(run: Path) -> None:
+    (event,) = scorer(run).follow(60)
+    assert isinstance(event, Evaluated)
+    assert list((run / "summaries" / "test").iterdir())
+
+
+def train_slowly(path: Path) -> None:
+    torch.set_num_threads(1)
+    config = dataclasses.replace(TINY, steps=100_000, save_every=10, keep=2)
+    training.train(config, run_dir=path)
+
+
+def test_following_scores_new_checkpoints_until_the_training_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    trainer = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(path,))
+    trainer.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not (path / "config.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        heard: list[Event] = []
+
+        def follow() -> None:
+            for event in scorer(path).follow(0.05):
+                heard.append(event)
+                if sum(isinstance(e, Evaluated) for e in heard) == 3:
+                    trainer.kill()  # no goodbye: only the lock tells
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        follower.join(120)
+        assert not follower.is_alive()
+    finally:
+        trainer.kill()
+        trainer.join()
+    steps = [event.step for event in heard if isinstance(event, Evaluated)]
+    assert len(steps) >= 3
+    assert steps == sorted(set(steps))
+    assert any(isinstance(event, Waiting) for event in heard)
+    assert steps[-1] == checkpoint.step_of(checkpoint.paths(path / "checkpoints")[-1])

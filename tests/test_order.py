@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepcnn.data import order
+
+MASK = (1 << 64) - 1
+int64s = st.integers(-(1 << 63), (1 << 63) - 1)
+
+
+def mix(x: int) -> int:
+    """SplitMix64's finalizer (variant 13) in plain integers."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def bits(seed: int, stream: int, epoch: int, position: int) -> int:
+    golden = 0x9E3779B97F4A7C15
+    key = mix((mix(seed & MASK) + (stream + 1) * golden) & MASK)
+    epoch_key = mix((epoch * golden + key) & MASK)
+    return mix((position * golden + epoch_key) & MASK)
+
+
+def test_splitmix64_matches_its_published_first_outputs() -> None:
+    # The generator of seed 0 gives mix(1 * golden), mix(2 * golden), …
+    golden = 0x9E3779B97F4A7C15
+    assert mix(golden) == 0xE220A8397B1DCDAF
+    assert mix(2 * golden & MASK) == 0x6E789E6AA1B965F4
+
+
+@given(int64s, st.integers(0, 6), st.integers(0, 1 << 40), st.integers(0, 1 << 40))
+def test_numpy_torch_and_plain_integers_agree(
+    seed: int, stream: int, epoch: int, position: int
+) -> None:
+    expected = bits(seed, stream, epoch, position)
+    for library in (np.array, torch.tensor):
+        found = order.bits(seed, stream, library([epoch]), library([position]))
+        assert int(found[0]) & MASK == expected
+        assert float(order.unit(found)[0]) == (expected >> 40) / 2**24
+        assert int(order.below(9, found)[0]) == ((expected >> 32) * 9) >> 32
+
+
+def test_committed_integers_pin_the_hash() -> None:
+    found = order.bits(0, order.ORDER, np.array([0, 0, 1]), np.array([0, 1, 0]))
+    assert found.tolist() == PINNED_BITS
+    assert order.permutation(0, 0, 10).tolist() == PINNED_ORDER
+
+
+PINNED_BITS = [3746585686858627171, 6235967106033911276, -5432831574128818718]
+PINNED_ORDER = [5, 7, 0, 8, 2, 3, 1, 6, 9, 4]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 77])
+def test_permutation_holds_each_index_once_and_differs_by_epoch_and_seed(epoch: int) -> None:
+    found = order.permutation(3, epoch, 1000)
+    assert np.array_equal(np.sort(found), np.arange(1000))
+    assert not np.array_equal(found, order.permutation(3, epoch + 1, 1000))
+    assert not np.array_equal(found, order.permutation(4, epoch, 1000))
+
+
+@given(n=st.integers(1, 50), batch_size=st.integers(1, 120))
+def test_batches_visit_every_example_once_an_epoch(n: int, batch_size: int) -> None:
+    steps = -(-3 * n // batch_size)
+    parts = [order.batch(5, step, batch_size, n) for step in range(steps)]
+    index, epoch, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    assert all(len(part[0]) == batch_size for part in parts)
+    for e in range(3):
+        assert np.array_equal(np.sort(index[epoch == e]), np.arange(n))
+        assert np.array_equal(position[epoch == e], np.arange(n))
+
+
+def test_step_12345_alone_equals_step_12345_of_a_full_run() -> None:
+    n, batch_size, wanted = 50_000, 128, 12_345
+    for step in range(wanted - 500, wanted + 1):
+        in_full_run = order.batch(1, step, batch_size, n)
+    order.permutation.cache_clear()
+    alone = order.batch(1, wanted, batch_size, n)
+    for a, b in zip(alone, in_full_run, strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("stream", range(7))
+def test_numbers_are_uniform_and_streams_independent(stream: int) -> None:
+    count, buckets = 100_000, 81
+    position = np.arange(count, dtype=np.int64)
+    values = order.below(buckets, order.bits(0, stream, np.array([2]), position))
+    expected = count / buckets
+    chi2 = float(((np.bincount(values, minlength=buckets) - expected) ** 2 / expected).sum())
+    assert chi2 < 150  # 80 degrees of freedom: mean 80, deviation 12.6
+    other = order.unit(order.bits(0, (stream + 1) % 7, np.array([2]), position))
+    correlation = np.corrcoef(values, other)[0, 1]
+    assert abs(correlation) < 5 / np.sqrt(count)

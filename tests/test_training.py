@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepcnn import checkpoint, engines, objective, presets, training
+from deepcnn.config import Config
+from deepcnn.errors import CheckpointError, ConfigError, RunError, TrainingError
+from deepcnn.events import EnvironmentChanged, Evaluated, Event, Interrupted, Saved, Stepped
+from deepcnn.state import TrainState
+
+TINY = dataclasses.replace(presets.tiny(), summary_every=0, device="cpu", precision="fp32")
+
+
+def tiny(**changes: object) -> Config:
+    return dataclasses.replace(TINY, **changes)  # type: ignore[arg-type]
+
+
+def with_rate(config: Config, **changes: object) -> Config:
+    optimizer = dataclasses.replace(config.optimizer, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(config, optimizer=optimizer)
+
+
+def test_tiny_learns(tmp_path: Path) -> None:
+    result = training.train(TINY, run_dir=tmp_path / "run")
+    assert result.step == 200
+    assert result.evaluated is not None
+    assert (result.evaluated.split, result.evaluated.total) == ("test", 512)
+    assert result.evaluated.correct >= 500  # five seeds gave 512 each; chance is 51
+
+
+@pytest.fixture(scope="module")
+def every_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of tiny that kept the checkpoint of every step."""
+    path = tmp_path_factory.mktemp("every_step") / "run"
+    training.train(tiny(save_every=1, keep=200), run_dir=path)
+    return path
+
+
+def without_checkpoints(run: Path, copy: Path) -> Path:
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints", "log.jsonl"))
+    (copy / "checkpoints").mkdir()
+    return copy
+
+
+def test_from_every_step_of_tiny_one_more_gives_the_same_bits(
+    every_step: Path, tmp_path: Path
+) -> None:
+    """By induction, then, a run resumed anywhere equals the run that was never interrupted."""
+    saved = checkpoint.paths(every_step / "checkpoints")
+    assert len(saved) == 200
+    copy = without_checkpoints(every_step, tmp_path / "copy")
+    for before, after in zip([None, *saved[:-1]], saved, strict=True):
+        shutil.rmtree(copy / "checkpoints")
+        (copy / "checkpoints").mkdir()
+        if before:
+            shutil.copy(before, copy / "checkpoints")
+        step = checkpoint.step_of(after)
+        training.resume(copy, changes=lambda c, n=step: dataclasses.replace(c, steps=n))  # type: ignore[misc]
+        assert (copy / "checkpoints" / after.name).read_bytes() == after.read_bytes()
+
+
+@pytest.mark.parametrize("preset", ["quick", "tutorial"])
+def test_muon_and_normalization_resume_to_the_same_bits(tmp_path: Path, preset: str) -> None:
+    """`quick` on small data: its stem's bias is fixed after step 3 of 10, between two resumes."""
+    config = dataclasses.replace(
+        presets.PRESETS[preset](),
+        data="synthetic",
+        steps=10,
+        batch_size=32,
+        summary_every=0,
+        save_every=1,
+        keep=10,
+    )
+    training.train(config, run_dir=tmp_path / "whole")
+    saved = checkpoint.paths(tmp_path / "whole" / "checkpoints")
+    for start in (2, 3, 7):
+        copy = without_checkpoints(tmp_path / "whole", tmp_path / f"from{start}")
+        shutil.copy(saved[start - 1], copy / "checkpoints")
+        training.resume(copy)
+        assert (copy / "checkpoints" / saved[-1].name).read_bytes() == saved[-1].read_bytes()
+
+
+def test_summaries_and_evaluations_change_no_bit(every_step: Path, tmp_path: Path) -> None:
+    config = tiny(steps=30, summary_every=1, evaluate_every=7, log_every=3)
+    training.train(config, run_dir=tmp_path / "run")
+    name = "step-000000030.safetensors"
+    assert (tmp_path / "run/checkpoints" / name).read_bytes() == (
+        every_step / "checkpoints" / name
+    ).read_bytes()
+
+
+def test_another_seed_is_another_run(tmp_path: Path, every_step: Path) -> None:
+    training.train(tiny(steps=3, seed=1), run_dir=tmp_path / "run")
+    (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")
+    assert path.read_bytes() != (every_step / "checkpoints" / path.name).read_bytes()
+
+
+def test_the_log_has_the_losses_of_the_reference(tmp_path: Path) -> None:
+    training.train(tiny(steps=21), run_dir=tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["event"] == "Stepped"]
+    assert [line["step"] for line in steps] == [0, 10, 20]
+    first = steps[0]
+    names = ["cross_entropy", "local3/weight_loss", "local4/weight_loss", "total_loss"]
+    assert list(first["losses"]) == names
+    assert first["losses"]["total_loss"] == pytest.approx(
+        sum(first["losses"][name] for name in names[:3]), rel=1e-6
+    )
+    assert first["averages"] == pytest.approx(first["losses"], rel=1e-5)  # debiased
+    assert first["learning_rate"] == 0.02
+    kinds = [line["event"] for line in lines]
+    assert kinds[0] == "Started"
+    assert kinds[-3:] == ["Saved", "Evaluated", "Finished"]
+
+
+def test_the_tutorials_first_loss_and_its_schedule(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    config = dataclasses.replace(
+        presets.tutorial(), data="synthetic", steps=1, summary_every=0, device="cpu"
+    )
+    training.train(config, run_dir=tmp_path / "run", emit=heard.append)
+    (step,) = [event for event in heard if isinstance(event, Stepped)]
+    assert step.losses["total_loss"] == pytest.approx(4.68, abs=0.03)
+    schedule = training._schedule(config, 50_000)
+    assert [schedule(s) for s in (0, 136_717, 136_718)] == pytest.approx([1, 1, 0.1])
+
+
+@pytest.mark.parametrize(("rate", "log_every"), [(1e6, 10), (1e20, 100)])
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(
+    tmp_path: Path, rate: float, log_every: int
+) -> None:
+    config = with_rate(tiny(steps=300, save_every=1, log_every=log_every), learning_rate=rate)
+    heard: list[Event] = []
+    with pytest.raises(TrainingError) as error:
+        training.train(config, run_dir=tmp_path / "run", emit=heard.append)
+    saved = checkpoint.paths(tmp_path / "run" / "checkpoints")
+    last = max([event.step for event in heard if isinstance(event, Saved)], default=0)
+    message = str(error.value)
+    assert f"not finite at step {last}, at learning rate {rate:g}" in message
+    assert (str(saved[-1]) if saved else "There is no checkpoint yet") in message
+    for path in saved:
+        _, tensors = checkpoint.load(path)
+        assert all(t.isfinite().all() for t in tensors.values()), path
+
+
+def test_the_bad_update_and_all_later_ones_are_masked(tmp_path: Path, every_step: Path) -> None:
+    """A loss that is not a number at step 5 of 50: the state stays that of 5 updates."""
+    original = objective.losses
+
+    def losses(*arguments: object) -> dict[str, torch.Tensor]:
+        found = original(*arguments)  # type: ignore[arg-type]
+        if kept[0].step == 5:
+            found[objective.TOTAL] = found[objective.TOTAL] * float("nan")
+        return found
+
+    kept: list[TrainState] = []
+    make = training._new_state
+
+    def new_state(*arguments: object) -> TrainState:
+        kept.append(make(*arguments))  # type: ignore[arg-type]
+        return kept[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_new_state", new_state)
+        patch.setattr(objective, "losses", losses)
+        config = tiny(steps=50, save_every=1000, log_every=50)
+        with pytest.raises(TrainingError, match=r"not finite at step 5, at learning rate 0.02"):
+            training.train(config, run_dir=tmp_path / "run")
+    (state,) = kept
+    assert (int(state.failed), state.step) == (5, 50)
+    _, expected = checkpoint.load(every_step / "checkpoints" / "step-000000005.safetensors")
+    for name, tensor in state.tensors().items():
+        assert name == "loss_averages" or torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_rest_gives_the_same_bits(
+    tmp_path: Path, every_step: Path, number: signal.Signals
+) -> None:
+    heard: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Stepped) and event.step == 20:
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    result = training.train(tiny(save_every=1000), run_dir=tmp_path / "run", emit=interrupt)
+    assert signal.getsignal(number) is handler
+    assert result.evaluated is None
+    assert result.step in (21, 22)
+    assert isinstance(heard[-1], Interrupted)
+    resumed = training.resume(tmp_path / "run")
+    assert resumed.step == 200
+    name = "step-000000200.safetensors"
+    assert (tmp_path / "run/checkpoints" / name).read_bytes() == (
+        every_step / "checkpoints" / name
+    ).read_bytes()
+
+
+def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    training.train(tiny(steps=2), run_dir=path)
+    (path / "mine.txt").write_text("keep")
+    with pytest.raises(RunError, match=r"holds a run already.*--resume.*--overwrite"):
+        training.train(tiny(steps=2), run_dir=path)
+    assert (path / "mine.txt").exists()
+    training.train(tiny(steps=3), run_dir=path, overwrite=True)
+    assert not (path / "mine.txt").exists()
+    assert len(checkpoint.paths(path / "checkpoints")) == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "photo.png").write_bytes(b"x")
+    with pytest.raises(RunError, match="neither empty nor a run"):
+        training.train(tiny(steps=3), run_dir=tmp_path / "other", overwrite=True)
+    assert (tmp_path / "other" / "photo.png").exists()
+
+
+def test_a_resumed_run_refuses_what_would_change_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    training.train(tiny(steps=2), run_dir=path)
+    refused: list[tuple[str, Callable[[Config], Config]]] = [
+        ("batch_size", lambda c: dataclasses.replace(c, batch_size=64)),
+        ("optimizer.learning_rate", lambda c: with_rate(c, learning_rate=0.5)),
+    ]
+    for name, change in refused:
+        with pytest.raises(ConfigError, match=f"^{name}: cannot change"):
+            training.resume(path, changes=change)
+    linear = tmp_path / "linear"
+    training.train(with_rate(tiny(steps=2), schedule="linear"), run_dir=linear)
+    with pytest.raises(ConfigError, match=r"^steps: cannot change"):
+        training.resume(linear, changes=lambda c: dataclasses.replace(c, steps=4))
+    assert training.resume(path, changes=lambda c: dataclasses.replace(c, steps=4)).step == 4
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    training.train(tiny(steps=2), run_dir=tmp_path / "a")
+    model = dataclasses.replace(TINY.model, widths=(8, 8, 32, 16))
+    training.train(tiny(steps=2, model=model), run_dir=tmp_path / "b")
+    name = "step-000000002.safetensors"
+    shutil.copy(tmp_path / "a/checkpoints" / name, tmp_path / "b/checkpoints" / name)
+    with pytest.raises(CheckpointError, match=r"average.conv1.bias: expected float32 \[8\], found"):
+        training.resume(tmp_path / "b")
+
+
+def test_a_changed_environment_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    training.train(tiny(steps=2), run_dir=path)
+    environment = json.loads((path / "environment.json").read_text())
+    (path / "environment.json").write_text(json.dumps(environment | {"torch": "1.0"}))
+    heard: list[Event] = []
+    training.resume(path, emit=heard.append)
+    (change,) = [event for event in heard if isinstance(event, EnvironmentChanged)]
+    assert change.differences == (f"torch: was 1.0, is {torch.__version__}",)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_learns_with_float32_weights(tmp_path: Path, precision: str) -> None:
+    config = tiny(steps=60, precision=precision)
+    result = training.train(config, run_dir=tmp_path / "run")
+    assert result.evaluated is not None
+    (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")[-1:]
+    _, tensors = checkpoint.load(path)
+    assert {t.dtype for t in tensors.values()} == {torch.float32, torch.int64}
+    full = training.train(tiny(steps=60), run_dir=tmp_path / "full")
+    assert full.evaluated is not None
+    assert result.evaluated.loss == pytest.approx(full.evaluated.loss, rel=0.05)
+
+
+def test_an_fp16_overflow_skips_the_update_and_halves_the_scale(tmp_path: Path) -> None:
+    config = tiny(steps=1, precision="fp16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "INITIAL_LOSS_SCALE", 2.0**60)
+        training.train(config, run_dir=tmp_path / "run")
+        training.train(config, run_dir=tmp_path / "again")
+    (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")
+    _, tensors = checkpoint.load(path)
+    assert float(tensors["loss_scale"]) == 2.0**59
+    assert int(tensors["good_steps"]) == 0
+    assert torch.equal(tensors["model.conv1.weight"], tensors["average.conv1.weight"])
+
+
+def test_the_fp16_scale_grows_after_good_steps(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "INITIAL_LOSS_SCALE", 8.0)
+        patch.setattr(engines, "STEPS_TO_GROW", 3)
+        training.train(tiny(steps=7, precision="fp16"), run_dir=tmp_path / "run")
+    (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")
+    _, tensors = checkpoint.load(path)
+    assert float(tensors["loss_scale"]) == 32.0
+    assert int(tensors["good_steps"]) == 1
+
+
+def test_with_a_validation_split_training_never_sees_the_test_set(tmp_path: Path) -> None:
+    config = tiny(steps=2, validation_size=100)
+    result = training.train(config, run_dir=tmp_path / "run")
+    assert isinstance(result.evaluated, Evaluated)
+    assert (result.evaluated.split, result.evaluated.total) == ("validation", 100)
+
+
+def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'warp' cannot be used here .*expected auto, cpu"):
+        training.train(tiny(device="warp"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_short_quick_on_the_real_data(tmp_path: Path, cifar10_folder: Path) -> None:
+    """`quick` for a sixth of its steps, on half a network's widths, to a floor."""
+    quick = presets.quick()
+    config = dataclasses.replace(
+        quick,
+        steps=60,
+        model=dataclasses.replace(quick.model, widths=(16, 32, 64)),
+        summary_every=0,
+        data_dir=str(cifar10_folder.parent),
+    )
+    result = training.train(config, run_dir=tmp_path / "run")
+    assert result.evaluated is not None
+    assert result.evaluated.total == 10_000
+    assert result.evaluated.accuracy >= QUICK_FLOOR
+
+
+QUICK_FLOOR = 0.5
