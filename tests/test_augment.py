@@ -112,10 +112,9 @@ def test_alternate_flips_show_each_image_both_ways_in_two_epochs() -> None:
 
 
 def test_padding_reflects_and_the_data_sets_statistics_standardize(cifar10_test: Arrays) -> None:
-    inputs = Inputs.of(
-        cifar10_test, crop=32, pad=2, flip="random", contrast=None, standardize="dataset"
-    )
-    pixels = cifar10_test.images.reshape(-1, 3).astype(np.float64)
+    arrays = cifar10_test.select(slice(0, 1500))
+    inputs = Inputs.of(arrays, crop=32, pad=2, flip="random", contrast=None, standardize="dataset")
+    pixels = arrays.images.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(inputs.mean, pixels.mean(0), rtol=1e-6)
     np.testing.assert_allclose(inputs.std, pixels.std(0), rtol=1e-6)
     images = cifar10_test.images[:25]

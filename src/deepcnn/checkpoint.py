@@ -49,7 +49,7 @@ def load(path: Path) -> tuple[int, dict[str, Tensor]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["deepcnn"])
+            metadata = json.loads((file.metadata() or {}).get("deepcnn", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         step, sha256 = int(metadata["step"]), metadata["sha256"]
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
