@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deepcnn import checkpoint
+from deepcnn import checkpoint, cli, presets, training
+from deepcnn.config import Config
+from deepcnn.events import Evaluated
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
@@ -68,6 +71,38 @@ def test_mistakes_are_answered_without_traceback(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], presets.quick()),
+        (["tutorial", "--steps", "500"], dataclasses.replace(presets.tutorial(), steps=500)),
+        (["--seed=7"], dataclasses.replace(presets.quick(), seed=7)),
+        (["tiny", "--data-dir", "x"], dataclasses.replace(presets.tiny(), data_dir="x")),
+    ],
+)
+def test_the_preset_may_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: Config
+) -> None:
+    asked: list[Config] = []
+
+    def train(config: Config, **_: object) -> training.Result:
+        asked.append(config)
+        return training.Result(Path("run"), 1, Evaluated(1, "test", False, 1, 1, 0.0))
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(sys, "argv", ["deepcnn", "train", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert asked == [expected]
+
+
+def test_a_resume_without_a_run_is_refused(tmp_path: Path) -> None:
+    done = deepcnn("train", "--resume", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
 
 
 def test_an_unknown_field_is_refused(tmp_path: Path) -> None:

@@ -224,9 +224,9 @@ def _train(arguments: list[str]) -> int:
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == flag:
-            return following
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
         if argument.startswith(flag + "="):
             return argument.removeprefix(flag + "=")
     return None
