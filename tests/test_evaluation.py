@@ -74,6 +74,11 @@ def test_without_checkpoint_or_run_it_says_so(tmp_path: Path, run: Path) -> None
         (tmp_path / name).write_bytes((run / name).read_bytes())
     with pytest.raises(CheckpointError, match="No checkpoint file found"):
         evaluate(tmp_path)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_bytes((run / "config.json").read_bytes())
+    (tmp_path / "bad" / "inputs.json").write_text('{"inputs": {"crop": 3}, "classes": []}')
+    with pytest.raises(RunError, match=r"inputs.json: not as deepcnn writes it"):
+        evaluate(tmp_path / "bad")
     with pytest.raises(CheckpointError, match="No checkpoint file found"):
         list(scorer(tmp_path).follow(0.01))
 

@@ -13,7 +13,10 @@ import torch
 
 from deepcnn import checkpoint, engines, objective, presets, training
 from deepcnn.config import Config
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.formats import cifar
 from deepcnn.errors import CheckpointError, ConfigError, RunError, TrainingError
+from deepcnn.evaluation import evaluate
 from deepcnn.events import EnvironmentChanged, Evaluated, Event, Interrupted, Saved, Stepped
 from deepcnn.state import TrainState
 
@@ -304,6 +307,20 @@ def test_with_a_validation_split_training_never_sees_the_test_set(tmp_path: Path
     result = training.train(config, run_dir=tmp_path / "run")
     assert isinstance(result.evaluated, Evaluated)
     assert (result.evaluated.split, result.evaluated.total) == ("validation", 100)
+
+
+def test_a_folder_named_by_a_relative_path_is_stored_as_an_absolute_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cifar10_test: Arrays
+) -> None:
+    part = cifar10_test.select(slice(0, 64))
+    content = cifar.encode(part.images, part.labels)
+    (tmp_path / "mine").mkdir()
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        (tmp_path / "mine" / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    result = training.train(tiny(steps=1, data="mine"), run_dir=tmp_path / "run")
+    monkeypatch.chdir("/")
+    assert evaluate(result.run).total == 64
 
 
 def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ class Evaluate:
     interval: float = 300.0
     """With --follow: seconds from one look for a new checkpoint to the next."""
     device: str = "auto"
-    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    """auto (cuda, else mps, else cpu), or any device that torch knows. Beside a training choose
+    another one than its own, or few --threads: memory and processor are shared."""
     threads: int | None = None
     """Processor threads; None: torch's choice."""
     data_dir: Path | None = None
@@ -160,13 +161,10 @@ def _run(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    known = "\n".join(
-        f"    {name:<10} {_first_line(make)}" for name, make in presets.PRESETS.items()
-    )
     return f"""deepcnn {__version__}: trains small-image classifiers
 
   deepcnn train [PRESET] [--FIELD VALUE ...]   train a run and score it; presets:
-{known}
+{_presets()}
     (without a name: {presets.DEFAULT})
   deepcnn train --resume RUN                   go on with a run from its newest checkpoint
   deepcnn evaluate RUN [--follow]              score a run, once or while it is trained
@@ -177,8 +175,12 @@ def _help() -> str:
 Every command explains its fields with --help."""
 
 
-def _first_line(make: Callable[[], Config]) -> str:
-    return (make.__doc__ or "").splitlines()[0]
+def _presets() -> str:
+    """Return a line for each preset, with the first line of its docstring."""
+    return "\n".join(
+        f"    {name:<10} {(make.__doc__ or '').splitlines()[0]}"
+        for name, make in presets.PRESETS.items()
+    )
 
 
 def _parse(command: str, kind: type[T], arguments: list[str]) -> T:
@@ -205,7 +207,13 @@ def _train(arguments: list[str]) -> int:
         if named:
             raise ConfigError(f"--resume goes on with the preset of the run; leave out {preset!r}")
         config = Run.open(Path(resumed)).config()
-    options = tyro.cli(Train, prog="deepcnn train [PRESET]", args=arguments, default=Train(config))
+    options = tyro.cli(
+        Train,
+        prog="deepcnn train [PRESET]",
+        description=f"{Train.__doc__} Presets (without a name: {presets.DEFAULT}):\n\n{_presets()}",
+        args=arguments,
+        default=Train(config),
+    )
     if options.resume and (options.run_dir or options.overwrite):
         raise ConfigError(
             "--resume goes on in the run's own directory; leave out --run-dir and --overwrite"

@@ -17,7 +17,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import Split, load_dataset
 from deepcnn.devices import Precision, autocast, choose_device, choose_precision
-from deepcnn.errors import CheckpointError, ConfigError
+from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.models import build_model
 from deepcnn.run import Run
@@ -218,4 +218,7 @@ def _below(prefix: Literal["model.", "average."], tensors: dict[str, Tensor]) ->
 def read_inputs(run: Run) -> tuple[Inputs, tuple[str, ...]]:
     """Return a run's inputs and the names of its classes."""
     values = run.read("inputs.json")
-    return Inputs.from_dict(values["inputs"]), tuple(values["classes"])
+    try:
+        return Inputs.from_dict(values["inputs"]), tuple(values["classes"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.path / 'inputs.json'}: not as deepcnn writes it ({error})") from error

@@ -21,7 +21,7 @@ from deepcnn.averages import LossAverages, ParameterAverages
 from deepcnn.config import Config, changed_fields, to_dict
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Inputs
-from deepcnn.data.datasets import load_dataset
+from deepcnn.data.datasets import NAMES, load_dataset
 from deepcnn.data.feeds import Preloaded
 from deepcnn.devices import (
     Precision,
@@ -77,6 +77,7 @@ def train(
     and returns; the second stops at once. Raises a DeepcnnError that says what to do: for settings
     or data that cannot be used, a directory that is taken, or a loss that is not finite.
     """
+    config = _with_absolute_paths(config)
     device, precision = _set_up(config)
     arrays = _load_training_set(config, emit)
     inputs = Inputs.of(arrays, **dataclasses.asdict(config.inputs))
@@ -221,6 +222,13 @@ def _train(
         return Result(run.path, state.step, evaluated)
 
 
+def _with_absolute_paths(config: Config) -> Config:
+    """Make the stored configuration mean the same data wherever the run is read from."""
+    data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
+    data = config.data if config.data in NAMES else str(Path(config.data).expanduser().resolve())
+    return dataclasses.replace(config, data=data, data_dir=data_dir)
+
+
 def _set_up(config: Config) -> tuple[torch.device, Precision]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -346,7 +354,7 @@ def _check(state: TrainState, schedule: Callable[[int], float], config: Config, 
     """
     step = int(state.failed)
     if step < 0:
-        if all(bool(p.isfinite().all()) for p in state.model.parameters()):
+        if torch.stack([p.isfinite().all() for p in state.model.parameters()]).all():
             return
         step = state.step - 1
     rate = schedule(step) * config.optimizer.learning_rate
