@@ -225,7 +225,9 @@ def _train(
 def _with_absolute_paths(config: Config) -> Config:
     """Make the stored configuration mean the same data wherever the run is read from."""
     data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
-    data = config.data if config.data in NAMES else str(Path(config.data).expanduser().resolve())
+    folder = Path(config.data).expanduser()
+    is_folder = config.data not in NAMES and folder.is_dir()
+    data = str(folder.resolve()) if is_folder else config.data
     return dataclasses.replace(config, data=data, data_dir=data_dir)
 
 
