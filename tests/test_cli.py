@@ -14,7 +14,7 @@ from PIL import Image
 
 from deepcnn import checkpoint, cli, presets, training
 from deepcnn.config import Config
-from deepcnn.events import Evaluated
+from deepcnn.events import Evaluated, Fetching, SourceFailed
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
@@ -136,6 +136,17 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     done = deepcnn("train", "--resume", "run", "--seed", "3", cwd=tmp_path)
     assert done.returncode == 1
     assert "seed: cannot change" in done.stderr
+
+
+def test_each_source_of_a_data_set_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    console = cli._Console()
+    console(Fetching("x", "home page", 1, 10))
+    console(SourceFailed("x", "home page", "broke off"))
+    console(Fetching("x", "npm", 1, 10))
+    console(Fetching("x", "npm", 2, 10))
+    console.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["Fetching x from home page", "x: home page: broke off", "Fetching x from npm"]
 
 
 def test_show_counts_and_draws(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("model.widths", [1, 2.5], r"config.model.widths\[1\]: expected .*found 2.5"),
         ("inputs.contrast", [1.0], "config.inputs.contrast: expected .*found"),
         ("average_decay", 1.0, "average_decay: expected 0 to below 1, found 1.0"),
-        ("optimizer.learning_rate", float("nan"), "learning_rate: expected at least 0, found nan"),
+        ("optimizer.learning_rate", float("nan"), "learning_rate: expected above 0, found nan"),
+        ("optimizer.learning_rate", 0.0, "learning_rate: expected above 0, found 0.0"),
+        ("optimizer.muon_learning_rate", -1.0, "muon_learning_rate: expected above 0, found -1.0"),
     ],
 )
 def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> None:

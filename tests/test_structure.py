@@ -28,7 +28,14 @@ FLOORS = [
 ]
 WITHOUT_TORCH = {
     *("config", "presets", "events", "errors", "atomic", "run", "__init__"),
-    *("data.order", "data.arrays", "data.download", "data.datasets", "data.formats.cifar"),
+    *(
+        "data.order",
+        "data.arrays",
+        "data.download",
+        "data.datasets",
+        "data.contact_sheet",
+        "data.formats.cifar",
+    ),
 }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_the_budget_of_summaries_holds() -> None:
 def test_the_log_survives_a_line_cut_off_by_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"event": "A"}\n{"event": "B", "st')
-    with summaries.JsonLog(path) as log:
+    with closing(summaries.JsonLog(path)) as log:
         log(Evaluated(3, "test", True, 1, 2, float("nan")))
         log(Stepped(1, {"a": float("inf")}, {}, 0.1, 1.0, 1.0))
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -30,7 +30,6 @@ from deepcnn.events import (
     Finished,
     Interrupted,
     Listener,
-    Saved,
     SourceFailed,
     Started,
     Stepped,
@@ -349,54 +348,51 @@ class _Console:
                 self._fetching(event)
             case SourceFailed():
                 self.close()
-                self._say(f"{event.dataset}: {event.source}: {event.reason}")
+                self._fetch_began = None  # the next source has a beginning and a speed of its own
+                _say(f"{event.dataset}: {event.source}: {event.reason}")
             case Fetched():
                 self.close()
-                self._say(f"{event.dataset}: complete and verified in {event.folder}")
+                _say(f"{event.dataset}: complete and verified in {event.folder}")
             case Started():
                 self._started(event)
             case EnvironmentChanged():
-                self._say("Not the same bits as before, the environment changed:")
+                _say("Not the same bits as before, the environment changed:")
                 for difference in event.differences:
-                    self._say(f"  {difference}")
+                    _say(f"  {difference}")
             case Advanced() if sys.stderr.isatty():
                 if self._bar is None:
                     self._bar = _Bar("training", event.steps, in_bytes=False, done=event.step - 1)
                 self._bar.move_to(event.step)
             case Stepped():
-                self._say(
+                _say(
                     f"{_now()}: step {event.step}, loss = {event.losses['total_loss']:.2f} "
                     f"({event.examples_per_second:.1f} examples/sec; {event.seconds:.3f} sec/batch)"
                 )
             case Evaluated():
                 kind = "averaged parameters" if event.averaged else "raw parameters"
-                self._say(
+                _say(
                     f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
                     f"({event.correct} / {event.total} correct, {event.split}, "
                     f"step {event.step}, {kind}, loss = {event.loss:.3f})"
                 )
             case Waiting():
-                self._say(f"{_now()}: waiting for the next checkpoint of {event.run}")
+                _say(f"{_now()}: waiting for the next checkpoint of {event.run}")
             case Interrupted():
                 self.close()
-                self._say(
+                _say(
                     f"Stopped and saved at step {event.step}. Go on with: "
                     f"{_program('deepcnn')} train --resume {event.run}"
                 )
             case Finished():
                 self.close()
-                self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
-                self._say(f"Run:            {event.run}")
-                self._say(
-                    f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries"
-                )
-                self._say(f"Evaluate again: {_program('deepcnn')} evaluate {event.run}")
-            case Saved() | _:
-                pass
+                _say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
+                _say(f"Run:            {event.run}")
+                _say(f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries")
+                _say(f"Evaluate again: {_program('deepcnn')} evaluate {event.run}")
 
     def _started(self, event: Started) -> None:
         self.close()
-        self._say(
+        _say(
             f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
             f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
             f"{event.precision} with {event.threads} threads"
@@ -406,7 +402,7 @@ class _Console:
         now = time.monotonic()
         if self._fetch_began is None:
             self._fetch_began = self._fetch_told = now
-            self._say(f"Fetching {event.dataset} from {event.source}")
+            _say(f"Fetching {event.dataset} from {event.source}")
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = _Bar(event.dataset, event.total, in_bytes=True, done=event.done)
@@ -415,16 +411,10 @@ class _Console:
             self._fetch_told = now
             speed = event.done / 1e6 / max(now - self._fetch_began, 1e-3)
             left = (event.total or 0) / 1e6 - event.done / 1e6
-            self._say(
+            _say(
                 f"{event.done / 1e6:.1f} of {(event.total or 0) / 1e6:.1f} MB, {speed:.1f} MB/s, "
                 f"{left / max(speed, 1e-3):.0f} s left"
             )
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.say(line)
-        else:
-            print(line, flush=True)
 
 
 class _Bar:
@@ -454,11 +444,12 @@ class _Bar:
     def move_to(self, done: int) -> None:
         self._progress.update(self._task, completed=done)
 
-    def say(self, line: str) -> None:
-        print(line, flush=True)
-
     def close(self) -> None:
         self._progress.stop()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _now() -> str:

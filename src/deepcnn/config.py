@@ -122,11 +122,17 @@ class Config:
             ("evaluate_every", self.evaluate_every, 0),
             ("keep", self.keep, 1),
             ("threads", self.threads or 1, 1),
-            ("optimizer.learning_rate", self.optimizer.learning_rate, 0),
             ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
         ):
             if not value >= low:
                 raise ConfigError(f"{name}: expected at least {low}, found {value}")
+        for name, rate in (
+            ("optimizer.learning_rate", self.optimizer.learning_rate),
+            ("optimizer.head_learning_rate", self.optimizer.head_learning_rate),
+            ("optimizer.muon_learning_rate", self.optimizer.muon_learning_rate),
+        ):
+            if rate is not None and not rate > 0:
+                raise ConfigError(f"{name}: expected above 0, found {rate}")
         for name, value in (
             ("label_smoothing", self.label_smoothing),
             ("average_decay", self.average_decay or 0.0),

@@ -40,7 +40,7 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     """Return the precision of that name; auto: the fastest that is as accurate on this device.
 
     That is bf16 where the hardware multiplies it (GPUs since Ampere; processors with AVX512-BF16
-    or AMX), and fp32 elsewhere: emulated, bf16 is three to four times slower than fp32.
+    or AMX), and fp32 elsewhere: emulated, bf16 is about three times slower than fp32.
     """
     if name != "auto":
         return name

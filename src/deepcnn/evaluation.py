@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -115,7 +116,7 @@ class Scorer:
         `Evaluated` for each, and a `Waiting` whenever it begins to wait.
         """
         done: Path | None = None
-        with summaries.TensorBoard(self._run.summaries / self._split) as board:
+        with closing(summaries.TensorBoard(self._run.summaries / self._split)) as board:
             while True:
                 in_training = self._run.in_training()  # asked first: what it saves last is seen
                 newest = self._newest()
@@ -144,8 +145,8 @@ class Scorer:
 
     def _no_checkpoint(self) -> CheckpointError:
         return CheckpointError(
-            f"No checkpoint file found in {self._run.checkpoints}, and nobody trains this run. Go "
-            f"on with its training: deepcnn train --resume {self._run.path}"
+            f"No checkpoint file found in {self._run.checkpoints}. If nobody trains this run, go "
+            f"on with it: deepcnn train --resume {self._run.path}"
         )
 
     def _score(self, path: Path) -> tuple[Evaluated, Event]:

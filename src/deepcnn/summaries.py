@@ -8,8 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,15 +52,8 @@ class JsonLog:
         if not isinstance(event, (Advanced, Fetching, *FOR_PICTURES)):
             self._file.write(to_json(event) + "\n")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -155,15 +147,8 @@ class TensorBoard:
         writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]  # its public method takes TorchScript graphs only
         writer.add_event(FileEvent(graph_def=graph.SerializeToString()))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what is left, and close the files."""
         self._writer.close()
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from deepcnn.averages import LossAverages, ParameterAverages
 from deepcnn.config import Config, changed_fields, to_dict
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Inputs
-from deepcnn.data.datasets import NAMES, load_dataset
+from deepcnn.data.datasets import NAMES, Split, load_dataset
 from deepcnn.data.feeds import Preloaded
 from deepcnn.devices import (
     Precision,
@@ -155,10 +155,10 @@ def _train(
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
     with ExitStack() as stack:
-        listeners: list[Listener] = [emit, stack.enter_context(summaries.JsonLog(run.log))]
+        listeners: list[Listener] = [emit, stack.enter_context(closing(summaries.JsonLog(run.log)))]
         if config.summary_every:
             board = summaries.TensorBoard(run.summaries / "train", first_step=state.step)
-            listeners.append(stack.enter_context(board))
+            listeners.append(stack.enter_context(closing(board)))
         stopping = stack.enter_context(_stop_signals())
 
         def tell(event: Event) -> None:
@@ -373,9 +373,10 @@ def _evaluate(
     config: Config, state: TrainState, inputs: Inputs, device: torch.device, precision: Precision
 ) -> Evaluated:
     """Score on the validation split if there is one, and otherwise on the test set."""
+    split: Split = "validation" if config.validation_size else "test"
     arrays = load_dataset(
         config.data,
-        "validation" if config.validation_size else "test",
+        split,
         validation_size=config.validation_size,
         data_dir=config.data_dir,
     )
@@ -383,7 +384,7 @@ def _evaluate(
     correct, total, loss = score(model, inputs, arrays, device=device, precision=precision)
     return Evaluated(
         step=state.step,
-        split="validation" if config.validation_size else "test",
+        split=split,
         averaged=state.averages is not None,
         correct=correct,
         total=total,
