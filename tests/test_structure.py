@@ -22,7 +22,12 @@ FLOORS = [
     ["models.__init__"],
     ["models.tutorial", "models.speednet"],
     ["models.layers", "averages", "optim", "objective", "devices", "checkpoint", "data.augment"],
-    ["presets", "data.download", "data.arrays", "data.order", "data.formats.cifar"],
+    [
+        *("presets", "data.download", "data.arrays", "data.order"),
+        *("data.formats.cifar", "data.formats.idx", "data.formats.mat", "data.formats.npz"),
+        *("data.formats.pictures", "data.formats.tfrecord"),
+    ],
+    ["data.shards"],
     ["config", "atomic", "events"],
     ["errors", "__init__", "data.__init__", "data.formats.__init__"],
 ]
@@ -35,6 +40,12 @@ WITHOUT_TORCH = {
         "data.datasets",
         "data.contact_sheet",
         "data.formats.cifar",
+        "data.formats.idx",
+        "data.formats.mat",
+        "data.formats.npz",
+        "data.formats.pictures",
+        "data.formats.tfrecord",
+        "data.shards",
     ),
 }
 

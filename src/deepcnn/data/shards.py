@@ -1,0 +1,46 @@
+"""Shards: files of examples that can be read in order, a block at a time.
+
+Every format's reader is a class with the interface `Shard`. Loading a set into memory, streaming
+one that is larger than memory and converting one all read through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Block = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [k, H, W, C] and labels [k]
+
+
+class Shard(Protocol):
+    """Examples in a fixed order: a file, or a few that belong together.
+
+    Making one reads headers and checks them; it does not read the images. All methods raise
+    DataError, naming the file, the offset where there is one, and what to do.
+    """
+
+    @property
+    def name(self) -> str:
+        """What errors call it: a path."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading may start anywhere, or must pass over all that lies before."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[Block]:
+        """Yield the examples `start` to `stop` in order, `size` at a time, the last time fewer.
+
+        The arrays belong to the caller. 0 <= start <= stop <= len(self), size >= 1. Memory is
+        bounded by the size of a block and of a file's own unit of compression. Closing the
+        iterator closes the file.
+        """
