@@ -8,9 +8,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deepcnn.data import order
+from deepcnn.data import order, shuffle
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Draws, Inputs
+from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
 
 TUTORIAL = Inputs(
@@ -91,12 +93,13 @@ def test_every_one_of_the_81_offsets_and_both_flips_are_reached() -> None:
 
 def test_draws_of_step_12345_alone_equal_those_of_a_full_run() -> None:
     def draw(step: int) -> Draws:
-        index, epoch, position = map(torch.from_numpy, order.batch(3, step, 128, 50_000))
+        index, epoch, position = map(torch.from_numpy, Shuffle.full(3, 50_000).batch(step, 128))
         return TUTORIAL.draw(3, index=index, epoch=epoch, position=position)
 
     for step in range(12_300, 12_346):
         in_full_run = draw(step)
     order.permutation.cache_clear()
+    shuffle._epoch.cache_clear()
     alone = draw(12_345)
     for name in ("row", "column", "flip", "contrast"):
         assert torch.equal(getattr(alone, name), getattr(in_full_run, name))
@@ -113,7 +116,9 @@ def test_alternate_flips_show_each_image_both_ways_in_two_epochs() -> None:
 
 def test_padding_reflects_and_the_data_sets_statistics_standardize(cifar10_test: Arrays) -> None:
     arrays = cifar10_test.select(slice(0, 1500))
-    inputs = Inputs.of(arrays, crop=32, pad=2, flip="random", contrast=None, standardize="dataset")
+    inputs = Inputs.of(
+        in_memory(arrays), crop=1, pad=2, flip="random", contrast=None, standardize="dataset"
+    )
     pixels = arrays.images.reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(inputs.mean, pixels.mean(0), rtol=1e-6)
     np.testing.assert_allclose(inputs.std, pixels.std(0), rtol=1e-6)
@@ -131,7 +136,12 @@ def test_padding_reflects_and_the_data_sets_statistics_standardize(cifar10_test:
 
 def test_contrast_before_the_data_sets_statistics(cifar10_test: Arrays) -> None:
     inputs = Inputs.of(
-        cifar10_test, crop=32, pad=0, flip="none", contrast=(0.5, 1.5), standardize="dataset"
+        in_memory(cifar10_test),
+        crop=1,
+        pad=0,
+        flip="none",
+        contrast=(0.5, 1.5),
+        standardize="dataset",
     )
     images = cifar10_test.images[:4]
     zeros = torch.zeros(4, dtype=torch.int64)
@@ -147,9 +157,9 @@ def test_contrast_before_the_data_sets_statistics(cifar10_test: Arrays) -> None:
 
 def test_images_that_are_not_square_keep_their_shape() -> None:
     images = np.zeros((2, 20, 40, 1), np.uint8)
-    arrays = Arrays(images, np.zeros(2, np.int64), ("a",))
-    inputs = Inputs.of(arrays, crop=24, pad=0, flip="none", contrast=None, standardize="image")
-    assert inputs.shape == (1, 20, 24)
-    assert inputs.train(torch.from_numpy(images), draws_of(inputs, 2)).shape == (2, 1, 20, 24)
-    with pytest.raises(ConfigError, match="pad from 0 to 19"):
-        Inputs.of(arrays, crop=24, pad=20, flip="none", contrast=None, standardize="image")
+    source = in_memory(Arrays(images, np.zeros(2, np.int64), ("a",)))
+    inputs = Inputs.of(source, crop=0.75, pad=0, flip="none", contrast=None, standardize="image")
+    assert inputs.shape == (1, 15, 30)
+    assert inputs.train(torch.from_numpy(images), draws_of(inputs, 2)).shape == (2, 1, 15, 30)
+    with pytest.raises(ConfigError, match="pad 0 to 19"):
+        Inputs.of(source, crop=1, pad=20, flip="none", contrast=None, standardize="image")

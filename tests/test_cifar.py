@@ -17,7 +17,7 @@ def test_records_equal_a_plain_reading_of_the_bytes(cifar10_folder: Path) -> Non
     path = cifar10_folder / "test_batch.bin"
     content = path.read_bytes()
     count = 0
-    for i, record in enumerate(cifar.records(path, classes=10)):
+    for i, record in enumerate(cifar.records(path)):
         count += 1
         if i % 997:
             continue
@@ -37,10 +37,12 @@ def test_encoding_gives_back_the_real_file(cifar10_folder: Path) -> None:
     assert cifar.encode(images, labels) == content
 
 
-def test_of_two_label_bytes_the_last_counts() -> None:
+def test_of_two_label_bytes_either_counts() -> None:
     record = bytes([3, 77]) + bytes(3072)
     _, labels = cifar.decode(record * 2, classes=100, name="x", label_bytes=2)
     assert labels.tolist() == [77, 77]
+    _, labels = cifar.decode(record * 2, classes=20, name="x", label_bytes=2, label=0)
+    assert labels.tolist() == [3, 3]
 
 
 def test_a_truncated_file_is_named_with_the_offset(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_a_truncated_file_is_named_with_the_offset(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"data.bin: .*found 6,246 bytes.*100 bytes from offset 6,146"
     ):
-        cifar.read(path, classes=10)
+        cifar.CifarShard(path)
 
 
 def test_a_label_out_of_range_is_named_with_its_offset() -> None:
@@ -61,7 +63,7 @@ def test_a_label_out_of_range_is_named_with_its_offset() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.bin: cannot be read"):
-        cifar.read(tmp_path / "none.bin", classes=10)
+        cifar.CifarShard(tmp_path / "none.bin")
 
 
 @given(st.binary(max_size=7000), st.integers(1, 2))

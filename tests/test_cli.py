@@ -56,12 +56,15 @@ assert "torch" not in sys.modules
     [
         (["trian"], "no command 'trian'. Did you mean 'train'?"),
         (["data", "fetsh"], "Did you mean 'data fetch'?"),
-        (["train", "tutorail"], "no preset 'tutorail'; expected one of quick, tutorial, tiny"),
+        (
+            ["train", "tutorail"],
+            "no preset 'tutorail'; expected one of quick, tutorial, mnist",
+        ),
         (["train", "tiny", "--data", "nowhere"], "found 'nowhere', which is neither"),
         (["train", "tiny", "--batch-size", "0"], "batch_size: expected at least 1, found 0"),
         (["train", "--resume", "nowhere"], "expected the directory of a run"),
         (["evaluate", "nowhere"], "expected the directory of a run"),
-        (["data", "fetch", "mnist"], "expected one of cifar10, found 'mnist'"),
+        (["data", "fetch", "cifar"], "expected one of cifar10, cifar100"),
     ],
 )
 def test_mistakes_are_answered_without_traceback(
@@ -89,7 +92,7 @@ def test_the_preset_may_be_left_out(
 
     def train(config: Config, **_: object) -> training.Result:
         asked.append(config)
-        return training.Result(Path("run"), 1, Evaluated(1, "test", False, 1, 1, 0.0))
+        return training.Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
 
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(sys, "argv", ["deepcnn", "train", *arguments])

@@ -67,7 +67,7 @@ def test_changed_fields_are_named_with_dots() -> None:
 
 def test_the_tutorials_settings_are_the_references() -> None:
     config: Config = presets.tutorial()
-    assert (config.batch_size, config.steps, config.inputs.crop) == (128, 100_000, 24)
+    assert (config.batch_size, config.steps, config.inputs.crop) == (128, 100_000, 24 / 32)
     assert config.optimizer.learning_rate == 0.1
     assert config.optimizer.momentum == 0
     assert (config.log_every, config.summary_every, config.save_every) == (10, 100, 1000)

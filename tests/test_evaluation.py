@@ -13,6 +13,7 @@ import torch
 from deepcnn import checkpoint, evaluation, presets, training
 from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import load_dataset
+from deepcnn.data.source import in_memory
 from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError
 from deepcnn.evaluation import Scorer, evaluate
 from deepcnn.events import Evaluated, Event, Waiting, ignore
@@ -30,22 +31,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_every_example_counts_once_whatever_the_batch(
-    monkeypatch: pytest.MonkeyPatch, batch: int
+    batch: int,
 ) -> None:
     arrays = load_dataset("synthetic", "test")
-    inputs = Inputs.of(arrays, crop=24, pad=0, flip="none", contrast=None, standardize="image")
+    inputs = Inputs.of(
+        in_memory(arrays), crop=0.75, pad=0, flip="none", contrast=None, standardize="image"
+    )
     model = build_model("tutorial", widths=(8, 8, 32, 16)).eval()
     with torch.no_grad():
         logits = model(inputs.evaluate(torch.from_numpy(arrays.images))).double().numpy()
     right = logits.argmax(1) == arrays.labels
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     entropy = -log_p[np.arange(len(arrays)), arrays.labels]
-    monkeypatch.setattr(evaluation, "BATCH", batch)
     for count in (1, 2, 33, 512):
         correct, total, loss = evaluation.score(
             model,
             inputs,
-            arrays.select(slice(0, count)),
+            in_memory(arrays.select(slice(0, count))).blocks(batch),
             device=torch.device("cpu"),
             precision="fp32",
         )

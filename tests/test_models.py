@@ -11,6 +11,7 @@ from deepcnn import objective, optim
 from deepcnn.averages import ParameterAverages
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Draws, Inputs
+from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
 from deepcnn.models import build_model
 from deepcnn.models.layers import LocalResponseNorm, SameMaxPool
@@ -74,7 +75,12 @@ def test_inputs_logits_losses_gradients_updates_and_averages_equal_tensorflows()
     data = reference.examples()
     arrays = Arrays(data["images"], data["labels"], tuple("abcdefghij"))
     inputs = Inputs.of(
-        arrays, crop=24, pad=0, flip="random", contrast=(0.2, 1.8), standardize="image"
+        in_memory(arrays),
+        crop=0.75,
+        pad=0,
+        flip="random",
+        contrast=(0.2, 1.8),
+        standardize="image",
     )
     images, labels = torch.from_numpy(data["images"]), torch.from_numpy(data["labels"])
     draws = Draws(*(torch.from_numpy(data[k]) for k in ("row", "column", "flip", "contrast")))
@@ -152,7 +158,7 @@ def test_pooling_pads_like_tensorflows_same(height: int, width: int) -> None:
 
 def test_speednet_whitens_real_patches(cifar10_test: Arrays) -> None:
     inputs = Inputs.of(
-        cifar10_test, crop=32, pad=1, flip="none", contrast=None, standardize="dataset"
+        in_memory(cifar10_test), crop=1, pad=1, flip="none", contrast=None, standardize="dataset"
     )
     images = inputs.evaluate(torch.from_numpy(cifar10_test.images[:5000]))
     model = build_model("speednet", shape=(3, 32, 32))
@@ -191,7 +197,7 @@ def test_networks_take_other_sizes_channels_and_classes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet"}, "expected one of tutorial, speednet, found 'resnet'"),
+        ({"name": "resnet"}, "expected one of tutorial, speednet, mlp, found 'resnet'"),
         ({"name": "tutorial", "widths": (1, 2)}, "has 4 .* found 2"),
         ({"name": "speednet", "widths": (1, 2)}, "has 3 groups, found 2"),
         ({"name": "speednet", "shape": (3, 8, 32)}, "at least 9 pixels a side, found 8 by 32"),

@@ -150,7 +150,7 @@ def test_losses_equal_the_definition_in_float64() -> None:
     z = logits.double().numpy()
     log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
     for smoothing in (0.0, 0.2):
-        found = objective.losses(model, logits, labels, smoothing)
+        found = objective.losses(model, logits, labels, label_smoothing=smoothing)
         target = np.full((6, 3), smoothing / 3)
         target[np.arange(6), labels] += 1 - smoothing
         entropy = -(target * log_p).sum(1).mean()

@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(
     assert f"not finite at step {last}, at learning rate {rate:g}" in message
     assert (str(saved[-1]) if saved else "There is no checkpoint yet") in message
     for path in saved:
-        _, tensors = checkpoint.load(path)
+        _, tensors, _ = checkpoint.load(path)
         assert all(t.isfinite().all() for t in tensors.values()), path
 
 
@@ -159,8 +159,8 @@ def test_the_bad_update_and_all_later_ones_are_masked(tmp_path: Path, every_step
     """A loss that is not a number at step 5 of 50: the state stays that of 5 updates."""
     original = objective.losses
 
-    def losses(*arguments: object) -> dict[str, torch.Tensor]:
-        found = original(*arguments)  # type: ignore[arg-type]
+    def losses(*arguments: object, **settings: object) -> dict[str, torch.Tensor]:
+        found = original(*arguments, **settings)  # type: ignore[arg-type]
         if kept[0].step == 5:
             found[objective.TOTAL] = found[objective.TOTAL] * float("nan")
         return found
@@ -180,7 +180,7 @@ def test_the_bad_update_and_all_later_ones_are_masked(tmp_path: Path, every_step
             training.train(config, run_dir=tmp_path / "run")
     (state,) = kept
     assert (int(state.failed), state.step) == (5, 50)
-    _, expected = checkpoint.load(every_step / "checkpoints" / "step-000000005.safetensors")
+    _, expected, _ = checkpoint.load(every_step / "checkpoints" / "step-000000005.safetensors")
     for name, tensor in state.tensors().items():
         assert name == "loss_averages" or torch.equal(tensor, expected[name]), name
 
@@ -271,7 +271,7 @@ def test_lower_precision_learns_with_float32_weights(tmp_path: Path, precision: 
     result = training.train(config, run_dir=tmp_path / "run")
     assert result.evaluated is not None
     (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")[-1:]
-    _, tensors = checkpoint.load(path)
+    _, tensors, _ = checkpoint.load(path)
     assert {t.dtype for t in tensors.values()} == {torch.float32, torch.int64}
     full = training.train(tiny(steps=60), run_dir=tmp_path / "full")
     assert full.evaluated is not None
@@ -285,7 +285,7 @@ def test_an_fp16_overflow_skips_the_update_and_halves_the_scale(tmp_path: Path) 
         training.train(config, run_dir=tmp_path / "run")
         training.train(config, run_dir=tmp_path / "again")
     (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")
-    _, tensors = checkpoint.load(path)
+    _, tensors, _ = checkpoint.load(path)
     assert float(tensors["loss_scale"]) == 2.0**59
     assert int(tensors["good_steps"]) == 0
     assert torch.equal(tensors["model.conv1.weight"], tensors["average.conv1.weight"])
@@ -297,7 +297,7 @@ def test_the_fp16_scale_grows_after_good_steps(tmp_path: Path) -> None:
         patch.setattr(engines, "STEPS_TO_GROW", 3)
         training.train(tiny(steps=7, precision="fp16"), run_dir=tmp_path / "run")
     (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")
-    _, tensors = checkpoint.load(path)
+    _, tensors, _ = checkpoint.load(path)
     assert float(tensors["loss_scale"]) == 32.0
     assert int(tensors["good_steps"]) == 1
 

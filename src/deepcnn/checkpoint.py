@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -24,16 +25,25 @@ from deepcnn.errors import CheckpointError
 _NAME = re.compile(r"step-(\d{9,})\.safetensors")
 
 
-def save(directory: Path, step: int, tensors: dict[str, Tensor], *, keep: int) -> Path:
+def save(
+    directory: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    *,
+    keep: int,
+    feed: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint into `directory`, then remove all but the newest `keep`; return its path.
 
-    The caller must be the directory's only writer.
+    `feed`: the state of a feed that is more than a function of the step, fit for JSON. The caller
+    must be the directory's only writer.
     """
     directory.mkdir(parents=True, exist_ok=True)
     atomic.remove_unfinished(directory)
     on_host = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     # One entry, since the order of several would change from file to file.
-    metadata = {"deepcnn": json.dumps({"step": step, "sha256": _digest(step, on_host)})}
+    content = {"step": step, "sha256": _digest(step, on_host, feed)}
+    metadata = {"deepcnn": json.dumps(content if feed is None else {**content, "feed": feed})}
     path = directory / f"step-{step:09d}.safetensors"
     atomic.write(path, safetensors.torch.save(on_host, metadata))
     for old in paths(directory)[:-keep]:
@@ -41,8 +51,8 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], *, keep: int) -
     return path
 
 
-def load(path: Path) -> tuple[int, dict[str, Tensor]]:
-    """Return the step and the tensors (on the CPU) of a checkpoint.
+def load(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any] | None]:
+    """Return the step, the tensors (on the CPU) and the feed's state of a checkpoint.
 
     Raises CheckpointError where it is damaged, and FileNotFoundError where it is gone, as happens
     to a reader that is slower than the training it follows.
@@ -51,19 +61,19 @@ def load(path: Path) -> tuple[int, dict[str, Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("deepcnn", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, sha256 = int(metadata["step"]), metadata["sha256"]
+        step, sha256, feed = int(metadata["step"]), metadata["sha256"], metadata.get("feed")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise CheckpointError(
             f"{path}: not a checkpoint of deepcnn, or damaged ({error})"
         ) from error
-    if sha256 != _digest(step, tensors):
+    if sha256 != _digest(step, tensors, feed):
         raise CheckpointError(
             f"{path}: damaged: its content does not match its own SHA-256. Delete it to go on from "
             "the checkpoint before."
         )
-    return step, tensors
+    return step, tensors, feed
 
 
 def paths(directory: Path) -> list[Path]:
@@ -80,8 +90,10 @@ def step_of(path: Path) -> int:
     return int(match.group(1))
 
 
-def _digest(step: int, tensors: dict[str, Tensor]) -> str:
+def _digest(step: int, tensors: dict[str, Tensor], feed: dict[str, Any] | None) -> str:
     digest = hashlib.sha256(str(step).encode())
+    if feed is not None:
+        digest.update(json.dumps(feed, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())

@@ -21,7 +21,7 @@ from deepcnn.errors import ConfigError
 class Model:
     """Which network."""
 
-    name: Literal["tutorial", "speednet"]
+    name: Literal["tutorial", "speednet", "mlp"]
     """The network's name."""
     widths: tuple[int, ...] = ()
     """Filters or units of its layers; empty: those of the literature."""
@@ -31,16 +31,17 @@ class Model:
 class Inputs:
     """How images become the network's input."""
 
-    crop: int
-    """Largest side of the square crop that the network sees."""
+    crop: float = 1.0
+    """Share of each side that the network sees: a random part when training, else the middle."""
     pad: int = 0
     """Pixels of reflection added at each edge before a random crop."""
     flip: Literal["random", "alternate", "none"] = "random"
     """Mirror left to right: at random, each image every other epoch, or never."""
     contrast: tuple[float, float] | None = None
     """Range of the random contrast factor."""
-    standardize: Literal["image", "dataset"] = "dataset"
-    """Subtract mean and divide by deviation of each image, or of the training set's channels."""
+    standardize: Literal["image", "dataset", "unit"] = "dataset"
+    """Subtract mean and divide by deviation of each image, or of the training set's channels; or
+    only scale pixels to 0 to 1 (unit)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Config:
     preset: Annotated[str, Suppress]
     """The preset that this configuration started from."""
     data: str
-    """Name of a data set, or a folder."""
+    """Name of a data set, or a path."""
     model: Model
     inputs: Inputs
     optimizer: Optimizer
@@ -88,6 +89,27 @@ class Config:
     """Largest decay of the parameters' moving averages; None: no averages."""
     validation_size: int = 0
     """Training examples held out; if not 0, training is scored on them and not on the test set."""
+    validation_choice: Literal["stratified", "first"] = "stratified"
+    """Which are held out: a random share of each class, or the first ones."""
+    validation_seed: int = 0
+    """Determines which are held out; apart from seed, so that runs can be compared."""
+    evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ()
+    """Splits to score on; empty: the validation split if there is one, else the test set."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: an example counts in the loss inversely to how often its class occurs."""
+    feed: Literal["preloaded", "fed", "queued", "streamed"] = "preloaded"
+    """How data come in: all in the device's memory; handed over by Python step by step; read by
+    threads into a shuffling queue; or streamed from files in constant memory."""
+    readers: int = 16
+    """Places in the files that queued and streamed feeds read from at once; threads if queued."""
+    min_fraction_of_examples_in_queue: float = 0.4
+    """Queued: share of the examples that wait before training starts, and at any time after."""
+    shuffle_buffer: int = 20_000
+    """Streamed: examples among which the next one is chosen."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    skip_bad: bool = False
+    """Leave out picture files that cannot be read, naming them."""
     seed: int = 0
     """Determines the initial weights, the order of the data and every distortion."""
     device: str = "auto"
@@ -122,10 +144,20 @@ class Config:
             ("evaluate_every", self.evaluate_every, 0),
             ("keep", self.keep, 1),
             ("threads", self.threads or 1, 1),
+            ("readers", self.readers, 1),
+            ("shuffle_buffer", self.shuffle_buffer, 1),
+            ("image_size", min(self.image_size or (1,)), 1),
             ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
         ):
             if not value >= low:
                 raise ConfigError(f"{name}: expected at least {low}, found {value}")
+        if not 0 < self.inputs.crop <= 1:
+            raise ConfigError(f"inputs.crop: expected above 0 to 1, found {self.inputs.crop}")
+        if not 0 <= self.min_fraction_of_examples_in_queue <= 1:
+            raise ConfigError(
+                "min_fraction_of_examples_in_queue: expected 0 to 1, found "
+                f"{self.min_fraction_of_examples_in_queue}"
+            )
         for name, rate in (
             ("optimizer.learning_rate", self.optimizer.learning_rate),
             ("optimizer.head_learning_rate", self.optimizer.head_learning_rate),

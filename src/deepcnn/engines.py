@@ -29,12 +29,14 @@ class Single:
         precision: Precision,
         schedule: Callable[[int], float],
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> None:
         self._state = state
         self._device = device
         self._precision = precision
         self._schedule = schedule
         self._label_smoothing = label_smoothing
+        self._class_weights = None if class_weights is None else class_weights.to(device)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Make one step of training and count it.
@@ -47,7 +49,13 @@ class Single:
         state = self._state
         with autocast(self._device, self._precision):
             logits = state.model(images)
-        losses = objective.losses(state.model, logits, labels, self._label_smoothing)
+        losses = objective.losses(
+            state.model,
+            logits,
+            labels,
+            label_smoothing=self._label_smoothing,
+            class_weights=self._class_weights,
+        )
         total = losses[objective.TOTAL]
         torch.autograd.backward(total * state.loss_scale if self._precision == "fp16" else total)
 

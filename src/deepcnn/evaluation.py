@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn import checkpoint, objective, summaries
 from deepcnn.config import Config
-from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Inputs
-from deepcnn.data.datasets import Split, load_dataset
+from deepcnn.data.datasets import open_dataset
+from deepcnn.data.layouts import Split
+from deepcnn.data.shards import Block
+from deepcnn.data.source import Source
 from deepcnn.devices import Precision, autocast, choose_device, choose_precision
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
@@ -82,22 +85,16 @@ class Scorer:
         if threads is not None:
             torch.set_num_threads(threads)
         self._inputs, self._classes = read_inputs(self._run)
-        arrays = load_dataset(
-            self._config.data,
-            split,
-            validation_size=self._config.validation_size,
-            data_dir=data_dir or self._config.data_dir,
-            emit=emit,
-        )
-        if arrays.classes != self._classes or arrays.shape != self._inputs.image_shape:
+        source = open_split(self._config, split, data_dir=data_dir, emit=emit)
+        if source.classes != self._classes or source.shape != self._inputs.image_shape:
             raise ConfigError(
                 f"{self._config.data}: the data changed since this run was trained: expected "
                 f"images {self._inputs.image_shape} of {len(self._classes)} classes, found "
-                f"{arrays.shape} of {len(arrays.classes)}"
+                f"{source.shape} of {len(source.classes)}"
             )
-        if examples is not None and not 1 <= examples <= len(arrays):
-            raise ConfigError(f"examples: expected 1 to {len(arrays)}, found {examples}")
-        self._arrays = arrays.select(slice(0, examples))
+        if examples is not None and not 1 <= examples <= len(source):
+            raise ConfigError(f"examples: expected 1 to {len(source)}, found {examples}")
+        self._source = source.select(np.arange(len(source)) < examples) if examples else source
 
     def once(self) -> Evaluated:
         """Score the newest checkpoint; raise CheckpointError where there is none."""
@@ -156,9 +153,14 @@ class Scorer:
         )
         model.to(self._device)
         correct, total, loss = score(
-            model, self._inputs, self._arrays, device=self._device, precision=self._precision
+            model,
+            self._inputs,
+            self._source.blocks(BATCH),
+            device=self._device,
+            precision=self._precision,
         )
-        images = self._inputs.evaluate(torch.from_numpy(self._arrays.images[:128]).to(self._device))
+        first = torch.from_numpy(self._source.first_images(128))
+        images = self._inputs.evaluate(first.to(self._device))
         with (
             torch.no_grad(),
             autocast(self._device, self._precision),
@@ -173,26 +175,29 @@ class Scorer:
 def score(
     model: nn.Module,
     inputs: Inputs,
-    arrays: Arrays,
+    blocks: Iterable[Block],
     *,
     device: torch.device,
     precision: Precision,
 ) -> tuple[int, int, float]:
     """Return how many examples are right, of how many, and the mean cross-entropy in nats.
 
-    Each example counts once. The model is left in evaluation mode.
+    `blocks`: the examples, each once, at least one, so many at a time as fit into the device's
+    memory. The model is left in evaluation mode.
     """
     model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float32, device=device)
-    for start in range(0, len(arrays), BATCH):
-        images = torch.from_numpy(arrays.images[start : start + BATCH]).to(device)
-        labels = torch.from_numpy(arrays.labels[start : start + BATCH]).to(device)
+    total = 0
+    for some_images, some_labels in blocks:
+        images = torch.from_numpy(some_images).to(device)
+        labels = torch.from_numpy(some_labels).to(device)
         with autocast(device, precision):
             logits: Tensor = model(inputs.evaluate(images))
         correct += objective.count_correct(logits, labels)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-    return int(correct), len(arrays), float(loss) / len(arrays)
+        total += len(some_labels)
+    return int(correct), total, float(loss) / total
 
 
 def load_model(
@@ -202,7 +207,7 @@ def load_model(
     model = build_model(
         config.model.name, shape=inputs.shape, classes=classes, widths=config.model.widths
     )
-    step, tensors = checkpoint.load(path)
+    step, tensors, _ = checkpoint.load(path)
     raw = _below("model.", tensors)
     averages = _below("average.", tensors)
     own = model.state_dict()
@@ -214,6 +219,27 @@ def load_model(
 
 def _below(prefix: Literal["model.", "average."], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def open_split(
+    config: Config,
+    split: Split,
+    *,
+    data_dir: str | Path | None = None,
+    emit: Listener = ignore,
+) -> Source:
+    """Open a split of the data that a configuration names; `data_dir` is an other place for it."""
+    return open_dataset(
+        config.data,
+        split,
+        validation_size=config.validation_size,
+        validation_choice=config.validation_choice,
+        validation_seed=config.validation_seed,
+        image_size=config.image_size,
+        skip_bad=config.skip_bad,
+        data_dir=data_dir or config.data_dir,
+        emit=emit,
+    )
 
 
 def read_inputs(run: Run) -> tuple[Inputs, tuple[str, ...]]:

@@ -53,6 +53,29 @@ class Fetched(Event):
 
 
 @dataclass(frozen=True)
+class Reading(Event):
+    """A pass over all examples, before the first step, has come so far."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """Something that a user should know and need not act on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Filling(Event):
+    """A queue is about to be filled with this many examples, before the first step."""
+
+    examples: int
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """Training is about to make its first step, or the first after resuming."""
 

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 TOTAL = "total_loss"
 
 
 def losses(
-    model: nn.Module, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0
+    model: nn.Module,
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every loss by name, the sum of all as `total_loss`, each float32 [].
 
     `logits`: [B, classes]; `labels`: int64 [B]. `cross_entropy` is the mean over the batch of the
-    softmax cross-entropy in nats. A model's `penalties` map the name of a weight to the factor of
-    its penalty ½‖w‖², which appears under the name of the weight's layer.
+    softmax cross-entropy in nats, of which each example's may be multiplied with the weight of its
+    class (`class_weights`, float32 [classes]); the mean is over the number of examples all the
+    same, so that it does not depend on how a batch is divided. A model's `penalties` map the name
+    of a weight to the factor of its penalty ½‖w‖², which appears under the name of the weight's
+    layer.
     """
-    found = {
-        "cross_entropy": F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-    }
+    if class_weights is None:
+        mean = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    else:
+        each = F.cross_entropy(
+            logits.float(), labels, label_smoothing=label_smoothing, reduction="none"
+        )
+        mean = (each * class_weights[labels]).mean()
+    found = {"cross_entropy": mean}
     penalties: Mapping[str, float] = getattr(model, "penalties", {})
     for name, factor in penalties.items():
         weight = model.get_parameter(name)
@@ -35,6 +50,17 @@ def names(model: nn.Module) -> list[str]:
     """Return the names of the losses, in the order of `losses`."""
     layers = [name.removesuffix(".weight") for name in getattr(model, "penalties", {})]
     return ["cross_entropy", *(f"{layer}/weight_loss" for layer in layers), TOTAL]
+
+
+def balanced_weights(counts: NDArray[np.int64]) -> Tensor:
+    """Return a weight for each class, inverse to its count, 1 on average over the examples.
+
+    `counts`: int64 [classes]. Returns float32 [classes]: N / (classes · count), and 0 for a class
+    without an example (King and Zeng, "Logistic Regression in Rare Events Data", 2001).
+    """
+    present = np.maximum(counts, 1)
+    weights = np.where(counts > 0, counts.sum() / (len(counts) * present), 0.0)
+    return torch.from_numpy(weights).to(torch.float32)
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:

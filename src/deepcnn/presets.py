@@ -13,7 +13,7 @@ def quick() -> Config:
         preset="quick",
         data="cifar10",
         model=Model("speednet", widths=(32, 64, 128)),
-        inputs=Inputs(crop=32, pad=1, flip="alternate", standardize="dataset"),
+        inputs=Inputs(pad=1, flip="alternate", standardize="dataset"),
         optimizer=Optimizer(
             learning_rate=20.0,
             head_learning_rate=250.0,
@@ -38,10 +38,31 @@ def tutorial() -> Config:
         preset="tutorial",
         data="cifar10",
         model=Model("tutorial", widths=(64, 64, 384, 192)),
-        inputs=Inputs(crop=24, flip="random", contrast=(0.2, 1.8), standardize="image"),
+        inputs=Inputs(crop=0.75, flip="random", contrast=(0.2, 1.8), standardize="image"),
         optimizer=Optimizer(learning_rate=0.1, schedule="staircase"),
         steps=100_000,
         batch_size=128,
+    )
+
+
+def mnist() -> Config:
+    """TensorFlow's MNIST program that feeds a fully connected network from Python."""
+    return Config(
+        preset="mnist",
+        data="mnist",
+        model=Model("mlp", widths=(128, 32)),
+        inputs=Inputs(flip="none", standardize="unit"),
+        optimizer=Optimizer(learning_rate=0.01),
+        steps=2000,
+        batch_size=100,
+        average_decay=None,
+        validation_size=5000,
+        validation_choice="first",
+        evaluate_on=("train", "validation", "test"),
+        feed="fed",
+        log_every=100,
+        save_every=1000,
+        evaluate_every=1000,
     )
 
 
@@ -51,7 +72,7 @@ def tiny() -> Config:
         preset="tiny",
         data="synthetic",
         model=Model("tutorial", widths=(16, 16, 64, 64)),
-        inputs=Inputs(crop=24, flip="random", contrast=(0.2, 1.8), standardize="image"),
+        inputs=Inputs(crop=0.75, flip="random", contrast=(0.2, 1.8), standardize="image"),
         optimizer=Optimizer(learning_rate=0.02, momentum=0.9, schedule="staircase"),
         steps=200,
         batch_size=32,
@@ -59,5 +80,10 @@ def tiny() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"quick": quick, "tutorial": tutorial, "tiny": tiny}
+PRESETS: dict[str, Callable[[], Config]] = {
+    "quick": quick,
+    "tutorial": tutorial,
+    "mnist": mnist,
+    "tiny": tiny,
+}
 DEFAULT = "quick"

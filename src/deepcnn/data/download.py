@@ -6,7 +6,9 @@ nothing is unpacked to disk, and only the caller decides, by hash, what becomes 
 
 from __future__ import annotations
 
+import gzip
 import http.client
+import io
 import shutil
 import subprocess
 import tarfile
@@ -158,3 +160,15 @@ def _read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
 def _check_size(where: Path, name: str, size: int, limit: int) -> None:
     if size > limit:
         raise DataError(f"{where}: {name}: expected at most {limit:,} bytes, found {size:,}")
+
+
+def gunzip(content: bytes, *, name: str, limit: int) -> bytes:
+    """Return what a gzip file holds; raises DataError where it is damaged or above `limit`."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            found = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: expected a whole gzip file ({error})") from error
+    if len(found) > limit:
+        raise DataError(f"{name}: expected at most {limit:,} bytes once unpacked, found more")
+    return found

@@ -1,14 +1,28 @@
-"""Feeds: what gives the trainer the batch of a step."""
+"""Feeds: what gives the trainer the batch of a step. Four kinds behind one contract.
+
+Given the same order (`shuffle.Shuffle`) all four give the same bytes: which examples a step sees
+is a function of (seed, step), whatever came before it.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deepcnn.data import order
 from deepcnn.data.arrays import Arrays
+from deepcnn.data.shuffle import Int64s, Shuffle
+from deepcnn.data.stream import Background, HostBatch, Stream
+from deepcnn.errors import DataError, RunError
+from deepcnn.events import Filling, Listener, ignore
+
+PREFETCH = 4  # batches ready ahead of the trainer
 
 
 @dataclass(frozen=True)
@@ -27,20 +41,259 @@ class Batch:
     position: Tensor
 
 
+class Feed(Protocol):
+    """Gives the batch of a step, and stops what it has started."""
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step. Going on with the next step is fast, any other possible."""
+
+    def close(self) -> None:
+        """Stop all threads and wait for them."""
+
+
 class Preloaded:
     """Keeps the whole set in the device's memory, as uint8, and gathers batches from it."""
 
-    def __init__(self, arrays: Arrays, *, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, arrays: Arrays, shuffle: Shuffle, *, batch_size: int, device: torch.device
+    ) -> None:
         self._images = torch.from_numpy(arrays.images).to(device)
         self._labels = torch.from_numpy(arrays.labels).to(device)
+        self._shuffle = shuffle
         self._batch_size = batch_size
-        self._seed = seed
         self._device = device
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step: a function of (seed, step), whichever came before."""
+        """Return the batch of a step."""
         index, epoch, position = (
             torch.from_numpy(values).to(self._device, non_blocking=True)
-            for values in order.batch(self._seed, step, self._batch_size, len(self._images))
+            for values in self._shuffle.batch(step, self._batch_size)
         )
-        return Batch(self._images[index], self._labels[index], index, epoch, position)
+        return Batch(
+            self._images.index_select(0, index), self._labels[index], index, epoch, position
+        )
+
+    def close(self) -> None:
+        """Do nothing: there is no thread."""
+
+
+class Streamed:
+    """Reads files in a thread through the composable steps of `stream`, in constant memory."""
+
+    def __init__(self, stream: Stream, *, batch_size: int, device: torch.device) -> None:
+        self._stream = stream
+        self._batch_size = batch_size
+        self._device = device
+        self._batches: Background[HostBatch] | None = None
+        self._next = -1
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; a step that is not the next one starts the reading anew."""
+        if self._batches is None or step != self._next:
+            self.close()
+            self._batches = Background(self._produce(step), ahead=PREFETCH, name="deepcnn batches")
+            self._next = step
+        batch = next(self._batches)
+        self._next += 1
+        return _to_device(batch, self._device)
+
+    def close(self) -> None:
+        """Stop all threads and wait for them."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _produce(self, first_step: int) -> Generator[HostBatch, None, None]:
+        return self._stream.batch(self._batch_size, first_step=first_step)
+
+
+class Queued(Streamed):
+    """Reader threads fill a shuffling queue, as in the reference; `emit` hears of the filling.
+
+    The stream must be one whose readers are threads. The first error of any of them is raised by
+    `batch`, at the step that it belongs to, and stops the others.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        examples_in_queue: int,
+        batch_size: int,
+        device: torch.device,
+        emit: Listener = ignore,
+    ) -> None:
+        super().__init__(stream, batch_size=batch_size, device=device)
+        self._filling = Filling(examples_in_queue)
+        self._emit = emit
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; a step that is not the next one fills the queue anew."""
+        if step != self._next:
+            self._emit(self._filling)
+        return super().batch(step)
+
+
+FedBatch = tuple[Any, Any] | tuple[Any, Any, Any]
+FeedSource = Callable[[int], FedBatch] | Iterable[FedBatch]
+
+
+@runtime_checkable
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Fed:
+    """Python hands over each batch: a function of the step, or an iterable.
+
+    A batch is (images, labels) or (images, labels, index), as NumPy arrays or torch tensors:
+    images uint8 [batch_size, *shape], labels any integers [batch_size] from 0 to classes - 1,
+    index (which examples these are, for whoever distorts an example the same way each epoch)
+    likewise; without it an example is known by its place in the epoch of `examples`.
+
+    An iterable is asked again for an iterator when it has ended; an iterator that ends is an
+    error. `kind` tells how far it can be resumed: "function" from any step; "stateful", which has
+    `state_dict()` fit for JSON and `load_state_dict()`, from a checkpoint; "iterator" not at all.
+    """
+
+    def __init__(
+        self,
+        source: FeedSource,
+        *,
+        batch_size: int,
+        shape: tuple[int, int, int],
+        classes: int,
+        examples: int,
+        device: torch.device,
+    ) -> None:
+        self._source = source
+        self._batch_size = batch_size
+        self._shape = shape
+        self._classes = classes
+        self._examples = examples
+        self._device = device
+        self._iterator: Iterator[FedBatch] | None = None
+        self.kind: Literal["function", "stateful", "iterator"]
+        if isinstance(source, _Stateful):
+            self.kind = "stateful"
+        elif callable(source):
+            self.kind = "function"
+        elif isinstance(source, Iterable):
+            self.kind = "iterator"
+        else:
+            raise DataError(
+                "feed: expected a function of the step, an iterator or an iterable of batches, "
+                f"found {type(source).__name__}"
+            )
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; of an iterable, the next one, whatever the step."""
+        found = self._source(step) if callable(self._source) else self._following(step)
+        images, labels, index = self._check(step, found)
+        epoch, position = order.places(step, self._batch_size, self._examples)
+        return _to_device(
+            HostBatch(images, labels, position if index is None else index, epoch, position),
+            self._device,
+        )
+
+    def close(self) -> None:
+        """Close the iterator, where it can be closed."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold, fit for JSON: `kind`, and the state if there is one.
+
+        Raises DataError where the source's own state is not fit for JSON.
+        """
+        if not isinstance(self._source, _Stateful):
+            return {"kind": self.kind}
+        state = self._source.state_dict()
+        try:
+            json.dumps(state)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"feed: expected {type(self._source).__name__}.state_dict() to give what JSON can "
+                f"hold ({error})"
+            ) from error
+        return {"kind": self.kind, "state": state}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; raises RunError where that cannot be."""
+        if state["kind"] == "iterator":
+            raise RunError(
+                "feed: this run was fed by an iterator that is no function of the step and has no "
+                "state_dict, so nobody knows where it stood; it cannot be resumed. Start a new run."
+            )
+        if state["kind"] != self.kind:
+            raise RunError(
+                f"feed: expected a {state['kind']} source, which this run was fed by, found "
+                f"{self.kind}"
+            )
+        if isinstance(self._source, _Stateful):
+            self._source.load_state_dict(state["state"])
+
+    def _following(self, step: int) -> Any:
+        assert not callable(self._source)
+        if self._iterator is None:
+            self._iterator = iter(self._source)
+        for found in self._iterator:
+            return found
+        if self._iterator is not self._source:
+            self._iterator = iter(self._source)
+            for found in self._iterator:
+                return found
+        raise DataError(
+            f"feed: step {step}: expected {self._expected()}, found the end of the iterator. Give "
+            "one that does not end, or fewer --steps."
+        )
+
+    def _check(self, step: int, found: Any) -> tuple[np.ndarray[Any, Any], Int64s, Int64s | None]:
+        def fail(what: str) -> DataError:
+            return DataError(f"feed: step {step}: expected {self._expected()}, found {what}")
+
+        if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
+            raise fail(
+                "nothing"
+                if found is None
+                else f"{type(found).__name__}"
+                + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
+            )
+        arrays = [np.asarray(part.cpu() if isinstance(part, Tensor) else part) for part in found]
+        images = arrays[0]
+        if images.dtype != np.uint8 or images.shape != (self._batch_size, *self._shape):
+            raise fail(f"images {images.dtype} {list(images.shape)}")
+        for name, numbers in zip(("labels", "index"), arrays[1:], strict=False):
+            if numbers.dtype.kind not in "iu" or numbers.shape != (self._batch_size,):
+                raise fail(f"{name} {numbers.dtype} {list(numbers.shape)}")
+        labels, *index = (numbers.astype(np.int64) for numbers in arrays[1:])
+        outside = labels[(labels < 0) | (labels >= self._classes)]
+        if outside.size:
+            raise fail(f"the label {outside[0]}")
+        return images, labels, index[0] if index else None
+
+    def _expected(self) -> str:
+        images = [self._batch_size, *self._shape]
+        return f"(images uint8 {images}, labels [{self._batch_size}] of 0 to {self._classes - 1})"
+
+
+def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[int], FedBatch]:
+    """Return a function of the step that feeds a set in memory, as the reference's MNIST does."""
+
+    def feed(step: int) -> FedBatch:
+        index, _, _ = shuffle.batch(step, batch_size)
+        return arrays.images[index], arrays.labels[index], index
+
+    return feed
+
+
+def _to_device(batch: HostBatch, device: torch.device) -> Batch:
+    return Batch(
+        *(
+            torch.from_numpy(values).to(device, non_blocking=True)
+            for values in (batch.images, batch.labels, batch.index, batch.epoch, batch.position)
+        )
+    )

@@ -26,7 +26,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: the increment of SplitMix64
 
 # What a random number is for. Distinct streams are independent; a number, once given, stays.
-ORDER, ROW, COLUMN, FLIP, CONTRAST, SPLIT, SYNTHETIC = range(7)
+ORDER, ROW, COLUMN, FLIP, CONTRAST, SPLIT, SYNTHETIC, SLOT, PIECE = range(9)
 
 
 def _signed(value: int) -> int:
@@ -88,18 +88,12 @@ def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return order
 
 
-def batch(
-    seed: int, step: int, batch_size: int, n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return (index, epoch, position) of each example of the batch of a step, int64 [batch_size].
+def places(step: int, batch_size: int, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (epoch, position) of each example of the batch of a step, int64 [batch_size].
 
-    Epochs follow one another without a seam: a batch may hold the end of one and the start of the
-    next, every batch is full, and each example is seen exactly once in every epoch.
+    Epochs of `n` examples follow one another without a seam: a batch may hold the end of one and
+    the start of the next, every batch is full, and each place is met exactly once.
     """
     place = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
     epoch, position = np.divmod(place, n)
-    index = np.empty(batch_size, np.int64)
-    for e in range(int(epoch[0]), int(epoch[-1]) + 1):
-        here = epoch == e
-        index[here] = permutation(seed, e, n)[position[here]]
-    return index, epoch, position
+    return epoch, position

@@ -6,13 +6,14 @@ one that is larger than memory and converting one all read through it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Block = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [k, H, W, C] and labels [k]
+Blocks = Generator[Block, None, None]  # closing it closes the file
 
 
 class Shard(Protocol):
@@ -37,7 +38,7 @@ class Shard(Protocol):
     def __len__(self) -> int:
         """Return the number of examples."""
 
-    def blocks(self, start: int, stop: int, size: int) -> Iterator[Block]:
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop` in order, `size` at a time, the last time fewer.
 
         The arrays belong to the caller. 0 <= start <= stop <= len(self), size >= 1. Memory is

@@ -8,6 +8,7 @@ red, 1,024 green, 1,024 blue, each 32 rows of 32 pixels.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deepcnn.data.shards import Block, Blocks
 from deepcnn.errors import DataError
 
 SIZE = 32
@@ -39,12 +41,18 @@ class Record:
 
 
 def decode(
-    content: bytes | memoryview, *, classes: int, name: str, label_bytes: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    content: bytes | memoryview,
+    *,
+    classes: int,
+    name: str,
+    label_bytes: int = 1,
+    label: int = -1,
+) -> Block:
     """Turn the bytes of one file into images uint8 [N, 32, 32, 3] and labels int64 [N].
 
-    Of several label bytes the last counts. `name` is how errors call the file. Raises DataError
-    where the bytes are not whole records, or a label is not below `classes`.
+    `label_bytes`: how many begin a record; `label`: which of them counts. `name` is how errors
+    call the file. Raises DataError where the bytes are not whole records, or a label is not below
+    `classes`.
     """
     record_bytes = label_bytes + IMAGE_BYTES
     count, rest = divmod(len(content), record_bytes)
@@ -56,14 +64,14 @@ def decode(
             "again."
         )
     records = np.frombuffer(content, np.uint8).reshape(count, record_bytes)
-    labels = records[:, label_bytes - 1].astype(np.int64)
+    labels = records[:, range(label_bytes)[label]].astype(np.int64)
     outside = np.flatnonzero(labels >= classes)
     if outside.size:
         first = int(outside[0])
         raise DataError(
             f"{name}: expected labels 0 to {classes - 1}, found {labels[first]} in record {first} "
-            f"at offset {first * record_bytes + label_bytes - 1:,} ({outside.size:,} such "
-            "records). The file is damaged or of another format; fetch it again."
+            f"at offset {first * record_bytes + range(label_bytes)[label]:,} ({outside.size:,} "
+            "such records). The file is damaged or of another format; fetch it again."
         )
     images = np.empty((count, PIXELS, 3), np.uint8)
     for channel in range(3):  # a plane at a time is much faster than one transposition
@@ -72,22 +80,61 @@ def decode(
     return images.reshape(count, SIZE, SIZE, 3), labels
 
 
-def read(
-    path: Path, *, classes: int, label_bytes: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Decode a file; see `decode`."""
+class CifarShard:
+    """A file in the binary version: a `Shard`. Arguments as in `decode`."""
+
+    shape = (SIZE, SIZE, 3)
+    seekable = True
+
+    def __init__(self, path: Path, *, label_bytes: int = 1, label: int = -1) -> None:
+        self.name = str(path)
+        self._path = path
+        self._label_bytes = label_bytes
+        self._label = label
+        self._record_bytes = label_bytes + IMAGE_BYTES
+        with _open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+        self._count, rest = divmod(size, self._record_bytes)
+        if rest or not self._count:
+            raise DataError(
+                f"{path}: expected whole records of {self._record_bytes:,} bytes, found {size:,} "
+                f"bytes, that is {self._count:,} records and {rest:,} bytes from offset "
+                f"{size - rest:,} on. The file is incomplete or of another format; fetch it again."
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`; see `Shard`."""
+        with _open(self._path) as file:
+            file.seek(start * self._record_bytes)
+            for at in range(start, stop, size):
+                content = file.read((min(at + size, stop) - at) * self._record_bytes)
+                yield decode(
+                    content,
+                    classes=256,  # any byte: who knows the classes checks the labels
+                    name=self.name,
+                    label_bytes=self._label_bytes,
+                    label=self._label,
+                )
+
+
+def _open(path: Path) -> io.FileIO:
     try:
-        content = path.read_bytes()
+        return io.FileIO(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode(content, classes=classes, label_bytes=label_bytes, name=str(path))
 
 
-def records(path: Path, *, classes: int, label_bytes: int = 1) -> Iterator[Record]:
+def records(path: Path, *, label_bytes: int = 1) -> Iterator[Record]:
     """Yield the records of a file one by one, in order."""
-    images, labels = read(path, classes=classes, label_bytes=label_bytes)
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        yield Record(f"{path}:{index}", int(label), image)
+    shard = CifarShard(path, label_bytes=label_bytes)
+    index = 0
+    for images, labels in shard.blocks(0, len(shard), 128):
+        for image, label in zip(images, labels, strict=True):
+            yield Record(f"{path}:{index}", int(label), image)
+            index += 1
 
 
 def encode(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:

@@ -1,0 +1,451 @@
+"""NumPy's .npz: a zip archive of arrays, each in an .npy file.
+
+Format (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html): an .npy file is a
+magic string, a version, a header that is a Python literal of a data type and a shape, then the
+values. Arrays of Python objects are pickles, and are refused.
+
+A file holds `images` and `labels`; or, for splits, `train_images` and `train_labels` as MedMNIST
+spells them, or `x_train` and `y_train` as Keras does, with `val` or `validation` and `test` alike.
+Images are uint8 [N, H, W] or [N, H, W, C], labels integers [N] or [N, 1]. An array of strings,
+`classes`, may name the labels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from deepcnn.data.shards import Block, Blocks
+from deepcnn.errors import DataError
+
+SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
+
+MAX_SIDE = 65_535
+MAX_CHANNELS = 4
+MAX_IMAGE_BYTES = 2**26
+MAX_CLASSES = 65_536
+MAX_CLASSES_BYTES = 2**26
+MAX_RATIO = 1032  # no byte of a deflate stream stands for more than this many
+MAX_HEADER_BYTES = 4096  # of an .npy file; those of plain arrays take 128
+PIECE = 2**20  # bytes decompressed at a time
+
+# What zipfile raises for archives that are damaged, encrypted or of another make.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+END_SIGNATURE, END_BYTES = b"PK\x05\x06", 22
+LOCAL_SIGNATURE, LOCAL_BYTES = b"PK\x03\x04", 30
+ENCRYPTED = 1
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array of the archive: its directory entry, and what the .npy header says."""
+
+    info: zipfile.ZipInfo
+    header: bytes
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    by_columns: bool
+
+    @property
+    def stored(self) -> bool:
+        return self.info.compress_type == zipfile.ZIP_STORED
+
+
+class _Archive:
+    """An open .npz file whose directory has been checked. Errors of zipfile become DataError."""
+
+    def __init__(self, path: Path, file: io.BufferedIOBase, archive: zipfile.ZipFile) -> None:
+        self.path, self.file, self._zip = path, file, archive
+        self.members = {
+            info.filename.removesuffix(".npy"): info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path) -> Iterator[_Archive]:
+        try:
+            with path.open("rb") as file:
+                if file.read(4) != LOCAL_SIGNATURE:
+                    raise DataError(
+                        f"{path}: expected a zip archive, as an .npz file is, found other bytes "
+                        "at its beginning. The file is damaged or of another format; write it "
+                        "with numpy.savez."
+                    )
+                with zipfile.ZipFile(file) as archive:
+                    tail = END_BYTES + len(archive.comment)
+                    size = file.seek(0, os.SEEK_END)
+                    file.seek(max(0, size - tail))
+                    end = file.read(END_BYTES)
+                    length = len(archive.comment).to_bytes(2, "little")
+                    if not (end.startswith(END_SIGNATURE) and end.endswith(length)):
+                        raise DataError(
+                            f"{path}: expected the end of the file after the zip archive's "
+                            "directory, found more bytes. The file is damaged; fetch it again."
+                        )
+                    names = Counter(archive.namelist())
+                    twice = [name for name, times in names.most_common(8) if times > 1]
+                    if twice:
+                        raise DataError(
+                            f"{path}: expected each array once, found several of "
+                            f"{', '.join(map(repr, twice))}. Write the file again."
+                        )
+                    yield cls(path, file, archive)
+        except DAMAGED as error:
+            raise DataError(
+                f"{path}: not a whole .npz file ({error or type(error).__name__}). The file is "
+                "damaged or of another format; fetch it again."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def open(self, info: zipfile.ZipInfo) -> io.BufferedIOBase:
+        return cast("io.BufferedIOBase", self._zip.open(info))
+
+    def member(self, key: str) -> _Member:
+        """Read an array's header, and check that the member is as long as the header declares."""
+        info = self.members[key]
+        where = f"{self.path}: array {key!r}"
+        if info.flag_bits & ENCRYPTED:
+            raise DataError(f"{where} is encrypted. Write the file with numpy.savez.")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{where}: expected it stored or deflated, found compression method "
+                f"{info.compress_type}. Write the file with numpy.savez."
+            )
+        packed, size = info.compress_size, info.file_size
+        possible = packed if info.compress_type == zipfile.ZIP_STORED else MAX_RATIO * packed
+        if packed > self.path.stat().st_size or size > possible:
+            raise DataError(
+                f"{where} declares {size:,} bytes, more than the {packed:,} bytes that it is said "
+                "to take in the file can hold. The file is damaged; fetch it again."
+            )
+        with self.open(info) as stream:
+            prefix = stream.read(MAX_HEADER_BYTES)
+        buffer = io.BytesIO(prefix)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about headers of Python 2 and odd literals
+                version = npy.read_magic(buffer)
+                if version == (1, 0):
+                    found = npy.read_array_header_1_0(buffer, max_header_size=MAX_HEADER_BYTES)
+                elif version == (2, 0):
+                    found = npy.read_array_header_2_0(buffer, max_header_size=MAX_HEADER_BYTES)
+                else:
+                    raise ValueError(f"version {version} is not for plain arrays")
+        # NumPy reads the header with `ast`, `tokenize` and `numpy.dtype`: besides ValueError they
+        # raise at least SyntaxError, TokenError, TypeError, RecursionError and MemoryError.
+        except Exception as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise DataError(
+                f"{where}: expected an .npy header of at most {MAX_HEADER_BYTES:,} bytes, found "
+                f"what cannot be read as one ({reason}). Write the file with numpy.savez."
+            ) from error
+        dimensions, by_columns, dtype = found
+        shape = tuple(int(side) for side in dimensions)
+        header = prefix[: buffer.tell()]
+        if dtype.hasobject:
+            raise DataError(
+                f"{where}: expected plain values, found {dtype}, Python objects, which are "
+                "pickles and could run anything. Convert the array before writing it."
+            )
+        needed = len(header) + math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or needed != size:
+            raise DataError(
+                f"{where}: the header declares {dtype} {list(shape)}, {needed:,} bytes with the "
+                f"header, found {size:,}. The file is damaged; fetch it again."
+            )
+        return _Member(info, header, dtype, shape, by_columns)
+
+    def values(self, member: _Member) -> NDArray[Any]:
+        """Return a whole array, flat; zipfile compares the checksum."""
+        content = np.empty(math.prod(member.shape) * member.dtype.itemsize, np.uint8)
+        with self.open(member.info) as stream:
+            stream.read(len(member.header))
+            _fill(stream, content, self.path)
+        return content.view(member.dtype)
+
+    def start_of(self, member: _Member) -> int:
+        """Return the offset in the file of a stored member's first byte."""
+        self.file.seek(member.info.header_offset)
+        local = self.file.read(LOCAL_BYTES)
+        name, extra = struct.unpack("<HH", local[26:])
+        start: int = member.info.header_offset + LOCAL_BYTES + name + extra
+        size = self.file.seek(0, os.SEEK_END)
+        if start + member.info.file_size > size:
+            raise DataError(
+                f"{self.path}: expected {member.info.file_size:,} bytes of "
+                f"{member.info.filename!r} at offset {start:,}, found the end of the file at "
+                f"{size:,}. The file is damaged; fetch it again."
+            )
+        return start
+
+
+def _fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> None:
+    """Read as many bytes as `target`, contiguous, has room for."""
+    view = target.reshape(-1).data
+    filled = 0
+    while filled < len(view):
+        read = stream.readinto(view[filled : filled + PIECE])
+        if not read:
+            raise DataError(
+                f"{path}: ends {len(view) - filled:,} bytes before the end of an array. The file "
+                "is incomplete; fetch it again."
+            )
+        filled += read
+
+
+def _pairs(members: Iterable[str]) -> dict[str | None, tuple[str, str]]:
+    """Return the keys of images and labels by split, and under None those without a split."""
+    known = set(members)
+    found: dict[str | None, tuple[str, str]] = {}
+    for split, spellings in SPLITS.items():
+        candidates = [(f"{name}_images", f"{name}_labels") for name in spellings]
+        candidates += [(f"x_{name}", f"y_{name}") for name in spellings]
+        for pair in candidates:
+            if known.issuperset(pair):
+                found[split] = pair
+                break
+    if known.issuperset(("images", "labels")):
+        found[None] = "images", "labels"
+    return found
+
+
+def _no_pair(path: Path, members: Iterable[str], expected: str) -> DataError:
+    names = ", ".join(map(repr, sorted(members)[:12])) or "none"
+    return DataError(f"{path}: expected the arrays {expected}, found {names}. Rename the arrays.")
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Return which of train, validation and test a file has; () where it has no splits.
+
+    Raises DataError where it holds no images and labels under a name that is known.
+    """
+    with _Archive.opened(path) as archive:
+        found = _pairs(archive.members)
+        if not found:
+            raise _no_pair(
+                path,
+                archive.members,
+                "images and labels, or train_images and train_labels, or x_train and y_train",
+            )
+    return tuple(split for split in found if split)
+
+
+def classes(path: Path) -> tuple[str, ...] | None:
+    """Return the names of the labels, or None where a file has no array `classes`."""
+    with _Archive.opened(path) as archive:
+        if "classes" not in archive.members:
+            return None
+        member = archive.member("classes")
+        size = math.prod(member.shape) * member.dtype.itemsize
+        if (
+            member.dtype.kind != "U"
+            or len(member.shape) != 1
+            or not 0 < member.shape[0] <= MAX_CLASSES
+            or not 0 < size <= MAX_CLASSES_BYTES
+        ):
+            raise DataError(
+                f"{path}: expected 'classes' as 1 to {MAX_CLASSES:,} strings, a dtype of kind U, "
+                f"in at most {MAX_CLASSES_BYTES:,} bytes, found {member.dtype} "
+                f"{list(member.shape)}. Write them with numpy.array(names, dtype=str)."
+            )
+        values = archive.values(member)
+    points = values.view(np.dtype("u4").newbyteorder(member.dtype.byteorder))
+    outside = points[(points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))]
+    if outside.size:
+        raise DataError(
+            f"{path}: expected 'classes' as Unicode text, found {int(outside[0]):#x}, which is no "
+            "character. The file is damaged; write it again."
+        )
+    return tuple(values.tolist())
+
+
+def _labels(archive: _Archive, key: str, count: int) -> NDArray[np.int64]:
+    """Return the labels, int64 [N]."""
+    member = archive.member(key)
+    if member.dtype.kind not in "iu" or member.shape not in ((count,), (count, 1)):
+        raise DataError(
+            f"{archive.path}: expected labels {key!r} as integers [{count}] or [{count}, 1], one "
+            f"for each image, found {member.dtype} {list(member.shape)}. Write the class of each "
+            "image as an integer."
+        )
+    values = archive.values(member)
+    labels = values.astype(np.int64)
+    outside = np.flatnonzero(labels < 0)  # among them uint64 of 2**63 and more
+    if outside.size:
+        first = int(outside[0])
+        raise DataError(
+            f"{archive.path}: expected labels of at least 0 and below 2**63 in {key!r}, found "
+            f"{values[first]} for example {first} ({outside.size:,} such labels). Number the "
+            "classes from 0 on."
+        )
+    return labels
+
+
+def _usable(count: int, height: int, width: int, channels: int) -> bool:
+    """Whether there are images, of a size that deepcnn reads."""
+    return (
+        count > 0
+        and 0 < height <= MAX_SIDE
+        and 0 < width <= MAX_SIDE
+        and 0 < channels <= MAX_CHANNELS
+        and height * width * channels <= MAX_IMAGE_BYTES
+    )
+
+
+class NpzShard:
+    """The images and labels of a split, or of a file that holds one.
+
+    Making one reads the labels, which stay in memory. Reading images that are stored, as
+    numpy.savez does, may start anywhere; those deflated, as numpy.savez_compressed does, only at
+    their beginning. Their checksum is compared when all are read from the first to the last.
+    """
+
+    def __init__(self, path: Path, split: str | None = None) -> None:
+        self._path = path
+        with _Archive.opened(path) as archive:
+            pairs = _pairs(archive.members)
+            if split and set(pairs) == {None}:
+                split = None
+            if split not in pairs:
+                expected = "images and labels" if split is None else f"of a split {split!r}"
+                raise _no_pair(path, archive.members, expected)
+            images, labels = pairs[split]
+            member = archive.member(images)
+            shape = (*member.shape, 1) if len(member.shape) == 3 else member.shape
+            if member.dtype != np.uint8 or len(shape) != 4 or not _usable(*shape):
+                raise DataError(
+                    f"{path}: expected {images!r} as uint8 [N, height, width] or [N, height, "
+                    f"width, channels] with sides of 1 to {MAX_SIDE:,}, 1 to {MAX_CHANNELS} "
+                    f"channels, at most {MAX_IMAGE_BYTES:,} bytes an image and at least one image, "
+                    f"found {member.dtype} {list(member.shape)}. Convert the array."
+                )
+            if member.by_columns:
+                raise DataError(
+                    f"{path}: expected {images!r} with the values of an image together, found "
+                    "Fortran's order. Write numpy.ascontiguousarray of the array."
+                )
+            self.shape = shape[1], shape[2], shape[3]
+            self.seekable = member.stored
+            self._images = member
+            self._start = archive.start_of(member) if member.stored else 0
+            self._labels = _labels(archive, labels, shape[0])
+
+    @property
+    def name(self) -> str:
+        """What errors call it: a path."""
+        return str(self._path)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`, `size` at a time; see `Shard`."""
+        info, header = self._images.info, self._images.header
+        offset = len(header) + start * math.prod(self.shape)
+        with _Archive.opened(self._path) as archive:
+            if self.seekable:
+                stream = archive.file
+                stream.seek(self._start + offset)
+            else:  # zipfile compares the checksum where it reads to the end
+                stream = archive.open(info)
+                scratch = np.empty(min(offset, PIECE), np.uint8)
+                for position in range(0, offset, PIECE):
+                    _fill(stream, scratch[: offset - position], self._path)
+            checksum = zlib.crc32(header)
+            for begin in range(start, stop, size):
+                end = min(begin + size, stop)
+                images = np.empty((end - begin, *self.shape), np.uint8)
+                _fill(stream, images, self._path)
+                if self.seekable and start == 0:
+                    checksum = zlib.crc32(images.data, checksum)
+                    if end == len(self) and checksum != info.CRC:
+                        raise DataError(
+                            f"{self._path}: the images of {info.filename!r} and their checksum "
+                            "disagree. The file is damaged; fetch it again."
+                        )
+                yield images, self._labels[begin:end].copy()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Return a directory entry that is the same at any time and on any system."""
+    info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system = 3  # Unix, as what follows is its way of writing rights
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """Return the beginning of an .npy file."""
+    buffer = io.BytesIO()
+    npy.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def write(
+    file: BinaryIO,
+    *,
+    count: int,
+    shape: tuple[int, int, int],
+    blocks: Iterable[Block],
+    classes: tuple[str, ...],
+) -> None:
+    """Write `count` examples, images of `shape`, and the names of their labels as an .npz file.
+
+    Arrays are stored as they are, so that reading may start anywhere; one block is in memory at a
+    time, and all labels. The same examples give the same bytes. Raises DataError where `blocks`
+    hold another number of examples, or images of another shape.
+    """
+    labels = np.empty(count, "<i8")
+    written = 0
+    with zipfile.ZipFile(file, "w") as archive:
+        # With force_zip64, as the sizes, which zipfile would choose by, are not known to it.
+        with archive.open(_entry("images"), "w", force_zip64=True) as stream:
+            stream.write(_header("|u1", (count, *shape)))
+            for images, numbers in blocks:
+                if images.shape != (len(numbers), *shape):
+                    raise DataError(
+                        f"expected {len(numbers):,} images of {list(shape)} for as many labels, "
+                        f"found {list(images.shape)}, after {written:,} examples"
+                    )
+                written += len(images)
+                if written > count:
+                    break
+                labels[written - len(images) : written] = numbers
+                stream.write(np.ascontiguousarray(images).data)
+        if written != count:
+            more = " or more" if written > count else ""
+            raise DataError(f"expected {count:,} examples to write, found {written:,}{more}")
+        with archive.open(_entry("labels"), "w", force_zip64=True) as stream:
+            stream.write(_header("<i8", labels.shape))
+            stream.write(labels.data)
+        names = np.array(classes, dtype=str)
+        with archive.open(_entry("classes"), "w", force_zip64=True) as stream:
+            stream.write(_header(names.dtype.str, names.shape))
+            stream.write(names.tobytes())

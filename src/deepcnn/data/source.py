@@ -1,0 +1,239 @@
+"""A split of a data set, as shards: read block by block, loaded into memory, or surveyed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.data import order
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.shards import Block, Blocks, Shard
+from deepcnn.errors import DataError
+
+BLOCK = 1024  # examples read at a time where nobody waits for the first of them
+
+Progress = Callable[[int, int], None]  # (examples so far, examples in all)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The examples of a split: those of `shards`, one after another, of these `classes`.
+
+    An example's index is its place in that sequence. Raises DataError where there is no shard, or
+    where the shards differ in the shape of their images.
+    """
+
+    shards: tuple[Shard, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.shards:
+            raise DataError("data: expected at least one file, found none")
+        first = self.shards[0]
+        for shard in self.shards[1:]:
+            if shard.shape != first.shape:
+                raise DataError(
+                    f"{shard.name}: expected images of {_by(first.shape)} as in {first.name}, "
+                    f"found {_by(shard.shape)}"
+                )
+
+    def __len__(self) -> int:
+        return sum(len(shard) for shard in self.shards)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.shards[0].shape
+
+    def blocks(self, size: int = BLOCK) -> Blocks:
+        """Yield all examples in order, at most `size` at a time, with their labels checked.
+
+        Raises DataError for a label that is no index of a class, naming the file and the example.
+        """
+        for shard in self.shards:
+            with closing(_checked(shard, len(self.classes), size)) as blocks:
+                yield from blocks
+
+    def load(self) -> Arrays:
+        """Read everything into memory; raises DataError as `blocks` does."""
+        ends = list(itertools.accumulate(len(shard) for shard in self.shards))
+        images = np.empty((len(self), *self.shape), np.uint8)
+        labels = np.empty(len(self), np.int64)
+
+        def read(shard: Shard, end: int) -> None:
+            place = end - len(shard)
+            for some_images, some_labels in _checked(shard, len(self.classes), BLOCK):
+                images[place : place + len(some_labels)] = some_images
+                labels[place : place + len(some_labels)] = some_labels
+                place += len(some_labels)
+
+        with ThreadPoolExecutor(2) as pool:  # reading and copying release the interpreter
+            list(pool.map(read, self.shards, ends))
+        return Arrays(images, labels, self.classes)
+
+    def labels(self, progress: Progress | None = None) -> NDArray[np.int64]:
+        """Return the labels of all examples, int64 [N], read once from all files and checked."""
+        found = np.empty(len(self), np.int64)
+        place = 0
+        for _, some in self.blocks():
+            found[place : place + len(some)] = some
+            place += len(some)
+            if progress is not None:
+                progress(place, len(found))
+        return found
+
+    def first_images(self, count: int) -> NDArray[np.uint8]:
+        """Return the first `count` images, or all where there are fewer: uint8 [k, H, W, C]."""
+        parts: list[NDArray[np.uint8]] = []
+        with closing(self.blocks()) as blocks:
+            for images, _ in blocks:
+                parts.append(images[: count - sum(map(len, parts))])
+                if sum(map(len, parts)) >= count:
+                    break
+        return np.concatenate(parts)
+
+    def select(self, keep: NDArray[np.bool_]) -> Source:
+        """Return the examples where `keep` [N] is true; they get new indices, in the same order."""
+        ends = list(itertools.accumulate(len(shard) for shard in self.shards))
+        parts = [
+            (shard, np.flatnonzero(keep[end - len(shard) : end]))
+            for shard, end in zip(self.shards, ends, strict=True)
+        ]
+        return Source(
+            tuple(Subset(shard, chosen) for shard, chosen in parts if len(chosen)), self.classes
+        )
+
+
+def in_memory(arrays: Arrays) -> Source:
+    """Make a source of a set in memory."""
+    return Source((Memory(arrays),), arrays.classes)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A shard in memory. Its blocks share memory with `arrays`."""
+
+    arrays: Arrays
+    name: str = "in memory"
+    seekable: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.arrays.shape
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`; see `Shard`."""
+        for at in range(start, stop, size):
+            part = slice(at, min(at + size, stop))
+            yield self.arrays.images[part], self.arrays.labels[part]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of the examples of another shard: those at the places `chosen`, int64 [k], ascending."""
+
+    shard: Shard
+    chosen: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.shard.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        return self.shard.shape
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading may start anywhere."""
+        return self.shard.seekable
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`, `size` at a time; see `Shard`.
+
+        What lies between chosen examples is read and passed over.
+        """
+        wanted = self.chosen[start:stop]
+        if not len(wanted):
+            return
+        first = int(wanted[0])
+        waiting: list[Block] = []
+        have = 0
+        with closing(self.shard.blocks(first, int(wanted[-1]) + 1, size)) as blocks:
+            for images, labels in blocks:
+                a, b = np.searchsorted(wanted, (first, first + len(labels)))
+                inside = wanted[a:b] - first
+                first += len(labels)
+                waiting.append((images[inside], labels[inside]))
+                have += len(inside)
+                if have >= size:
+                    images, labels = _join(waiting)
+                    yield images[:size], labels[:size]
+                    waiting, have = [(images[size:], labels[size:])], have - size
+        if have:
+            yield _join(waiting)
+
+
+def _join(blocks: list[Block]) -> Block:
+    images, labels = zip(*blocks, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _checked(shard: Shard, classes: int, size: int) -> Blocks:
+    place = 0
+    for images, labels in shard.blocks(0, len(shard), size):
+        outside = np.flatnonzero((labels < 0) | (labels >= classes))
+        if outside.size:
+            raise DataError(
+                f"{shard.name}: expected labels 0 to {classes - 1}, the index of a class, found "
+                f"{labels[outside[0]]} for example {place + int(outside[0])}"
+            )
+        yield images, labels
+        place += len(labels)
+
+
+def _by(shape: tuple[int, int, int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def held_out(
+    labels: NDArray[np.int64], size: int, *, choice: Literal["stratified", "first"], seed: int
+) -> NDArray[np.bool_]:
+    """Choose `size` of the examples for validation: bool [N], the same ones for the same seed.
+
+    "stratified": at random, each class in its proportion, to the example; "first": the first ones,
+    as the MNIST programs of old do. Raises DataError where no example would be left for training.
+    """
+    n = len(labels)
+    if not 0 <= size < n:
+        raise DataError(f"validation_size: expected 0 to {n - 1}, found {size}")
+    position = np.arange(n, dtype=np.int64)
+    if choice == "first":
+        return position < size
+    # Order the examples of each class at random; the example at place p of a class of m stands at
+    # (p + 1/2) / m. Taking the smallest takes the same share of every class.
+    keys = order.bits(seed, order.SPLIT, np.zeros(1, np.int64), position)
+    place = np.empty(n)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ranked = members[np.argsort(keys[members], kind="stable")]
+        place[ranked] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen = np.zeros(n, np.bool_)
+    chosen[np.argsort(place, kind="stable")[:size]] = True
+    return chosen
