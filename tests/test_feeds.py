@@ -240,7 +240,13 @@ def test_a_closed_background_closes_its_iterator() -> None:
 
 
 def fed(source: Any, **changes: Any) -> Fed:
-    settings = {"batch_size": 4, "shape": (2, 3, 1), "classes": 3, "examples": 10, "device": CPU}
+    settings: dict[str, Any] = {
+        "batch_size": 4,
+        "shape": (2, 3, 1),
+        "classes": 3,
+        "examples": 10,
+        "device": CPU,
+    }
     return Fed(source, **(settings | changes))
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from deepcnn.data.datasets import load_dataset
     from deepcnn.evaluation import evaluate
     from deepcnn.models import build_model
-    from deepcnn.training import train
+    from deepcnn.training import resume, train
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "evaluate", "load_dataset", "presets", "train"]
+__all__ = ["build_model", "evaluate", "load_dataset", "presets", "resume", "train"]
 
 # Where each public name lives. They are imported when first used, so that `import deepcnn` and
 # `deepcnn --help` do not wait for torch. No module bears the name of a function in this table:
@@ -22,6 +22,7 @@ _HOMES = {
     "build_model": "deepcnn.models",
     "evaluate": "deepcnn.evaluation",
     "load_dataset": "deepcnn.data.datasets",
+    "resume": "deepcnn.training",
     "train": "deepcnn.training",
 }
 

@@ -27,9 +27,12 @@ from deepcnn.events import (
     Event,
     Fetched,
     Fetching,
+    Filling,
     Finished,
     Interrupted,
     Listener,
+    Noted,
+    Reading,
     SourceFailed,
     Started,
     Stepped,
@@ -113,11 +116,46 @@ class Show:
     """Count the examples of each class, and draw some of them on a sheet (PNG)."""
 
     data: tyro.conf.Positional[str] = "cifar10"
-    """Name of a data set, or a folder."""
-    split: Literal["train", "test"] = "train"
+    """Name of a data set, or a path."""
+    split: Literal["train", "validation", "test"] = "train"
     """Which examples."""
     out: Path | None = None
     """File for the sheet; None: NAME-SPLIT.png in the current directory."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    skip_bad: bool = False
+    """Leave out picture files that cannot be read, naming them."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a data set in another format, with all its splits, into a new folder.
+
+    Read: CIFAR's binary version, MNIST's IDX, SVHN's .mat, TFRecord, .npz, pictures in class
+    folders (root/class/*.png, or root/train/class/*.png with val and test), pictures with a table
+    of labels (.csv).
+    """
+
+    source: tyro.conf.Positional[str]
+    """Name of a data set, or a path."""
+    target: tyro.conf.Positional[Path]
+    """The new folder; --data reads it."""
+    to: Literal["tfrecord", "npz", "folder", "cifar"]
+    """The format. folder: PNG files in class folders; cifar: CIFAR-10's, for images of 32×32×3."""
+    validation_size: int = 0
+    """Training examples to split off for validation."""
+    validation_choice: Literal["stratified", "first"] = "stratified"
+    """Which of them: a random share of each class, or the first ones."""
+    validation_seed: int = 0
+    """Determines the random share."""
+    shards: int = 1
+    """Files that each split is divided into."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    skip_bad: bool = False
+    """Leave out picture files that cannot be read, naming them."""
     data_dir: Path | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
 
@@ -169,7 +207,8 @@ def _help() -> str:
   deepcnn evaluate RUN [--follow]              score a run, once or while it is trained
   deepcnn data fetch [NAME] [--from PATH]      fetch and verify a data set
   deepcnn data verify [NAME]                   check a data set's files
-  deepcnn data show [NAME]                     count its classes and draw some images
+  deepcnn data show [NAME or PATH]             count its classes and draw some images
+  deepcnn data convert SOURCE FOLDER --to FORM write TFRecord, .npz, PNG folders or CIFAR's form
 
 Every command explains its fields with --help."""
 
@@ -288,7 +327,12 @@ def _show(arguments: list[str]) -> int:
 
     with _console(as_json=False) as tell:
         arrays = datasets.load_dataset(
-            options.data, options.split, data_dir=options.data_dir, emit=tell
+            options.data,
+            options.split,
+            image_size=options.image_size,
+            skip_bad=options.skip_bad,
+            data_dir=options.data_dir,
+            emit=tell,
         )
     height, width, channels = arrays.shape
     print(f"{options.data}, {options.split}: {len(arrays):,} images, {height}×{width}×{channels}")
@@ -303,12 +347,36 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
+def _convert(arguments: list[str]) -> int:
+    options = _parse("data convert", Convert, arguments)
+    from deepcnn.data import convert
+
+    with _console(as_json=False) as tell:
+        counts = convert.convert(
+            options.source,
+            options.target,
+            options.to,
+            validation_size=options.validation_size,
+            validation_choice=options.validation_choice,
+            validation_seed=options.validation_seed,
+            shards=options.shards,
+            image_size=options.image_size,
+            skip_bad=options.skip_bad,
+            data_dir=options.data_dir,
+            emit=tell,
+        )
+    found = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(f"{options.target}: {found}. Train on it: deepcnn train --data {options.target}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "data fetch": _fetch,
     "data verify": _verify,
     "data show": _show,
+    "data convert": _convert,
 }
 
 
@@ -334,6 +402,8 @@ def _console(as_json: bool) -> Iterator[Listener]:
 class _Console:
     def __init__(self) -> None:
         self._bar: _Bar | None = None
+        self._bar_of = ""
+        self._as_mnist = False  # print like the reference's MNIST program
         self._fetch_began: float | None = None
         self._fetch_told = 0.0
 
@@ -353,6 +423,18 @@ class _Console:
             case Fetched():
                 self.close()
                 _say(f"{event.dataset}: complete and verified in {event.folder}")
+            case Reading() if sys.stderr.isatty():
+                if self._bar is None or self._bar_of != event.what:
+                    self.close()
+                    self._bar = _Bar(event.what, event.total, in_bytes=False, done=event.done)
+                    self._bar_of = event.what
+                self._bar.move_to(event.done)
+                if event.done == event.total:
+                    self.close()
+            case Noted():
+                _say(event.text)
+            case Filling():
+                _say(f"Filling queue with {event.examples} images before starting to train.")
             case Started():
                 self._started(event)
             case EnvironmentChanged():
@@ -363,10 +445,19 @@ class _Console:
                 if self._bar is None:
                     self._bar = _Bar("training", event.steps, in_bytes=False, done=event.step - 1)
                 self._bar.move_to(event.step)
+            case Stepped() if self._as_mnist:
+                loss = event.losses["total_loss"]
+                _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
             case Stepped():
                 _say(
                     f"{_now()}: step {event.step}, loss = {event.losses['total_loss']:.2f} "
                     f"({event.examples_per_second:.1f} examples/sec; {event.seconds:.3f} sec/batch)"
+                )
+            case Evaluated() if self._as_mnist:
+                _say(f"{_MNIST_TITLES[event.split]} Data Eval:")
+                _say(
+                    f"Num examples: {event.total}  Num correct: {event.correct}  "
+                    f"Precision @ 1: {event.accuracy:.4f}"
                 )
             case Evaluated():
                 kind = "averaged parameters" if event.averaged else "raw parameters"
@@ -392,6 +483,7 @@ class _Console:
 
     def _started(self, event: Started) -> None:
         self.close()
+        self._as_mnist = event.preset == "mnist"
         _say(
             f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
             f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
@@ -415,6 +507,9 @@ class _Console:
                 f"{event.done / 1e6:.1f} of {(event.total or 0) / 1e6:.1f} MB, {speed:.1f} MB/s, "
                 f"{left / max(speed, 1e-3):.0f} s left"
             )
+
+
+_MNIST_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
 
 
 class _Bar:

@@ -174,11 +174,12 @@ def resume(
     with ExitStack() as stack:
         ready = stack.enter_context(closing(_make_feed(new, source, feed, device, emit)))
         stack.enter_context(run.lock())
+        feed_state = None
         if found := checkpoint.paths(run.checkpoints):
             step, tensors, feed_state = checkpoint.load(found[-1])
             state.load(step, tensors, str(found[-1]))
-            if isinstance(ready, Fed) and feed_state is not None:
-                ready.restore(feed_state)
+        if isinstance(ready, Fed) and fed_by is not None:
+            ready.restore(fed_by, feed_state)
         before, now = run.read("environment.json"), describe_environment(device, precision)
         differences = [
             f"{name}: was {before.get(name)}, is {now.get(name)}"

@@ -204,13 +204,13 @@ class Fed:
         if close is not None:
             close()
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold, fit for JSON: `kind`, and the state if there is one.
+    def state(self) -> dict[str, Any] | None:
+        """Return what a checkpoint must hold of the source, fit for JSON; None for nothing.
 
         Raises DataError where the source's own state is not fit for JSON.
         """
         if not isinstance(self._source, _Stateful):
-            return {"kind": self.kind}
+            return None
         state = self._source.state_dict()
         try:
             json.dumps(state)
@@ -219,22 +219,21 @@ class Fed:
                 f"feed: expected {type(self._source).__name__}.state_dict() to give what JSON can "
                 f"hold ({error})"
             ) from error
-        return {"kind": self.kind, "state": state}
+        return state
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; raises RunError where that cannot be."""
-        if state["kind"] == "iterator":
+    def restore(self, kind: str, state: dict[str, Any] | None) -> None:
+        """Go on from a `state` of a source of this `kind`; raises RunError where that cannot be."""
+        if kind == "iterator":
             raise RunError(
                 "feed: this run was fed by an iterator that is no function of the step and has no "
                 "state_dict, so nobody knows where it stood; it cannot be resumed. Start a new run."
             )
-        if state["kind"] != self.kind:
+        if kind != self.kind:
             raise RunError(
-                f"feed: expected a {state['kind']} source, which this run was fed by, found "
-                f"{self.kind}"
+                f"feed: expected a {kind} source, which this run was fed by, found {self.kind}"
             )
-        if isinstance(self._source, _Stateful):
-            self._source.load_state_dict(state["state"])
+        if isinstance(self._source, _Stateful) and state is not None:
+            self._source.load_state_dict(state)
 
     def _following(self, step: int) -> Any:
         assert not callable(self._source)

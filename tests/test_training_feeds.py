@@ -1,0 +1,176 @@
+"""Training through each feed, and resuming it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepcnn
+from deepcnn import checkpoint, presets, training
+from deepcnn.config import Config
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.formats import tfrecord
+from deepcnn.errors import DataError, RunError
+from deepcnn.events import Event, Filling, Noted
+
+BASE = dataclasses.replace(
+    presets.tiny(), summary_every=0, device="cpu", precision="fp32", steps=30, save_every=10
+)
+
+
+@pytest.fixture(scope="module")
+def folder(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,000 real images as three training shards, and 100 to score on."""
+    path = tmp_path_factory.mktemp("set")
+    for i, (a, b) in enumerate(((0, 400), (400, 700), (700, 1000))):
+        content = tfrecord.encode(cifar10_test.images[a:b], cifar10_test.labels[a:b])
+        (path / f"train-{i}.tfrecords").write_bytes(content)
+    content = tfrecord.encode(cifar10_test.images[1000:1100], cifar10_test.labels[1000:1100])
+    (path / "test.tfrecords").write_bytes(content)
+    return path
+
+
+def configured(folder: Path, **changes: Any) -> Config:
+    return dataclasses.replace(BASE, data=str(folder), **changes)
+
+
+def last(run: Path) -> bytes:
+    return checkpoint.paths(run / "checkpoints")[-1].read_bytes()
+
+
+def test_a_full_queue_a_full_buffer_and_feeding_train_to_the_same_bits(
+    folder: Path, tmp_path: Path
+) -> None:
+    full: dict[str, dict[str, Any]] = {
+        "preloaded": {},
+        "fed": {},
+        "queued": {"min_fraction_of_examples_in_queue": 1.0},
+        "streamed": {"shuffle_buffer": 1000},
+    }
+    for feed, settings in full.items():
+        training.train(configured(folder, feed=feed, **settings), run_dir=tmp_path / feed)
+    assert len({last(tmp_path / feed) for feed in full}) == 1
+
+
+@pytest.mark.parametrize("validation", [0, 100])
+def test_queued_and_streamed_with_the_same_buffer_train_to_the_same_bits(
+    folder: Path, tmp_path: Path, validation: int
+) -> None:
+    heard: list[Event] = []
+    config = configured(folder, validation_size=validation, readers=4)
+    queued = dataclasses.replace(config, feed="queued", min_fraction_of_examples_in_queue=0.3)
+    n = 1000 - validation
+    buffer = int(0.3 * n) + config.batch_size
+    streamed = dataclasses.replace(config, feed="streamed", shuffle_buffer=buffer)
+    training.train(queued, run_dir=tmp_path / "queued", emit=heard.append)
+    training.train(streamed, run_dir=tmp_path / "streamed")
+    assert last(tmp_path / "queued") == last(tmp_path / "streamed")
+    assert [event for event in heard if isinstance(event, Filling)] == [Filling(int(0.3 * n))]
+
+
+@pytest.mark.parametrize("feed", ["fed", "queued", "streamed"])
+def test_each_feed_resumes_to_the_same_bits(folder: Path, tmp_path: Path, feed: str) -> None:
+    config = configured(folder, feed=feed, shuffle_buffer=300, steps=40)  # more than an epoch
+    training.train(config, run_dir=tmp_path / "whole")
+    for start in (10, 20):
+        copy = tmp_path / f"from{start}"
+        shutil.copytree(tmp_path / "whole", copy)
+        for path in checkpoint.paths(copy / "checkpoints"):
+            if checkpoint.step_of(path) > start:
+                path.unlink()
+        training.resume(copy)
+        assert last(copy) == last(tmp_path / "whole")
+
+
+def batches(folder: Path) -> list[tuple[Any, Any]]:
+    arrays = deepcnn.load_dataset(folder, "train")
+    return [
+        (arrays.images[i : i + 32], arrays.labels[i : i + 32].astype(np.int32))
+        for i in range(0, 992, 32)
+    ]
+
+
+class Stateful:
+    """An endless iterator that can tell where it is."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items, self._at = items, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._at += 1
+        return self._items[(self._at - 1) % len(self._items)]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self._at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._at = state["at"]
+
+
+@pytest.mark.parametrize("kind", ["function", "stateful"])
+def test_a_run_fed_from_python_resumes_where_its_source_can(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    items = batches(folder)
+
+    def source() -> Any:
+        return Stateful(items) if kind == "stateful" else lambda step: items[step % len(items)]
+
+    training.train(configured(folder), run_dir=tmp_path / "whole", feed=source())
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "whole", copy)
+    for path in checkpoint.paths(copy / "checkpoints")[1:]:
+        path.unlink()
+    with pytest.raises(RunError, match=r"fed from Python\. Resume it there: deepcnn\.resume"):
+        training.resume(copy)
+    with pytest.raises(RunError, match=f"expected a {kind} source"):
+        training.resume(copy, feed=iter(items))
+    training.resume(copy, feed=source())
+    assert last(copy) == last(tmp_path / "whole")
+    other = [(255 - images, labels) for images, labels in items]
+    training.train(configured(folder), run_dir=tmp_path / "other", feed=Stateful(other))
+    assert last(copy) != last(tmp_path / "other"), "the feed's images are those that train"
+
+
+def test_a_run_fed_by_an_iterator_says_that_it_cannot_be_resumed(
+    folder: Path, tmp_path: Path
+) -> None:
+    items = batches(folder)
+    heard: list[Event] = []
+    training.train(
+        configured(folder, steps=20), run_dir=tmp_path / "run", feed=iter(items), emit=heard.append
+    )
+    (noted,) = [event for event in heard if isinstance(event, Noted)]
+    assert "cannot be resumed" in noted.text
+    with pytest.raises(RunError, match="nobody knows where it stood"):
+        training.resume(
+            tmp_path / "run",
+            changes=lambda c: dataclasses.replace(c, steps=25),
+            feed=iter(items),
+        )
+
+
+def test_a_feed_that_ends_too_early_names_the_step(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"step 3: .*found the end of the iterator"):
+        training.train(configured(folder), run_dir=tmp_path / "run", feed=iter(batches(folder)[:3]))
+
+
+def test_a_damaged_shard_ends_the_training_with_its_name(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(folder, copy)
+    config = configured(copy, feed="queued")
+    content = bytearray((copy / "train-1.tfrecords").read_bytes())
+    content[len(content) // 2 + 500] ^= 1  # within an image
+    (copy / "train-1.tfrecords").write_bytes(content)
+    with pytest.raises(DataError, match=r"train-1.tfrecords: .*record 150"):
+        training.train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "found before the first step"
