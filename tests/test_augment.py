@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deepcnn.data import order, shuffle
+from deepcnn.data import augment, order, shuffle
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.shuffle import Shuffle
@@ -153,6 +153,40 @@ def test_contrast_before_the_data_sets_statistics(cifar10_test: Arrays) -> None:
         means = x.mean((0, 1))
         expected = ((x - means) * factor + means - inputs.mean) / inputs.std
         np.testing.assert_allclose(found[i].permute(1, 2, 0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [0, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_crops_of_a_processor_and_of_a_gpu_are_the_same(pad: int, channels: int) -> None:
+    generator = torch.Generator().manual_seed(pad)
+    images = torch.randint(0, 256, (200, 13, 17, channels), dtype=torch.uint8, generator=generator)
+    size = (9, 12)
+    row = torch.randint(0, 13 + 2 * pad - 9 + 1, (200,), generator=generator)
+    column = torch.randint(0, 17 + 2 * pad - 12 + 1, (200,), generator=generator)
+    flip = torch.rand(200, generator=generator) < 0.5
+    assert torch.equal(
+        augment.crop(images, row, column, flip, size, pad=pad),
+        augment._crop_by_index(images, row, column, flip, size, pad),
+    )
+
+
+def test_the_moments_of_a_processor_and_of_a_gpu_are_the_same(cifar10_test: Arrays) -> None:
+    values = torch.from_numpy(cifar10_test.images[:50]).to(torch.float32).reshape(50, 32, 96)
+    sums, squares = augment._sums(values, 3), augment._sums(values.square(), 3)
+    for contrast in (None, torch.linspace(0.2, 1.8, 50)):
+        on_host = augment._by_image(sums, squares, contrast, area=1024)
+        on_device = torch.stack(augment._moments(sums, squares, contrast, 1024))
+        torch.testing.assert_close(on_host, on_device.to(torch.float32), rtol=3e-6, atol=1e-7)
+
+
+def test_sums_are_exact_for_large_images() -> None:
+    images = torch.full((2, 300, 290, 3), 255, dtype=torch.uint8)
+    images[1, 0, 0, 2] = 254
+    values = images.to(torch.float32).reshape(2, 300, 870)
+    assert augment._sums(values.square(), 3).tolist() == [
+        [300 * 290 * 65025] * 3,
+        [*[300 * 290 * 65025] * 2, 300 * 290 * 65025 - 65025 + 254**2],
+    ]
 
 
 def test_images_that_are_not_square_keep_their_shape() -> None:

@@ -53,13 +53,20 @@ def _key(seed: int, stream: int) -> int:
     return int(_mix(np.array([_signed(seed_key + (stream + 1) * _GOLDEN)]))[0])
 
 
-def bits(seed: int, stream: int, epoch: Int64, position: Int64) -> Int64:
+def bits(seed: int, stream: int | tuple[int, ...], epoch: Int64, position: Int64) -> Int64:
     """Return 64 random bits, as int64, for each (epoch, position).
 
     `epoch` and `position` are int64 arrays or tensors that broadcast; `seed` is any Python integer
-    (its low 64 bits count), `stream` one of this module's constants.
+    (its low 64 bits count), `stream` one of this module's constants, or several, which give a
+    first axis to the result.
     """
-    epoch_key = _mix(epoch * _signed(_GOLDEN) + _key(seed, stream))
+    if isinstance(stream, tuple):
+        keys = np.array([_key(seed, s) for s in stream]).reshape(-1, *[1] * epoch.ndim)
+        key = keys if isinstance(epoch, np.ndarray) else epoch.new_tensor(keys)
+        epoch, position = epoch[None], position[None]
+    else:
+        key = _key(seed, stream)
+    epoch_key = _mix(epoch * _signed(_GOLDEN) + key)
     return _mix(position * _signed(_GOLDEN) + epoch_key)
 
 
