@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepcnn.data import order
-from deepcnn.data.shuffle import BLOCK, Columns, Shuffle, in_turn
+from deepcnn.data.shuffle import Columns, Shuffle, in_turn
 
 
 def make(
@@ -19,8 +19,9 @@ def make(
     readers: int = 4,
     buffer: int = 100,
     seekable: bool = True,
+    block: int = 64,
 ) -> Shuffle:
-    return Shuffle(seed, counts, (seekable,) * len(counts), readers, buffer)
+    return Shuffle(seed, counts, (seekable,) * len(counts), readers, buffer, block)
 
 
 def one_by_one(shuffle: Shuffle, epoch: int, blocks: Iterator[Columns]) -> list[int]:
@@ -113,7 +114,7 @@ def test_examples_move_far_and_the_buffer_bounds_how_early() -> None:
     position = np.empty(5000)
     position[shuffle.epoch(0)] = np.arange(5000)
     early = np.arange(5000) - position
-    assert early.max() <= 1000 + BLOCK
+    assert early.max() <= 1000 + 64
     assert np.abs(early).mean() > 500
     assert not np.array_equal(shuffle.epoch(0), shuffle.epoch(1))
 

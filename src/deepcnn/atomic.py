@@ -31,7 +31,8 @@ def write(path: Path, content: bytes) -> None:
 def remove_unfinished(directory: Path) -> None:
     """Remove what writers that were killed left in `directory`; call it only as its sole writer."""
     for path in directory.glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def _flush_directory(directory: Path) -> None:

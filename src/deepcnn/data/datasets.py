@@ -414,7 +414,7 @@ def _layout(
     emit: Listener,
 ) -> Layout:
     path = Path(name_or_path).expanduser()
-    if name_or_path == SYNTHETIC:
+    if str(name_or_path) == SYNTHETIC:
         return Layout(
             path,
             SYNTHETIC,

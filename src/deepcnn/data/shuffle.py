@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from deepcnn.data import order
 from deepcnn.data.shards import Shard
 
-BLOCK = 128  # examples that a reader takes at a time
+BLOCK, BLOCK_BYTES = 512, 1 << 21  # what a reader takes at a time: the smaller of the two
 
 Int64s = NDArray[np.int64]
 Columns = tuple[NDArray[Any], ...]  # arrays [k, …]; the first: int64 indices
@@ -43,7 +44,7 @@ class Shuffle:
     """The order of a training set: `readers` readers, and a buffer of `buffer` examples.
 
     `counts`: examples in each shard; `seekable`: whether reading it may start anywhere, so that
-    several readers may share it.
+    several readers may share it; `block`: how many a reader takes at a time.
     """
 
     seed: int
@@ -51,6 +52,7 @@ class Shuffle:
     seekable: tuple[bool, ...]
     readers: int
     buffer: int
+    block: int = BLOCK
 
     @classmethod
     def of(cls, shards: Sequence[Shard], *, seed: int, readers: int, buffer: int) -> Shuffle:
@@ -61,6 +63,7 @@ class Shuffle:
             tuple(shard.seekable for shard in shards),
             readers,
             buffer,
+            max(1, min(BLOCK, BLOCK_BYTES // math.prod(shards[0].shape))),
         )
 
     @classmethod
@@ -87,8 +90,8 @@ class Shuffle:
     def indices(self, piece: Piece) -> Iterator[Int64s]:
         """Yield the indices of a piece's examples, a block at a time."""
         before = sum(self.counts[: piece.shard])
-        for start in range(piece.start, piece.stop, BLOCK):
-            yield np.arange(before + start, before + min(start + BLOCK, piece.stop))
+        for start in range(piece.start, piece.stop, self.block):
+            yield np.arange(before + start, before + min(start + self.block, piece.stop))
 
     def epoch(self, epoch: int) -> Int64s:
         """Return the indices of all examples in the order of an epoch: int64 [n], read-only."""
@@ -114,7 +117,7 @@ class Shuffle:
         buffer = _Buffer(self.seed, epoch, min(self.buffer, self.examples))
         for block in blocks:
             yield from buffer.exchange(block)
-        yield from buffer.drain()
+        yield from buffer.drain(self.block)
 
 
 @functools.lru_cache(maxsize=3)
@@ -189,11 +192,11 @@ class _Buffer:
             leaving.append(out)
         yield tuple(leaving)
 
-    def drain(self) -> Iterator[Columns]:
-        """Yield all that is left."""
+    def drain(self, block: int) -> Iterator[Columns]:
+        """Yield all that is left, a block at a time."""
         index = self._columns[0][: self._filled].astype(np.int64)
         keys = order.bits(self._seed, order.ORDER, self._epoch, index)
         last = np.lexsort((index, keys))
-        for start in range(0, self._filled, BLOCK):
-            chosen = last[start : start + BLOCK]
+        for start in range(0, self._filled, block):
+            chosen = last[start : start + block]
             yield tuple(column[chosen] for column in self._columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,7 +18,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.shards import Block, Blocks, Shard
 from deepcnn.errors import DataError
 
-BLOCK = 1024  # examples read at a time where nobody waits for the first of them
+BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
 
 Progress = Callable[[int, int], None]  # (examples so far, examples in all)
 
@@ -52,13 +53,17 @@ class Source:
         """Height, width and channels of every image."""
         return self.shards[0].shape
 
-    def blocks(self, size: int = BLOCK) -> Blocks:
+    @property
+    def _block(self) -> int:
+        return max(1, min(BLOCK, BLOCK_BYTES // math.prod(self.shape)))
+
+    def blocks(self, size: int | None = None) -> Blocks:
         """Yield all examples in order, at most `size` at a time, with their labels checked.
 
         Raises DataError for a label that is no index of a class, naming the file and the example.
         """
         for shard in self.shards:
-            with closing(_checked(shard, len(self.classes), size)) as blocks:
+            with closing(_checked(shard, len(self.classes), size or self._block)) as blocks:
                 yield from blocks
 
     def load(self) -> Arrays:
@@ -69,7 +74,7 @@ class Source:
 
         def read(shard: Shard, end: int) -> None:
             place = end - len(shard)
-            for some_images, some_labels in _checked(shard, len(self.classes), BLOCK):
+            for some_images, some_labels in _checked(shard, len(self.classes), self._block):
                 images[place : place + len(some_labels)] = some_images
                 labels[place : place + len(some_labels)] = some_labels
                 place += len(some_labels)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from deepcnn.data import order
 from deepcnn.data.shards import Block, Shard
-from deepcnn.data.shuffle import BLOCK, Columns, Int64s, Piece, Shuffle, in_turn
+from deepcnn.data.shuffle import Columns, Int64s, Piece, Shuffle, in_turn
 
 AHEAD = 2  # blocks that a reader thread may be ahead of whoever takes them
 
@@ -57,7 +57,7 @@ class Stream:
 
         def read(pieces: list[Piece]) -> Flow:
             for piece in pieces:
-                blocks = shards[piece.shard].blocks(piece.start, piece.stop, BLOCK)
+                blocks = shards[piece.shard].blocks(piece.start, piece.stop, shuffle.block)
                 for index, (images, labels) in zip(shuffle.indices(piece), blocks, strict=True):
                     yield index, images, labels
 
