@@ -402,7 +402,8 @@ def _console(as_json: bool) -> Iterator[Listener]:
 class _Console:
     def __init__(self) -> None:
         self._bar: _Bar | None = None
-        self._bar_of = ""
+        self._reading_what = ""
+        self._reading_told = 0.0
         self._as_mnist = False  # print like the reference's MNIST program
         self._fetch_began: float | None = None
         self._fetch_told = 0.0
@@ -423,14 +424,8 @@ class _Console:
             case Fetched():
                 self.close()
                 _say(f"{event.dataset}: complete and verified in {event.folder}")
-            case Reading() if sys.stderr.isatty():
-                if self._bar is None or self._bar_of != event.what:
-                    self.close()
-                    self._bar = _Bar(event.what, event.total, in_bytes=False, done=event.done)
-                    self._bar_of = event.what
-                self._bar.move_to(event.done)
-                if event.done == event.total:
-                    self.close()
+            case Reading():
+                self._reading(event)
             case Noted():
                 _say(event.text)
             case Filling():
@@ -489,6 +484,20 @@ class _Console:
             f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
             f"{event.precision} with {event.threads} threads"
         )
+
+    def _reading(self, event: Reading) -> None:
+        now = time.monotonic()
+        if self._reading_what != event.what or event.done == event.total:
+            self.close()
+            self._reading_what, self._reading_told = event.what, now
+        elif sys.stderr.isatty():
+            if self._bar is None and now - self._reading_told >= 0.5:  # not for what is quick
+                self._bar = _Bar(event.what, event.total, in_bytes=False, done=event.done)
+            if self._bar is not None:
+                self._bar.move_to(event.done)
+        elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
+            self._reading_told = now
+            _say(f"{event.what}: {event.done:,} of {event.total:,}")
 
     def _fetching(self, event: Fetching) -> None:
         now = time.monotonic()

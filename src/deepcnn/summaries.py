@@ -22,6 +22,7 @@ from deepcnn.events import (
     Fetching,
     Histogram,
     Node,
+    Reading,
     Stepped,
     Summarized,
     Traced,
@@ -49,7 +50,7 @@ class JsonLog:
 
     def __call__(self, event: Event) -> None:
         """Write the event, unless it is about progress or for pictures."""
-        if not isinstance(event, (Advanced, Fetching, *FOR_PICTURES)):
+        if not isinstance(event, (Advanced, Fetching, Reading, *FOR_PICTURES)):
             self._file.write(to_json(event) + "\n")
 
     def close(self) -> None:

@@ -46,7 +46,6 @@ from deepcnn.events import (
     Interrupted,
     Listener,
     Noted,
-    Reading,
     Saved,
     Started,
     Stepped,
@@ -103,7 +102,7 @@ def train(
     device, precision = _set_up(config)
     config = _with_validation(config, emit)
     source = _open_training_set(config, emit)
-    labels = source.labels(_progress("labels", config, emit))
+    labels = source.labels(datasets.reading("labels", emit))
     inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
     state = _new_state(config, inputs, source, device)
     with ExitStack() as stack:
@@ -162,7 +161,7 @@ def resume(
         )
     device, precision = _set_up(new)
     source = _open_training_set(new, emit)
-    labels = source.labels(_progress("labels", new, emit))
+    labels = source.labels(datasets.reading("labels", emit))
     inputs, classes = read_inputs(run)
     if source.classes != classes or source.shape != inputs.image_shape:
         raise RunError(
@@ -336,14 +335,9 @@ def _with_validation(config: Config, emit: Listener) -> Config:
 def _open_training_set(config: Config, emit: Listener) -> Source:
     """Open the training set, in memory for the feeds that need it there."""
     source = open_split(config, "train", emit=emit)
-    return in_memory(source.load()) if config.feed in ("preloaded", "fed") else source
-
-
-def _progress(what: str, config: Config, emit: Listener) -> Callable[[int, int], None] | None:
-    """Return what tells of a pass over files; one over memory takes no time."""
-    if config.feed in ("preloaded", "fed"):
-        return None
-    return lambda done, total: emit(Reading(what, done, total))
+    if config.feed in ("queued", "streamed"):
+        return source
+    return in_memory(source.load(datasets.reading("train", emit)))
 
 
 def _make_feed(

@@ -23,11 +23,11 @@ from deepcnn.data import download, layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import cifar, idx, mat
 from deepcnn.data.layouts import SPLITS, Layout, Split
-from deepcnn.data.shards import Shard
+from deepcnn.data.shards import Progress, Shard
 from deepcnn.data.source import Source, held_out, in_memory
 from deepcnn.data.synthetic import synthetic
 from deepcnn.errors import DataError
-from deepcnn.events import Fetched, Fetching, Listener, SourceFailed, ignore
+from deepcnn.events import Fetched, Fetching, Listener, Reading, SourceFailed, ignore
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,12 @@ def load_dataset(
         skip_bad=skip_bad,
         data_dir=data_dir,
         emit=emit,
-    ).load()
+    ).load(reading(split, emit))
+
+
+def reading(what: str, emit: Listener) -> Progress:
+    """Return what tells a listener of a pass over examples."""
+    return lambda done, total: emit(Reading(f"reading {what}", done, total))
 
 
 def _layout(

@@ -29,7 +29,7 @@ from deepcnn.data.formats import cifar, idx, mat, npz, pictures, tfrecord
 from deepcnn.data.shards import Shard
 from deepcnn.data.source import Source
 from deepcnn.errors import DataError
-from deepcnn.events import Listener, Noted
+from deepcnn.events import Listener, Noted, Reading
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -214,6 +214,7 @@ def _pictures(
                 form=None if split == first else prepare(first).form,
                 image_size=image_size,
                 skip_bad=skip_bad,
+                progress=lambda done, total: emit(Reading(f"looking at {split}", done, total)),
             )
             for file, reason in bad.items():
                 emit(Noted(f"left out {file}: {reason}"))

@@ -6,7 +6,7 @@ one that is larger than memory and converting one all read through it.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Block = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [k, H, W, C] and labels [k]
 Blocks = Generator[Block, None, None]  # closing it closes the file
+Progress = Callable[[int, int], None]  # (examples so far, examples in all)
 
 
 class Shard(Protocol):

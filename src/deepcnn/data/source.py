@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from deepcnn.data import order
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.shards import Block, Blocks, Shard
+from deepcnn.data.shards import Block, Blocks, Progress, Shard
 from deepcnn.errors import DataError
 
 BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
-
-Progress = Callable[[int, int], None]  # (examples so far, examples in all)
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,25 @@ class Source:
             with closing(_checked(shard, len(self.classes), size or self._block)) as blocks:
                 yield from blocks
 
-    def load(self) -> Arrays:
+    def load(self, progress: Progress | None = None) -> Arrays:
         """Read everything into memory; raises DataError as `blocks` does."""
         ends = list(itertools.accumulate(len(shard) for shard in self.shards))
         images = np.empty((len(self), *self.shape), np.uint8)
         labels = np.empty(len(self), np.int64)
+        done = 0
+        telling = threading.Lock()  # listeners are called by one thread at a time
 
         def read(shard: Shard, end: int) -> None:
+            nonlocal done
             place = end - len(shard)
             for some_images, some_labels in _checked(shard, len(self.classes), self._block):
                 images[place : place + len(some_labels)] = some_images
                 labels[place : place + len(some_labels)] = some_labels
                 place += len(some_labels)
+                if progress is not None:
+                    with telling:
+                        done += len(some_labels)
+                        progress(done, len(self))
 
         with ThreadPoolExecutor(2) as pool:  # reading and copying release the interpreter
             list(pool.map(read, self.shards, ends))

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from deepcnn.data.shards import Blocks
+from deepcnn.data.shards import Blocks, Progress
 from deepcnn.errors import DataError
 
 SUFFIXES = (
@@ -573,7 +573,7 @@ def _decode(path: Path, form: Format) -> NDArray[np.uint8]:
 
 
 def inspect(
-    listing: Listing, *, decode: bool = False
+    listing: Listing, *, decode: bool = False, progress: Progress | None = None
 ) -> tuple[Listing, list[Header], dict[Path, str]]:
     """Return the pictures that can be read, their headers, and for each other file the reason.
 
@@ -594,6 +594,8 @@ def inspect(
         else:
             good.append(index)
             headers.append(header)
+        if progress is not None and index % 100 == 99:
+            progress(index + 1, len(listing.paths))
     if bad:
         paths = tuple(listing.paths[index] for index in good)
         listing = replace(listing, paths=paths, labels=listing.labels[good])
@@ -675,6 +677,7 @@ def prepare(
     form: Format | None = None,
     image_size: tuple[int, int] | None = None,
     skip_bad: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[PictureShard, dict[Path, str]]:
     """Inspect the pictures of a listing, choose their format, and return the shard that reads them.
 
@@ -684,7 +687,7 @@ def prepare(
     headers are read: a bad one raises DataError here, and a truncated file when it is decoded.
     Raises DataError too where no picture is left.
     """
-    good, headers, bad = inspect(listing, decode=skip_bad)
+    good, headers, bad = inspect(listing, decode=skip_bad, progress=progress)
     if not headers or (bad and not skip_bad):
         named = "; ".join(f"{_shown(path)}: {bad[path]}" for path in list(bad)[:NAMED])
         advice = (
