@@ -128,8 +128,8 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     done = deepcnn("train", "--resume", "run", "--steps", "25", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines[0]["event"] == "Started"
-    assert (lines[0]["step"], lines[0]["steps"]) == (21, 25)
+    (started,) = [line for line in lines if line["event"] == "Started"]
+    assert (started["step"], started["steps"]) == (21, 25)
     done = deepcnn("train", "tiny", "--steps", "2", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["event"] == "Finished"

@@ -212,7 +212,7 @@ def test_blocks_and_shards_of_any_size(tmp_path: Path, monkeypatch: pytest.Monke
     splits: dict[Split, Arrays] = {"train": made(13, 2, 3, 1)}
     start = store_npz(tmp_path / "start", splits)
     for size, shards in itertools.product([1, 3, 4, 5, 13], [1, 2, 3, 13]):
-        monkeypatch.setattr("deepcnn.data.convert.BLOCK_BYTES", 6 * size)
+        monkeypatch.setattr("deepcnn.data.source.BLOCK_BYTES", 6 * size)
         target = tmp_path / f"{size} {shards}"
         convert(start, target, "npz", shards=shards)
         parts = datasets.open_dataset(target, "train").shards

@@ -25,7 +25,7 @@ def write(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 def remove_unfinished(directory: Path) -> None:
@@ -35,7 +35,8 @@ def remove_unfinished(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _flush_directory(directory: Path) -> None:
+def flush_directory(directory: Path) -> None:
+    """Bring the names of the files in a directory to the disk."""
     if os.name == "nt":  # Windows cannot open a directory, and needs no flush of it
         return
     handle = os.open(directory, os.O_RDONLY)

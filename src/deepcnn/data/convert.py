@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import secrets
 import shutil
@@ -33,14 +32,13 @@ from deepcnn.data import datasets
 from deepcnn.data.formats import cifar, npz, pictures, tfrecord
 from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES, SPLITS, Split
 from deepcnn.data.shards import Block
-from deepcnn.data.source import BLOCK, Source
+from deepcnn.data.source import Source
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Listener, Noted, Reading, ignore
 
 Form = Literal["tfrecord", "npz", "folder", "cifar"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
-BLOCK_BYTES = 2**21  # of images read at a time, where an image is not larger by itself
 MAX_FILE_NAME_BYTES = 255  # of the usual file systems
 FLUSHES = 32  # at a time: they wait for the disk, which serves many at once
 
@@ -115,7 +113,7 @@ def convert(
         with _appearing(target) as folder:
             _write_classes(folder, classes, to)
             for split, examples in sources.items():
-                with closing(examples.blocks(_block_size(examples))) as blocks:
+                with closing(examples.blocks()) as blocks:
                     told = _told(blocks, split, len(examples), emit)
                     if to == "folder":
                         _write_pictures(folder / split, examples, told)
@@ -261,11 +259,6 @@ def _once(emit: Listener) -> Listener:
     return listen
 
 
-def _block_size(source: Source) -> int:
-    """Return how many examples to read at a time: fewer where images are large."""
-    return max(1, min(BLOCK, BLOCK_BYTES // math.prod(source.shape)))
-
-
 def _told(blocks: Iterable[Block], split: Split, total: int, emit: Listener) -> Iterator[Block]:
     """Pass on blocks; tell of each once it is written, which is when the next is asked for."""
     done = 0
@@ -319,7 +312,8 @@ def _appearing(target: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        _flush_directories(Path(folder) for folder, _, _ in os.walk(temporary))
+        for directory, _, _ in os.walk(temporary):
+            atomic.flush_directory(Path(directory))
         temporary.replace(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -327,7 +321,8 @@ def _appearing(target: Path) -> Iterator[Path]:
             with suppress(OSError):  # it never came to be, or another has put something there
                 parent.rmdir()
         raise
-    _flush_directories([target.parent, *(parent.parent for parent in lacking)])
+    for folder in (target.parent, *(parent.parent for parent in lacking)):
+        atomic.flush_directory(folder)
 
 
 def _write_classes(folder: Path, classes: tuple[str, ...], to: Form) -> None:
@@ -382,15 +377,3 @@ def _flush(path: Path) -> None:
     """Bring a file to the disk."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
-
-
-def _flush_directories(folders: Iterable[Path]) -> None:
-    """Bring the names of the files in directories to the disk."""
-    if os.name == "nt":  # Windows cannot open a directory, and needs no flush of it
-        return
-    for folder in folders:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
