@@ -119,14 +119,14 @@ def test_bad_files_give_one_clear_error_and_nothing_is_written(tmp_path: Path, n
 def test_converted_data_train_and_show(tmp_path: Path) -> None:
     done = deepcnn(
         *("data", "convert", "synthetic", "out", "--to", "tfrecord"),
-        *("--shards", "2", "--validation-size", "48"),
+        *("--shards", "2", "--validation-size", "5000"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert "out: 2,000 train, 48 validation, 512 test. Train on it:" in done.stdout
-    assert len(load_dataset(tmp_path / "out", "train")) == 2000
+    assert "out: 3,192 train, 5,000 validation, 512 test. Train on it:" in done.stdout
+    assert len(load_dataset(tmp_path / "out", "train")) == 3192
     done = deepcnn("data", "show", "out", "--split", "validation", cwd=tmp_path)
-    assert "48 images, 32×32×3" in done.stdout
+    assert "5,000 images, 32×32×3" in done.stdout
     with Image.open(tmp_path / "out-validation.png") as sheet:
         assert sheet.size[0] > 500
     done = deepcnn(
@@ -135,22 +135,19 @@ def test_converted_data_train_and_show(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert "Filling queue with 800 images before starting to train." in done.stdout
-    assert " / 48 correct, validation, step 11" in done.stdout
+    assert "Filling queue with 1276 images before starting to train." in done.stdout
+    assert " / 5000 correct, validation, step 11" in done.stdout
     done = deepcnn("data", "convert", "synthetic", "out", "--to", "npz", cwd=tmp_path)
     assert done.returncode == 1
     assert "Nothing is overwritten" in done.stderr
 
 
 def test_the_mnist_program_prints_the_references_lines(tmp_path: Path) -> None:
-    done = deepcnn(
-        *("train", "mnist", "--data", "synthetic", "--steps", "101", "--validation-size", "48"),
-        cwd=tmp_path,
-    )
+    done = deepcnn(*("train", "mnist", "--data", "synthetic", "--steps", "101"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert any(line.startswith("Step 100: loss = ") and line.endswith(" sec)") for line in lines)
-    for title, count in (("Training", 2000), ("Validation", 48), ("Test", 512)):
+    for title, count in (("Training", 3192), ("Validation", 5000), ("Test", 512)):
         at = lines.index(f"{title} Data Eval:")
         assert lines[at + 1].startswith(f"Num examples: {count}  Num correct: ")
         assert "  Precision @ 1: 0." in lines[at + 1] or "  Precision @ 1: 1.0" in lines[at + 1]

@@ -49,20 +49,20 @@ def test_validation_is_held_out_by_class_and_always_the_same(cifar10_folder: Pat
 def test_without_validation_split_it_says_how_to_get_one() -> None:
     with pytest.raises(DataError, match="--validation-size 5000"):
         load_dataset("synthetic", "validation")
-    with pytest.raises(DataError, match="expected 0 to 2047, found 2048"):
-        load_dataset("synthetic", "train", validation_size=2048)
+    with pytest.raises(DataError, match="expected 0 to 8191, found 8192"):
+        load_dataset("synthetic", "train", validation_size=8192)
 
 
 def test_synthetic_is_the_same_everywhere_and_its_splits_differ() -> None:
     train, test = load_dataset("synthetic", "train"), load_dataset("synthetic", "test")
-    assert train.images.shape == (2048, 32, 32, 3)
+    assert train.images.shape == (8192, 32, 32, 3)
     assert test.images.shape == (512, 32, 32, 3)
     digest = hashlib.sha256(train.images.tobytes() + test.images.tobytes()).hexdigest()
     assert digest == SYNTHETIC_SHA256
     assert not np.array_equal(train.images[0], test.images[0])
 
 
-SYNTHETIC_SHA256 = "3d06b136ebcfcbc1660f3a38436d375d7b9e0bd804aa36d35dbb95f51826ea86"
+SYNTHETIC_SHA256 = "00551db71b762e5cd60eca23754fcc6b90b882563d7e13e7aa54e728bc0c1287"
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:

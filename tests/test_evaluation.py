@@ -61,7 +61,7 @@ def test_splits_examples_and_parameters_can_be_chosen(run: Path) -> None:
     raw = evaluate(run, averaged=False)
     assert not raw.averaged
     assert raw.loss != whole.loss
-    assert evaluate(run, "train").total == 2048
+    assert evaluate(run, "train").total == 8192
     assert evaluate(run, examples=100).total == 100
     with pytest.raises(ConfigError, match="examples: expected 1 to 512, found 513"):
         evaluate(run, examples=513)

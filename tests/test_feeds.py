@@ -24,7 +24,7 @@ from deepcnn.data.formats.tfrecord import TFRecordShard
 from deepcnn.data.shards import Blocks, Shard
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source
-from deepcnn.data.stream import Background, Stream
+from deepcnn.data.stream import Prefetch, Stream
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Filling
 
@@ -213,19 +213,19 @@ def test_sixteen_readers_are_at_work_at_once(files: dict[str, Source]) -> None:
         assert feed.batch(0).images.shape == (SIZE, 32, 32, 3)
 
 
-def test_background_raises_the_error_after_the_items_before_it() -> None:
+def test_prefetch_raises_the_error_after_the_items_before_it() -> None:
     def numbers() -> Iterator[int]:
         yield from range(5)
         raise ValueError("six")
 
-    with closing(Background(numbers(), ahead=2, name="n")) as items:
+    with closing(Prefetch(numbers(), ahead=2, name="n")) as items:
         assert [next(items) for _ in range(5)] == list(range(5))
         for _ in range(2):
             with pytest.raises(ValueError, match="six"):
                 next(items)
 
 
-def test_a_closed_background_closes_its_iterator() -> None:
+def test_a_closed_prefetch_closes_its_iterator() -> None:
     closed = []
 
     def endless() -> Iterator[int]:
@@ -235,7 +235,7 @@ def test_a_closed_background_closes_its_iterator() -> None:
         finally:
             closed.append(True)
 
-    items = Background(endless(), ahead=2, name="n")
+    items = Prefetch(endless(), ahead=2, name="n")
     next(items)
     items.close()
     assert closed == [True]

@@ -25,7 +25,7 @@ from deepcnn.data.formats import cifar, idx, mat
 from deepcnn.data.layouts import SPLITS, Layout, Split
 from deepcnn.data.shards import Progress, Shard
 from deepcnn.data.source import Source, held_out, in_memory
-from deepcnn.data.synthetic import synthetic
+from deepcnn.data.synthetic import CLASSES, synthetic
 from deepcnn.errors import DataError
 from deepcnn.events import Fetched, Fetching, Listener, Reading, SourceFailed, ignore
 
@@ -427,7 +427,7 @@ def _layout(
                 "train": lambda: in_memory(synthetic("train")).shards,
                 "test": lambda: in_memory(synthetic("test")).shards,
             },
-            synthetic("test").classes,
+            CLASSES,
         )
     if str(name_or_path) in DATASETS:
         dataset = DATASETS[str(name_or_path)]

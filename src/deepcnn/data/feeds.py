@@ -18,7 +18,7 @@ from torch import Tensor
 from deepcnn.data import order
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.shuffle import Int64s, Shuffle
-from deepcnn.data.stream import Background, HostBatch, Stream
+from deepcnn.data.stream import HostBatch, Prefetch, Stream
 from deepcnn.errors import DataError, RunError
 from deepcnn.events import Filling, Listener, ignore
 
@@ -84,14 +84,14 @@ class Streamed:
         self._stream = stream
         self._batch_size = batch_size
         self._device = device
-        self._batches: Background[HostBatch] | None = None
+        self._batches: Prefetch[HostBatch] | None = None
         self._next = -1
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step; a step that is not the next one starts the reading anew."""
         if self._batches is None or step != self._next:
             self.close()
-            self._batches = Background(self._produce(step), ahead=PREFETCH, name="deepcnn batches")
+            self._batches = Prefetch(self._produce(step), ahead=PREFETCH, name="deepcnn batches")
             self._next = step
         batch = next(self._batches)
         self._next += 1

@@ -4,7 +4,8 @@ A `Stream` is a function of the epoch that yields blocks of examples; each step 
 of it. Nothing is read before the batches are asked for, and memory is bounded by the shuffle
 buffer and the blocks on their way, whatever the size of the files.
 
-    Stream.extract(shards, shuffle).map(f).shuffle().batch(128, first_step=0)
+    batches = Stream.extract(shards, shuffle).map(f).shuffle().batch(128, first_step=0)
+    ahead = Prefetch(batches, ahead=4, name="batches")  # in a thread; close it in the end
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Stream:
                     if threads:
                         reader = iter(
                             stack.enter_context(
-                                closing(Background(reader, ahead=AHEAD, name=f"reader {i}"))
+                                closing(Prefetch(reader, ahead=AHEAD, name=f"reader {i}"))
                             )
                         )
                     readers.append(reader)
@@ -144,7 +145,7 @@ def _take(waiting: deque[Columns], size: int) -> Columns:
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-class Background(Generic[T]):
+class Prefetch(Generic[T]):
     """Runs an iterator in a thread, at most `ahead` items before whoever takes them.
 
     An error of the iterator is raised where its next item would have come. `close` stops the
