@@ -39,16 +39,16 @@ def test_the_newest_are_kept_and_unfinished_files_are_removed(tmp_path: Path) ->
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, 7, TENSORS, keep=1)
+    path = checkpoint.save(tmp_path, 7, TENSORS, keep=1, feed={"at": 15})
     content = path.read_bytes()
     for position in range(len(content)):
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         with contextlib.suppress(CheckpointError):
-            step, tensors, _ = checkpoint.load(path)
+            step, tensors, feed = checkpoint.load(path)
             # A flip that changes nothing, such as one in a blank of the JSON.
-            assert step == 7
+            assert (step, feed) == (7, {"at": 15})
             check_fit(TENSORS, tensors, "")
             for name, tensor in TENSORS.items():
                 assert tensors[name].numpy().tobytes() == tensor.numpy().tobytes()

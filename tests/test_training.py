@@ -37,7 +37,7 @@ def test_tiny_learns(tmp_path: Path) -> None:
     assert result.step == 200
     assert result.evaluated is not None
     assert (result.evaluated.split, result.evaluated.total) == ("test", 512)
-    assert result.evaluated.correct >= 500  # five seeds gave 512 each; chance is 51
+    assert result.evaluated.correct >= 500  # five seeds gave 507 to 512; chance is 51
 
 
 @pytest.fixture(scope="module")
