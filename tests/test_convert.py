@@ -13,8 +13,9 @@ import pytest
 
 from deepcnn.data import datasets
 from deepcnn.data.arrays import Arrays
+from deepcnn.data.catalog import CIFAR10
 from deepcnn.data.convert import FORMS, Form, convert
-from deepcnn.data.datasets import CIFAR10, load_dataset
+from deepcnn.data.datasets import load_dataset
 from deepcnn.data.formats import cifar, pictures, tfrecord
 from deepcnn.data.layouts import SPLITS, Split
 from deepcnn.errors import DataError

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcnn.data import datasets, download
+from deepcnn.data import catalog, datasets, download
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.datasets import CIFAR10, load_dataset
+from deepcnn.data.catalog import CIFAR10, File
+from deepcnn.data.datasets import load_dataset
 from deepcnn.data.formats import cifar
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Fetched, SourceFailed
@@ -142,7 +143,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, server: Server) -> dict[str, bytes]:
     files = tiny_files()
     server.content = tiny_archive(files)
 
-    def describe(file: datasets.File) -> datasets.File:
+    def describe(file: File) -> File:
         content = files[file.name]
         sha256 = hashlib.sha256(content).hexdigest()
         return dataclasses.replace(file, size=len(content), sha256=sha256)
@@ -153,7 +154,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, server: Server) -> dict[str, bytes]:
         test=tuple(map(describe, CIFAR10.test)),
         urls=((f"http://127.0.0.1:{server.server_port}/cifar.tar.gz", len(server.content)),),
     )
-    monkeypatch.setitem(datasets.DATASETS, "cifar10", stand_in)
+    monkeypatch.setitem(catalog.DATASETS, "cifar10", stand_in)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     return files
 
@@ -187,8 +188,8 @@ def test_what_the_server_sends_is_verified(
     wrong = dict(tiny)
     wrong["data_batch_2.bin"] = bytes(len(wrong["data_batch_2.bin"]))
     server.content = tiny_archive(wrong)
-    dataset = datasets.DATASETS["cifar10"]
-    datasets.DATASETS["cifar10"] = dataclasses.replace(
+    dataset = catalog.DATASETS["cifar10"]
+    catalog.DATASETS["cifar10"] = dataclasses.replace(
         dataset, urls=((dataset.urls[0][0], len(server.content)),)
     )
     heard: list[Event] = []
@@ -236,7 +237,7 @@ def test_from_the_sheets_of_the_npm_package(tiny: dict[str, bytes], tmp_path: Pa
     (folder / "train_lables.json").write_text(json.dumps([0, 1, 2, 3] * 5))
     (folder / "test_lables.json").write_text(json.dumps([0, 1, 2, 3]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "_CIFAR10_RECORDS", 4)
+        patch.setattr(catalog, "_CIFAR10_RECORDS", 4)
         place = datasets.fetch("cifar10", data_dir=tmp_path / "data", source=folder)
         assert {path.name: path.read_bytes() for path in place.iterdir()} == tiny
         (folder / "test_lables.json").write_text(json.dumps([0, 1, 2, 10]))

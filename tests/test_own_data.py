@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from deepcnn import objective, presets, training
-from deepcnn.data import datasets, layouts
+from deepcnn.data import catalog, datasets, layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.datasets import load_dataset, open_dataset
 from deepcnn.data.formats import cifar, idx, tfrecord
@@ -375,21 +376,19 @@ def test_all_names_open_from_files_of_their_form(
         (found,) = [content for key, content in contents.items() if key in name]
         return found
 
-    import hashlib
-
     for name in ("cifar100", "cifar100_coarse", "mnist", "fashion_mnist", "svhn"):
-        dataset = datasets.DATASETS[name]
+        dataset = catalog.DATASETS[name]
 
-        def describe(file: datasets.File) -> datasets.File:
+        def describe(file: catalog.File) -> catalog.File:
             content = content_of(file.name)
-            return datasets.File(file.name, len(content), hashlib.sha256(content).hexdigest())
+            return catalog.File(file.name, len(content), hashlib.sha256(content).hexdigest())
 
         stand_in = dataclasses.replace(
             dataset,
             train=tuple(map(describe, dataset.train)),
             test=tuple(map(describe, dataset.test)),
         )
-        monkeypatch.setitem(datasets.DATASETS, name, stand_in)
+        monkeypatch.setitem(catalog.DATASETS, name, stand_in)
         folder = tmp_path / dataset.folder
         folder.mkdir(exist_ok=True)
         for file in dataset.files:

@@ -102,7 +102,7 @@ def train(
     device, precision = _set_up(config)
     config = _with_validation(config, emit)
     source = _open_training_set(config, emit)
-    labels = source.labels(datasets.reading("labels", emit))
+    counts = _count(source, emit)
     inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
     state = _new_state(config, inputs, source, device)
     with ExitStack() as stack:
@@ -122,7 +122,7 @@ def train(
         run.write("environment.json", describe_environment(device, precision))
         run.write("inputs.json", about)
         run.write("config.json", to_dict(config))  # last: it is what makes the directory a run
-        return _train(config, run, state, inputs, ready, labels, device, precision, emit)
+        return _train(config, run, state, inputs, ready, counts, device, precision, emit)
 
 
 def resume(
@@ -161,7 +161,7 @@ def resume(
         )
     device, precision = _set_up(new)
     source = _open_training_set(new, emit)
-    labels = source.labels(datasets.reading("labels", emit))
+    counts = _count(source, emit)
     inputs, classes = read_inputs(run)
     if source.classes != classes or source.shape != inputs.image_shape:
         raise RunError(
@@ -189,7 +189,7 @@ def resume(
             emit(EnvironmentChanged(tuple(differences)))
             run.write("environment.json", now)
         run.write("config.json", to_dict(new))
-        return _train(new, run, state, inputs, ready, labels, device, precision, emit)
+        return _train(new, run, state, inputs, ready, counts, device, precision, emit)
 
 
 def _train(
@@ -198,19 +198,23 @@ def _train(
     state: TrainState,
     inputs: Inputs,
     feed: Feed,
-    labels: NDArray[np.int64],
+    counts: NDArray[np.int64],
     device: torch.device,
     precision: Precision,
     emit: Listener,
 ) -> Result:
-    schedule = _schedule(config, len(labels))
+    """Make the steps; `counts`: int64 [classes], the training examples of each class."""
+    examples = int(counts.sum())
+    schedule = _schedule(config, examples)
     engine = Single(
         state,
         device=device,
         precision=precision,
         schedule=schedule,
         label_smoothing=config.label_smoothing,
-        class_weights=_class_weights(config, labels, state.model),
+        class_weights=objective.balanced_weights(counts)
+        if config.class_weights == "balanced"
+        else None,
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
@@ -245,7 +249,7 @@ def _train(
                     opened[split] = open_split(config, split, emit=emit)
                 yield _evaluate(split, opened[split], state, inputs, device, precision)
 
-        tell(_started(config, run, state, len(labels), device, precision))
+        tell(_started(config, run, state, examples, device, precision))
         began = time.perf_counter()
         if config.summary_every and state.step == 0:
             tell(Traced(graph.trace(state.model, inputs.shape)))
@@ -340,6 +344,12 @@ def _open_training_set(config: Config, emit: Listener) -> Source:
     return in_memory(source.load(datasets.reading("train", emit)))
 
 
+def _count(source: Source, emit: Listener) -> NDArray[np.int64]:
+    """Count the examples of each class, int64 [classes]; this checks every label."""
+    labels = source.labels(datasets.reading("labels", emit))
+    return np.bincount(labels, minlength=len(source.classes))
+
+
 def _make_feed(
     config: Config,
     source: Source,
@@ -380,13 +390,6 @@ def _splits_to_score(config: Config) -> tuple[Split, ...]:
         return config.evaluate_on
     found = datasets.splits(config.data, data_dir=config.data_dir)
     return ("validation" if config.validation_size or "validation" in found else "test",)
-
-
-def _class_weights(config: Config, labels: NDArray[np.int64], model: nn.Module) -> Tensor | None:
-    if config.class_weights == "none":
-        return None
-    classes = [p for p in model.parameters() if p.requires_grad][-1].shape[0]
-    return objective.balanced_weights(np.bincount(labels, minlength=classes))
 
 
 def _new_state(config: Config, inputs: Inputs, source: Source, device: torch.device) -> TrainState:

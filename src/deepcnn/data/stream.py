@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,22 +58,19 @@ class Stream:
 
         def read(pieces: list[Piece]) -> Flow:
             for piece in pieces:
-                blocks = shards[piece.shard].blocks(piece.start, piece.stop, shuffle.block)
-                for index, (images, labels) in zip(shuffle.indices(piece), blocks, strict=True):
-                    yield index, images, labels
+                reading = shards[piece.shard].blocks(piece.start, piece.stop, shuffle.block)
+                with closing(reading) as blocks:
+                    for index, (images, labels) in zip(shuffle.indices(piece), blocks, strict=True):
+                        yield index, images, labels
 
         def epoch(number: int) -> Flow:
             with ExitStack() as stack:
                 readers: list[Iterator[Columns]] = []
                 for i, pieces in enumerate(shuffle.pieces(number)):
-                    reader: Iterator[Columns] = read(pieces)
+                    reader: Flow | Prefetch[Columns] = read(pieces)
                     if threads:
-                        reader = iter(
-                            stack.enter_context(
-                                closing(Prefetch(reader, ahead=AHEAD, name=f"reader {i}"))
-                            )
-                        )
-                    readers.append(reader)
+                        reader = Prefetch(reader, ahead=AHEAD, name=f"reader {i}")
+                    readers.append(stack.enter_context(closing(reader)))
                 yield from in_turn(readers)
 
         return cls(shuffle, epoch)
@@ -145,7 +142,7 @@ def _take(waiting: deque[Columns], size: int) -> Columns:
     return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
 
 
-class Prefetch(Generic[T]):
+class Prefetch(Iterator[T]):
     """Runs an iterator in a thread, at most `ahead` items before whoever takes them.
 
     An error of the iterator is raised where its next item would have come. `close` stops the
@@ -162,9 +159,6 @@ class Prefetch(Generic[T]):
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
 
     def __next__(self) -> T:
         with self._changed:
