@@ -159,6 +159,15 @@ def test_a_run_fed_by_an_iterator_says_that_it_cannot_be_resumed(
         )
 
 
+def test_a_run_whose_data_changed_is_not_resumed(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(folder, copy)
+    training.train(configured(copy, steps=10), run_dir=tmp_path / "run")
+    (copy / "train-2.tfrecords").unlink()
+    with pytest.raises(RunError, match=r"data changed since this run began: .*by class"):
+        training.resume(tmp_path / "run", changes=lambda c: dataclasses.replace(c, steps=12))
+
+
 def test_a_feed_that_ends_too_early_names_the_step(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"step 3: .*found the end of the iterator"):
         training.train(configured(folder), run_dir=tmp_path / "run", feed=iter(batches(folder)[:3]))

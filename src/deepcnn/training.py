@@ -109,7 +109,11 @@ def train(
         ready = stack.enter_context(closing(_make_feed(config, source, feed, device, emit)))
         run = Run.create(Path(run_dir) if run_dir else None, config.preset, overwrite=overwrite)
         stack.enter_context(run.lock())
-        about = {"inputs": inputs.to_dict(), "classes": source.classes}
+        about = {
+            "inputs": inputs.to_dict(),
+            "classes": source.classes,
+            "examples": counts.tolist(),
+        }
         if feed is not None and isinstance(ready, Fed):
             about["fed_by"] = ready.kind
             if ready.kind == "iterator":
@@ -149,7 +153,8 @@ def resume(
             f"{refused[0]}: cannot change when this run is resumed, since its numbers would; what "
             f"can: {', '.join(free)}. Start a new run for the rest."
         )
-    fed_by = run.read("inputs.json").get("fed_by")
+    about = run.read("inputs.json")
+    fed_by = about.get("fed_by")
     if (feed is None) != (fed_by is None):
         raise RunError(
             f"{run.path}: this run was {'not ' if feed is not None else ''}fed from Python. "
@@ -168,6 +173,12 @@ def resume(
             f"{new.data}: the data changed since this run began: expected images "
             f"{inputs.image_shape} of {len(classes)} classes, found {source.shape} of "
             f"{len(source.classes)}. Start a new run."
+        )
+    if counts.tolist() != about.get("examples"):  # the order of the examples would be another
+        raise RunError(
+            f"{new.data}: the data changed since this run began: expected these numbers of "
+            f"training examples by class: {about.get('examples')}, found {counts.tolist()}. Start "
+            "a new run."
         )
     state = _new_state(new, inputs, source, device)
     with ExitStack() as stack:
