@@ -22,12 +22,13 @@ from pathlib import Path
 WARM_UP = 20  # steps
 
 
-def deepcnn(precision: str, steps: int) -> tuple[float, dict[str, object]]:
+def deepcnn(precision: str, steps: int, feed: str = "preloaded") -> tuple[float, dict[str, object]]:
     """Return images per second of `deepcnn train tutorial`, summaries on, and its environment."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "deepcnn", "train", "tutorial", "--json"]
         command += ["--precision", precision, "--steps", str(steps), "--run-dir", str(run)]
+        command += ["--feed", feed]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         environment = json.loads((run / "environment.json").read_text())
     events = [json.loads(line) for line in out.splitlines()]
