@@ -18,11 +18,12 @@ from PIL import Image
 from torch import nn
 
 from deepcnn import objective, presets, training
-from deepcnn.data import catalog, datasets, layouts
+from deepcnn.data import catalog, contact_sheet, datasets, layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.datasets import load_dataset, open_dataset
 from deepcnn.data.formats import cifar, idx, tfrecord
 from deepcnn.data.layouts import split_of
+from deepcnn.data.source import in_memory
 from deepcnn.errors import DataError
 from deepcnn.evaluation import evaluate
 from deepcnn.events import Event, Noted, ignore
@@ -405,3 +406,31 @@ def test_sources_of_different_shapes_do_not_mix(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-2\.tfrecords: expected images of 4×4×1 .*4×5×1"):
         open_dataset(tmp_path, "train")
     assert layouts.find(tmp_path, emit=ignore).form == "TFRecord"
+
+
+def test_a_set_larger_than_memory_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = images_of(30, 40, 40, 3)
+    (tmp_path / "train.tfrecords").write_bytes(tfrecord.encode(images, labels))
+    source = open_dataset(tmp_path, "train")
+    assert len(source.load()) == 30
+    pages = {"SC_PHYS_PAGES": 40, "SC_PAGE_SIZE": 4096}  # 164 kB, and the images take 144
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    with pytest.raises(DataError, match=r"0\.0 GB of images\. .*--feed streamed"):
+        source.load()
+
+
+def test_a_sheet_of_many_classes_with_hostile_names(tmp_path: Path) -> None:
+    images, labels = images_of(900, 6, 9, 2, classes=300)
+    names = tuple(f"\x1b[31m{i}\n" for i in range(300))
+    arrays = Arrays(images, labels, names)
+    heard: list[tuple[int, int]] = []
+    found = contact_sheet.survey(in_memory(arrays), lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (900, 900)
+    assert found.counts.tolist() == [3] * 300
+    assert [len(some) for some in found.images] == [3] * 200
+    assert np.array_equal(found.images[7][1], images[307])
+    sheet = contact_sheet.draw(found)
+    assert sheet.size == (150 + 12 * (63 + 4) + 4, 200 * (42 + 4) + 4)
+    assert contact_sheet.printable(names[0]) == r"'\x1b[31m0\n'"

@@ -326,7 +326,7 @@ def _show(arguments: list[str]) -> int:
     from deepcnn.data import contact_sheet, datasets
 
     with _console(as_json=False) as tell:
-        arrays = datasets.load_dataset(
+        source = datasets.open_dataset(
             options.data,
             options.split,
             image_size=options.image_size,
@@ -334,16 +334,19 @@ def _show(arguments: list[str]) -> int:
             data_dir=options.data_dir,
             emit=tell,
         )
-    height, width, channels = arrays.shape
-    print(f"{options.data}, {options.split}: {len(arrays):,} images, {height}×{width}×{channels}")
-    for name, count in contact_sheet.counts(arrays).items():
-        print(f"  {count:>9,}  {name}")
+        found = contact_sheet.survey(source, datasets.reading(options.split, tell))
+    height, width, channels = source.shape
+    print(f"{options.data}, {options.split}: {len(source):,} images, {height}×{width}×{channels}")
+    for name, count in zip(found.classes, found.counts, strict=True):
+        print(f"  {count:>9,}  {contact_sheet.printable(name)}")
     out = options.out or Path(f"{Path(options.data).name}-{options.split}.png")
     try:
-        contact_sheet.draw(arrays).save(out)
+        contact_sheet.draw(found).save(out)
     except (OSError, ValueError) as error:
         raise DataError(f"{out}: the sheet cannot be written ({error})") from error
-    print(f"sheet: {out}")
+    drawn = len(found.images)
+    rest = f", the first {drawn} classes" if drawn < len(found.classes) else ""
+    print(f"sheet: {out}{rest}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,6 +20,7 @@ from deepcnn.data.shards import Block, Blocks, Progress, Shard
 from deepcnn.errors import DataError
 
 BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
+LARGEST_SHARE = 0.8  # of the machine's memory, for a set that is loaded
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,16 @@ class Source:
                 yield from blocks
 
     def load(self, progress: Progress | None = None) -> Arrays:
-        """Read everything into memory; raises DataError as `blocks` does."""
+        """Read everything into memory; raises DataError as `blocks` does, or if it cannot fit."""
+        needed = len(self) * math.prod(self.shape)
+        memory = _memory()
+        # A system that is asked for too much would rather end the process than say no.
+        if memory is not None and needed > LARGEST_SHARE * memory:
+            raise DataError(
+                f"{self.shards[0].name}: expected a set that fits into this machine's memory of "
+                f"{memory / 1e9:.1f} GB, found {needed / 1e9:.1f} GB of images. Read it from its "
+                "files: --feed streamed"
+            )
         ends = list(itertools.accumulate(len(shard) for shard in self.shards))
         images = np.empty((len(self), *self.shape), np.uint8)
         labels = np.empty(len(self), np.int64)
@@ -198,6 +209,13 @@ class Subset:
                     waiting, have = [(images[size:], labels[size:])], have - size
         if have:
             yield _join(waiting)
+
+
+def _memory() -> int | None:
+    """Return the bytes of memory of this machine, or None where it does not tell."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _join(blocks: list[Block]) -> Block:
