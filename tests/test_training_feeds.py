@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import deepcnn
 from deepcnn import checkpoint, presets, training
 from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
+from deepcnn.data.datasets import open_dataset
 from deepcnn.data.formats import tfrecord
+from deepcnn.data.shards import Block
+from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.stream import Stream
 from deepcnn.errors import DataError, RunError
 from deepcnn.events import Event, Filling, Noted
 
@@ -139,6 +146,41 @@ def test_a_run_fed_from_python_resumes_where_its_source_can(
     other = [(255 - images, labels) for images, labels in items]
     training.train(configured(folder), run_dir=tmp_path / "other", feed=Stateful(other))
     assert last(copy) != last(tmp_path / "other"), "the feed's images are those that train"
+
+
+def test_a_stream_of_ones_own_steps(folder: Path, tmp_path: Path) -> None:
+    source = open_dataset(folder, "train")
+    shuffle = Shuffle.of(source.shards, seed=0, readers=16, buffer=300)
+
+    def stream(function: Callable[[Block], Block]) -> Stream:
+        return Stream.extract(source.shards, shuffle).map(function).shuffle()
+
+    streamed = configured(folder, feed="streamed", shuffle_buffer=300)
+    training.train(streamed, run_dir=tmp_path / "streamed")
+    training.train(configured(folder), run_dir=tmp_path / "own", feed=stream(lambda block: block))
+    assert last(tmp_path / "own") == last(tmp_path / "streamed")
+    negative = stream(lambda block: (255 - block[0], block[1]))
+    training.train(configured(folder), run_dir=tmp_path / "negative", feed=negative)
+    assert last(tmp_path / "negative") != last(tmp_path / "own")
+    for path in checkpoint.paths(tmp_path / "own" / "checkpoints")[1:]:
+        path.unlink()
+    training.resume(tmp_path / "own", feed=stream(lambda block: block))
+    assert last(tmp_path / "own") == last(tmp_path / "streamed")
+    with pytest.raises(DataError, match=r"step 0: expected .*found images uint8 \[32, 8, 32, 3\]"):
+        training.train(
+            configured(folder),
+            run_dir=tmp_path / "wrong",
+            feed=stream(lambda block: (block[0][:, :8].copy(), block[1])),
+        )
+    assert not any("batches" in thread.name for thread in threading.enumerate())
+
+
+def test_torchs_own_loader_is_a_feed(folder: Path, tmp_path: Path) -> None:
+    arrays = deepcnn.load_dataset(folder, "train")
+    tensors = TensorDataset(torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels))
+    loader = DataLoader(tensors, batch_size=32, shuffle=True, drop_last=True)
+    result = training.train(configured(folder, steps=40), run_dir=tmp_path / "run", feed=loader)
+    assert result.step == 40, "more than the 31 batches of an epoch"
 
 
 def test_a_run_fed_by_an_iterator_says_that_it_cannot_be_resumed(

@@ -135,7 +135,7 @@ class Queued(Streamed):
 
 
 FedBatch = tuple[Any, Any] | tuple[Any, Any, Any]
-FeedSource = Callable[[int], FedBatch] | Iterable[FedBatch]
+FeedSource = Callable[[int], FedBatch] | Iterable[FedBatch] | Stream
 
 
 @runtime_checkable
@@ -146,7 +146,7 @@ class _Stateful(Protocol):
 
 
 class Fed:
-    """Python hands over each batch: a function of the step, or an iterable.
+    """Python hands over each batch: a function of the step, an iterable, or a `Stream`.
 
     A batch is (images, labels) or (images, labels, index), as NumPy arrays or torch tensors:
     images uint8 [batch_size, *shape], labels any integers [batch_size] from 0 to classes - 1,
@@ -154,7 +154,8 @@ class Fed:
     likewise; without it an example is known by its place in the epoch of `examples`.
 
     An iterable is asked again for an iterator when it has ended; an iterator that ends is an
-    error. `kind` tells how far it can be resumed: "function" from any step; "stateful", which has
+    error. A stream's batches are read ahead in a thread, which `close` ends. `kind` tells how far
+    it can be resumed: "function", as a stream is one too, from any step; "stateful", which has
     `state_dict()` fit for JSON and `load_state_dict()`, from a checkpoint; "iterator" not at all.
     """
 
@@ -168,6 +169,10 @@ class Fed:
         examples: int,
         device: torch.device,
     ) -> None:
+        self._stream: Streamed | None = None
+        if isinstance(source, Stream):
+            stream = Streamed(source, batch_size=batch_size, device=torch.device("cpu"))
+            self._stream, source = stream, lambda step: _parts(stream.batch(step))
         self._source = source
         self._batch_size = batch_size
         self._shape = shape
@@ -199,7 +204,9 @@ class Fed:
         )
 
     def close(self) -> None:
-        """Close the iterator, where it can be closed."""
+        """Close the iterator, where it can be closed, or the stream."""
+        if self._stream is not None:
+            self._stream.close()
         close = getattr(self._iterator, "close", None)
         if close is not None:
             close()
@@ -277,6 +284,10 @@ class Fed:
     def _expected(self) -> str:
         images = [self._batch_size, *self._shape]
         return f"(images uint8 {images}, labels [{self._batch_size}] of 0 to {self._classes - 1})"
+
+
+def _parts(batch: Batch) -> FedBatch:
+    return batch.images, batch.labels, batch.index
 
 
 def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[int], FedBatch]:
