@@ -153,6 +153,19 @@ def test_every_layout_is_recognized(tmp_path: Path) -> None:
         load_dataset(tmp_path / "records", "test")
 
 
+def test_beside_class_folders_other_files_are_something_else(tmp_path: Path) -> None:
+    images, labels = images_of(6, 8, 9, 3)
+    for root in ("flat", "split/train"):
+        write_pictures(tmp_path / root, images, labels)
+    for root in ("flat", "split"):
+        for stray in ("notes.csv", "weights.npz", "model.bin", "x.mat", "cache.tfrecords"):
+            (tmp_path / root / stray).write_bytes(b"something else")
+        equal(load_dataset(tmp_path / root, "train"), images, labels)
+    write_pictures(tmp_path / "records/previews", images, labels)
+    (tmp_path / "records/train.tfrecords").write_bytes(tfrecord.encode(images, labels))
+    assert layouts.find(tmp_path / "records", emit=ignore).form == "TFRecord"
+
+
 def test_pictures_of_other_splits_take_the_form_of_the_training_split(tmp_path: Path) -> None:
     write_pictures(tmp_path / "train", *images_of(6, 20, 30, 3))
     write_pictures(tmp_path / "test", *images_of(3, 40, 60, 1))

@@ -13,7 +13,8 @@ known by, in a folder (`SPLIT` begins the name and is one of `NAMES_OF_SPLITS`):
                                    or beside it
     pictures in class folders      SPLIT/class/*.png …, or class/*.png …
 
-A path may also be one such file. What bears the name of no split is for training.
+A path may also be one such file. What bears the name of no split is for training, but beside class
+folders with pictures it is taken for something else, and so is every table.
 """
 
 from __future__ import annotations
@@ -99,9 +100,12 @@ def find(
             folder, names = path.parent, [path.name]
         else:
             folder, names = path, sorted(entry.name for entry in path.iterdir())
+        among_classes = path.is_dir() and _has_class_folders(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
     files = [name for name in names if not name.startswith(".") and (folder / name).is_file()]
+    if among_classes:
+        files = [n for n in files if _first_word(n) in NAMES_OF_SPLITS and not _is_table(n)]
     classes = _classes(folder)
     for form, recognize in (
         ("CIFAR's binary version", _cifar),
@@ -117,8 +121,15 @@ def find(
 
 def split_of(name: str) -> Split:
     """Return the split that a file's name begins with; training where it begins with none."""
-    word = re.match(r"t10k|[a-z]*", name.lower())
-    return NAMES_OF_SPLITS.get(word.group() if word else "", "train")
+    return NAMES_OF_SPLITS.get(_first_word(name), "train")
+
+
+def _first_word(name: str) -> str:
+    return re.match(r"t10k|[a-z]*", name.lower())[0]  # type: ignore[index]  # it may be empty
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(".csv")
 
 
 def _by_split(folder: Path, names: list[str], make: Callable[[Path], Shard]) -> dict[Split, Opener]:
@@ -201,7 +212,7 @@ def _pictures(
     emit: Listener,
 ) -> Layout:
     """Recognize pictures; all splits get the classes and the format of the training split."""
-    tables = [n for n in files if n.lower().endswith(".csv")]
+    tables = list(filter(_is_table, files))
     form = "pictures with a table" if tables else "pictures in class folders"
     listings = _tables(path, tables, classes) if tables else _class_folders(path, classes)
     prepared: dict[Split, pictures.PictureShard] = {}
@@ -235,10 +246,10 @@ def _class_folders(path: Path, classes: tuple[str, ...] | None) -> dict[Split, p
     folders = {
         NAMES_OF_SPLITS[entry.name.lower()]: entry
         for entry in sorted(path.iterdir() if path.is_dir() else ())
-        if entry.name.lower() in NAMES_OF_SPLITS and entry.is_dir() and _has_folder(entry)
+        if entry.name.lower() in NAMES_OF_SPLITS and entry.is_dir() and _folders(entry)
     }
     if "train" not in folders:
-        if not path.is_dir() or not _has_folder(path):
+        if not path.is_dir() or not _folders(path):
             raise DataError(
                 f"{path}: expected a folder of class folders with pictures, or files of a format "
                 "that `deepcnn data convert --help` lists; found neither"
@@ -252,8 +263,18 @@ def _class_folders(path: Path, classes: tuple[str, ...] | None) -> dict[Split, p
     return found
 
 
-def _has_folder(path: Path) -> bool:
-    return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
+def _folders(path: Path) -> list[Path]:
+    return [e for e in path.iterdir() if e.is_dir() and not e.name.startswith(".")]
+
+
+def _has_class_folders(root: Path) -> bool:
+    """Tell whether root/class or root/SPLIT/class holds a picture, looking no further than that."""
+    for folder in _folders(root):
+        is_split = folder.name.lower() in (*NAMES_OF_SPLITS, "images")
+        for place in _folders(folder) if is_split else [folder]:
+            if any(e.suffix.lower() in pictures.SUFFIXES for e in place.iterdir()):
+                return True
+    return False
 
 
 def _tables(
