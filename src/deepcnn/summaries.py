@@ -224,4 +224,4 @@ def histogram(values: Tensor) -> Histogram:
 def _picture(image: Tensor) -> NDArray[np.uint8]:
     values = image.float().permute(1, 2, 0).cpu().numpy()
     low, high = values.min(), values.max()
-    return np.asarray((values - low) * (255 / max(high - low, 1e-6)), np.uint8)
+    return np.rint((values - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
