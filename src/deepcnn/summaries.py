@@ -224,4 +224,5 @@ def histogram(values: Tensor) -> Histogram:
 def _picture(image: Tensor) -> NDArray[np.uint8]:
     values = image.float().permute(1, 2, 0).cpu().numpy()
     low, high = values.min(), values.max()
-    return np.rint((values - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    scaled = (values - low) * (255 / max(high - low, 1e-6))
+    return np.asarray(np.rint(scaled), np.uint8)
