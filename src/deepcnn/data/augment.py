@@ -248,7 +248,7 @@ def _crop_on_host(
     size: tuple[int, int],
     pad: int,
 ) -> NDArray[np.uint8]:
-    """Do the same with NumPy, which copies rows of windows and not single values: 20 × as fast."""
+    """Do the same with NumPy, which copies rows of windows and not single values."""
     if pad:
         images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
     count, full_height, full_width, channels = images.shape
