@@ -16,7 +16,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CIFAR10
 from deepcnn.data.convert import FORMS, Form, convert
 from deepcnn.data.datasets import load_dataset
-from deepcnn.data.formats import cifar, pictures, tfrecord
+from deepcnn.data.formats import cifar, listings, tfrecord
 from deepcnn.data.layouts import SPLITS, Split
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted, Reading
@@ -270,7 +270,7 @@ def test_names_of_classes(tmp_path: Path, to: Form) -> None:
     assert not (tmp_path / "x/batches.meta.txt").exists()
     if to == "folder":
         assert (tmp_path / "x/train/a%0Ab/003.png").is_file() == (without.labels[3] == 1)
-        used = {pictures.folder_name(ODD_NAMES[label]) for label in without.labels}
+        used = {listings.folder_name(ODD_NAMES[label]) for label in without.labels}
         assert {path.name for path in (tmp_path / "x/train").iterdir()} == used
 
 

@@ -21,7 +21,7 @@ from deepcnn import objective, presets, training
 from deepcnn.data import catalog, contact_sheet, datasets, layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.datasets import load_dataset, open_dataset
-from deepcnn.data.formats import cifar, idx, tfrecord
+from deepcnn.data.formats import cifar, idx, listings, tfrecord
 from deepcnn.data.layouts import split_of
 from deepcnn.data.source import in_memory
 from deepcnn.errors import DataError
@@ -446,4 +446,4 @@ def test_a_sheet_of_many_classes_with_hostile_names(tmp_path: Path) -> None:
     assert np.array_equal(found.images[7][1], images[307])
     sheet = contact_sheet.draw(found)
     assert sheet.size == (150 + 12 * (63 + 4) + 4, 200 * (42 + 4) + 4)
-    assert contact_sheet.printable(names[0]) == r"'\x1b[31m0\n'"
+    assert listings.shown(names[0]) == r"'\x1b[31m0\n'"

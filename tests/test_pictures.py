@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import pictures
-from deepcnn.data.formats.pictures import Format, Header, Listing, PictureShard
+from deepcnn.data.formats import listings, pictures
+from deepcnn.data.formats.listings import Listing
+from deepcnn.data.formats.pictures import Format, Header, PictureShard
 from deepcnn.data.shards import Shard
 from deepcnn.errors import DataError
 
@@ -62,7 +63,7 @@ def decoded(
 ) -> NDArray[np.uint8]:
     """Write one picture, read it back as a set of its own or in a given format."""
     with tempfile.TemporaryDirectory() as folder:
-        listing = pictures.list_classes(write(Path(folder), {f"a/x{suffix}": content}))
+        listing = listings.list_classes(write(Path(folder), {f"a/x{suffix}": content}))
         shard, _ = pictures.prepare(listing, **options)
         image: NDArray[np.uint8] = read(PictureShard(listing, form or shard.form))[0]
         return image
@@ -80,7 +81,7 @@ def test_real_images_come_back_from_class_folders(cifar10_test: Arrays, tmp_path
         folder = tmp_path / cifar10_test.classes[cifar10_test.labels[i]]
         folder.mkdir(exist_ok=True)
         (folder / f"{i:05}.png").write_bytes(pictures.encode(cifar10_test.images[i]))
-    listing = pictures.list_classes(tmp_path, cifar10_test.classes)
+    listing = listings.list_classes(tmp_path, cifar10_test.classes)
     shard, bad = pictures.prepare(listing)
     assert bad == {}
     assert (shard.name, shard.shape, shard.seekable) == (str(tmp_path), (32, 32, 3), True)
@@ -111,12 +112,12 @@ def test_real_images_come_back_from_a_table(cifar10_test: Arrays, tmp_path: Path
         writer.writerow([i + 1, cifar10_test.classes[cifar10_test.labels[i]]])
     table = tmp_path / "trainLabels.csv"
     table.write_text(text.getvalue())
-    listing = pictures.list_table(table, train, cifar10_test.classes)
+    listing = listings.list_table(table, train, cifar10_test.classes)
     shard, _ = pictures.prepare(listing)
     assert shard.name == str(train)
     assert np.array_equal(read(shard), cifar10_test.images[:count])
     assert np.array_equal(listing.labels, cifar10_test.labels[:count])
-    found = pictures.list_table(table, train).classes
+    found = listings.list_table(table, train).classes
     assert found == tuple(sorted(cifar10_test.classes))
 
 
@@ -125,7 +126,7 @@ def test_real_images_come_back_from_a_table(cifar10_test: Arrays, tmp_path: Path
 
 def test_order_is_by_file_name_then_class_then_path(tmp_path: Path) -> None:
     files = ["b/2.png", "b/1.PNG", "a/2.png", "a/3.JPeG", "a/deep/er/0.webp", "a/z/2.png"]
-    listing = pictures.list_classes(write(tmp_path, dict.fromkeys(files, b"")))
+    listing = listings.list_classes(write(tmp_path, dict.fromkeys(files, b"")))
     assert names(listing) == [
         ("a/deep/er/0.webp", "a"),
         ("b/1.PNG", "b"),
@@ -139,13 +140,13 @@ def test_order_is_by_file_name_then_class_then_path(tmp_path: Path) -> None:
 
 def test_hidden_and_other_files_are_passed_over(tmp_path: Path) -> None:
     files = ["a/x.png", "a/.x.png", "a/.d/x.png", ".git/x.png", "x.png", "a/x.txt", "a/png"]
-    listing = pictures.list_classes(write(tmp_path, dict.fromkeys(files, b"")))
+    listing = listings.list_classes(write(tmp_path, dict.fromkeys(files, b"")))
     assert names(listing) == [("a/x.png", "a")]
 
 
 def test_every_suffix_is_listed(tmp_path: Path) -> None:
-    listing = pictures.list_classes(
-        write(tmp_path, {f"a/x{suffix}": b"" for suffix in pictures.SUFFIXES})
+    listing = listings.list_classes(
+        write(tmp_path, {f"a/x{suffix}": b"" for suffix in listings.SUFFIXES})
     )
     assert len(listing.paths) == 10
 
@@ -153,22 +154,22 @@ def test_every_suffix_is_listed(tmp_path: Path) -> None:
 def test_classes_are_in_code_point_order_or_as_given(tmp_path: Path) -> None:
     odd = ["Zebra", "ant", "50%", "line\nbreak", "é", "日本", "10", "9", "%41"]
     write(tmp_path, {f"{name}/x.png": b"" for name in odd})
-    assert pictures.list_classes(tmp_path).classes == tuple(sorted(odd))
+    assert listings.list_classes(tmp_path).classes == tuple(sorted(odd))
     given_order = (*odd, "without a folder")
-    listing = pictures.list_classes(tmp_path, given_order)
+    listing = listings.list_classes(tmp_path, given_order)
     assert listing.classes == given_order
     assert [path.parent.name for path in listing.paths] == [given_order[i] for i in listing.labels]
     with pytest.raises(DataError, match=r"Zebra: .* one of the 8 classes 'ant', .*found 'Zebra'"):
-        pictures.list_classes(tmp_path, odd[1:])
+        listings.list_classes(tmp_path, odd[1:])
     with pytest.raises(DataError, match="found 'ant' twice"):
-        pictures.list_classes(tmp_path, [*odd, "ant"])
+        listings.list_classes(tmp_path, [*odd, "ant"])
 
 
 def test_folder_names_are_turned_back_only_for_given_classes(tmp_path: Path) -> None:
     odd = ["a/b", "a%2Fb", "..", "x:y"]
-    write(tmp_path, {f"{pictures.folder_name(name)}/{i}.png": b"" for i, name in enumerate(odd)})
-    assert pictures.list_classes(tmp_path, odd).labels.tolist() == [0, 1, 2, 3]
-    assert "a%2Fb" in pictures.list_classes(tmp_path).classes
+    write(tmp_path, {f"{listings.folder_name(name)}/{i}.png": b"" for i, name in enumerate(odd)})
+    assert listings.list_classes(tmp_path, odd).labels.tolist() == [0, 1, 2, 3]
+    assert "a%2Fb" in listings.list_classes(tmp_path).classes
 
 
 @pytest.mark.parametrize(
@@ -182,15 +183,15 @@ def test_folders_of_another_form_are_refused(
     files: dict[str, bytes], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
-        pictures.list_classes(write(tmp_path, files))
+        listings.list_classes(write(tmp_path, files))
 
 
 def test_a_missing_root_and_a_file_as_root_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none: .*No such file"):
-        pictures.list_classes(tmp_path / "none")
+        listings.list_classes(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file: .*Not a directory"):
-        pictures.list_classes(tmp_path / "file")
+        listings.list_classes(tmp_path / "file")
 
 
 @pytest.mark.parametrize("where", ["root", "root/a", "root/a/deep"])
@@ -207,7 +208,7 @@ def test_an_unreadable_folder_is_named(
 
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(DataError, match=rf"{where}: .*Permission denied"):
-        pictures.list_classes(tmp_path / "root")
+        listings.list_classes(tmp_path / "root")
 
 
 def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (root / "d").symlink_to(tmp_path / "other")
     (root / "c/6.png").symlink_to(root / "a/1.png")
     (root / "c/none.txt").symlink_to("nowhere")
-    listing = pictures.list_classes(root)
+    listing = listings.list_classes(root)
     assert listing.classes == ("a", "b", "c", "d")
     assert names(listing) == [
         ("a/1.png", "a"),
@@ -242,14 +243,14 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
 def test_a_class_folder_below_another_class_keeps_its_own(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.png": b"", "a/sub/2.png": b""})
     (tmp_path / "b").symlink_to(tmp_path / "a/sub")
-    assert names(pictures.list_classes(tmp_path)) == [("a/1.png", "a"), ("b/2.png", "b")]
+    assert names(listings.list_classes(tmp_path)) == [("a/1.png", "a"), ("b/2.png", "b")]
 
 
 def test_one_folder_for_two_classes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.png": b""})
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(DataError, match=r"b: expected a folder of its own.*same one as .*a\."):
-        pictures.list_classes(tmp_path)
+        listings.list_classes(tmp_path)
 
 
 def test_a_link_that_may_not_be_followed_is_named(
@@ -264,7 +265,7 @@ def test_a_link_that_may_not_be_followed_is_named(
 
     monkeypatch.setattr(pictures, "_entries", lambda _: [Entry()])
     with pytest.raises(DataError, match=r"link: .*Permission denied"):
-        pictures.list_classes(tmp_path)
+        listings.list_classes(tmp_path)
 
 
 def test_names_that_are_not_unicode(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     os.mkdir(root + b"/a")  # noqa: PTH102
     Path(os.fsdecode(root + b"/a/\xff.png")).write_bytes(ANY)
     Path(os.fsdecode(root + b"/a/\xfe.png")).write_bytes(b"text")
-    listing = pictures.list_classes(tmp_path)
+    listing = listings.list_classes(tmp_path)
     shard, bad = pictures.prepare(listing, skip_bad=True)
     assert (len(shard), len(bad)) == (1, 1)
     with pytest.raises(DataError) as caught:
@@ -280,7 +281,7 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     str(caught.value).encode()  # can be printed
     os.mkdir(root + b"/\xff")  # noqa: PTH102
     with pytest.raises(DataError, match=r"expected a class name in UTF-8"):
-        pictures.list_classes(tmp_path)
+        listings.list_classes(tmp_path)
 
 
 # Names of folders
@@ -292,8 +293,8 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
 @example("a b ")
 @example("CON/\\\x00%00%zz\x85é/é%")
 def test_folder_names_round_trip(name: str) -> None:
-    folder = pictures.folder_name(name)
-    assert pictures.class_name(folder) == name
+    folder = listings.folder_name(name)
+    assert listings.class_name(folder) == name
     assert not set(folder) & set('/\\:*?"<>|\x00\n\x7f')
     assert folder[0] != "."
     assert folder[-1] not in ". "
@@ -303,15 +304,15 @@ def test_folder_names_round_trip(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 201, "é" * 101, "\ud800"])
 def test_names_that_no_folder_can_have(name: str) -> None:
     with pytest.raises(DataError, match=r"Class .*Rename the class"):
-        pictures.folder_name(name)
+        listings.folder_name(name)
 
 
 def test_plain_names_stay_and_foreign_escapes_too() -> None:
-    assert pictures.folder_name("Großer Hund.2") == "Großer Hund.2"
-    assert pictures.folder_name("a/b%") == "a%2Fb%25"
-    assert pictures.folder_name("é" * 100) == "é" * 100
-    assert pictures.class_name("100%") == "100%"
-    assert pictures.class_name("%FF%2F") == "%FF%2F"
+    assert listings.folder_name("Großer Hund.2") == "Großer Hund.2"
+    assert listings.folder_name("a/b%") == "a%2Fb%25"
+    assert listings.folder_name("é" * 100) == "é" * 100
+    assert listings.class_name("100%") == "100%"
+    assert listings.class_name("%FF%2F") == "%FF%2F"
 
 
 # Tables
@@ -328,7 +329,7 @@ def kaggle(root: Path, table: str | bytes, *files: str) -> tuple[Path, Path]:
 
 def test_numeric_ids_are_read_in_order_and_labels_as_numbers(tmp_path: Path) -> None:
     table = "Image,Other,Category\r\n10,q,2\r\nx,q,10\r\n2,q,-1\r\n\r\n1,q,2\r\n"
-    listing = pictures.list_table(
+    listing = listings.list_table(
         *kaggle(tmp_path, table, "1.JPG", "2", "10.png", "x.gif", "3.png")
     )
     assert listing.classes == ("-1", "2", "10")
@@ -352,7 +353,7 @@ def test_numeric_ids_are_read_in_order_and_labels_as_numbers(tmp_path: Path) -> 
 )
 def test_columns_are_found_by_their_headers(header: str, row: str, tmp_path: Path) -> None:
     files = kaggle(tmp_path, f"{header}\n{row}\n", "1.png", "deep/2.png")
-    listing = pictures.list_table(*files)
+    listing = listings.list_table(*files)
     assert listing.classes == ("cat",)
     assert names(listing) == [("deep/2.png" if "deep" in row else "1.png", "cat")]
 
@@ -360,7 +361,7 @@ def test_columns_are_found_by_their_headers(header: str, row: str, tmp_path: Pat
 def test_a_whole_name_comes_before_a_suffix_and_png_before_jpeg(tmp_path: Path) -> None:
     files = ("1", "1.png", "2.jpg", "2.png", "3.png.gif", "3.png")
     table = "id,label\n1,a\n2,a\n3.png,a\n"
-    listing = pictures.list_table(*kaggle(tmp_path, table, *files))
+    listing = listings.list_table(*kaggle(tmp_path, table, *files))
     assert [path.name for path in listing.paths] == ["1", "2.png", "3.png"]
 
 
@@ -399,22 +400,22 @@ def test_tables_of_another_form_are_refused(
 ) -> None:
     files = kaggle(tmp_path, table, "1.png", "2.png")
     with pytest.raises(DataError, match=rf"labels.csv.*{message.removeprefix('labels.csv')}"):
-        pictures.list_table(*files)
+        listings.list_table(*files)
 
 
 def test_a_label_outside_the_given_classes_is_named(tmp_path: Path) -> None:
     files = kaggle(tmp_path, "id,label\n1,cow\n", "1.png")
     with pytest.raises(DataError, match="expected one of the labels 'cat', found 'cow' for the id"):
-        pictures.list_table(*files, ["cat"])
-    assert pictures.list_table(*files, ["cat", "cow"]).labels.tolist() == [1]
+        listings.list_table(*files, ["cat"])
+    assert listings.list_table(*files, ["cat", "cow"]).labels.tolist() == [1]
 
 
 def test_a_missing_table_or_folder_is_named(tmp_path: Path) -> None:
     table, folder = kaggle(tmp_path, "id,label\n1,a\n", "1.png")
     with pytest.raises(DataError, match=r"none.csv: cannot be read \(No such file"):
-        pictures.list_table(tmp_path / "none.csv", folder)
+        listings.list_table(tmp_path / "none.csv", folder)
     with pytest.raises(DataError, match="none: expected a folder"):
-        pictures.list_table(table, tmp_path / "none")
+        listings.list_table(table, tmp_path / "none")
 
 
 @settings(max_examples=60, deadline=None)
@@ -428,7 +429,7 @@ def test_a_missing_table_or_folder_is_named(tmp_path: Path) -> None:
 def test_any_table_gives_a_listing_or_the_one_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            listing = pictures.list_table(*kaggle(Path(folder), content, "1.png", "2.png"))
+            listing = listings.list_table(*kaggle(Path(folder), content, "1.png", "2.png"))
         except DataError:
             return
         assert len(listing.paths) == len(listing.labels) > 0
@@ -493,7 +494,7 @@ def test_one_channel_if_all_are_gray(image: Image.Image, form: str, channels: in
 
 def test_one_colour_picture_makes_the_set_colour(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.png": saved(GRAY), "b/2.png": saved(COLOUR)})
-    shard, _ = pictures.prepare(pictures.list_classes(tmp_path))
+    shard, _ = pictures.prepare(listings.list_classes(tmp_path))
     images = read(shard)
     assert np.array_equal(images[0], np.repeat(np.asarray(GRAY)[..., None], 3, axis=2))
     assert np.array_equal(images[1], np.asarray(COLOUR))
@@ -670,7 +671,7 @@ BAD_BODIES = {
 @pytest.mark.parametrize("case", BAD_HEADS)
 def test_a_bad_head_is_found_at_once(case: str, tmp_path: Path) -> None:
     content, reason = BAD_HEADS[case]
-    listing = pictures.list_classes(write(tmp_path, {"a/bad.png": content, "a/good.png": ANY}))
+    listing = listings.list_classes(write(tmp_path, {"a/bad.png": content, "a/good.png": ANY}))
     tracemalloc.start()
     with pytest.raises(DataError, match=rf"1 of 2 files .*bad.png: .*{reason}.*--skip-bad"):
         pictures.prepare(listing)
@@ -685,7 +686,7 @@ def test_a_bad_head_is_found_at_once(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", BAD_BODIES)
 def test_a_bad_body_is_found_when_skipped_or_decoded(case: str, tmp_path: Path) -> None:
     content, reason = BAD_BODIES[case]
-    listing = pictures.list_classes(write(tmp_path, {"a/bad.png": content, "a/good.png": ANY}))
+    listing = listings.list_classes(write(tmp_path, {"a/bad.png": content, "a/good.png": ANY}))
     shard, bad = pictures.prepare(listing)
     assert bad == {}
     with pytest.raises(DataError, match=rf"bad.png: .*{reason}.*--skip-bad"):
@@ -710,7 +711,7 @@ def test_files_that_are_none_are_bad(tmp_path: Path) -> None:
     (tmp_path / "a/dangling.png").symlink_to("nowhere")
     (tmp_path / "a/self.png").symlink_to("self.png")
     (tmp_path / "a/zero.png").symlink_to("/dev/zero")
-    shard, bad = pictures.prepare(pictures.list_classes(tmp_path), skip_bad=True)
+    shard, bad = pictures.prepare(listings.list_classes(tmp_path), skip_bad=True)
     assert len(shard) == 1
     assert {path.name: reason for path, reason in bad.items()} == {
         "pipe.png": "expected a file, found something else, such as a pipe",
@@ -722,7 +723,7 @@ def test_files_that_are_none_are_bad(tmp_path: Path) -> None:
 
 def test_the_first_five_bad_files_are_named(tmp_path: Path) -> None:
     write(tmp_path, {f"a/{i}.png": b"" for i in range(7)} | {"a/x.png": ANY})
-    listing = pictures.list_classes(tmp_path)
+    listing = listings.list_classes(tmp_path)
     with pytest.raises(
         DataError, match=r"7 of 8 .*0.png: .*4.png: [^;]*; …\. .*--skip-bad"
     ) as info:
@@ -732,7 +733,7 @@ def test_the_first_five_bad_files_are_named(tmp_path: Path) -> None:
 
 
 def test_no_picture_left_is_an_error(tmp_path: Path) -> None:
-    listing = pictures.list_classes(write(tmp_path, {"a/1.png": b"", "a/2.png": b"x"}))
+    listing = listings.list_classes(write(tmp_path, {"a/1.png": b"", "a/2.png": b"x"}))
     with pytest.raises(DataError, match=r"2 of 2 files give no picture: .*No picture is left"):
         pictures.prepare(listing, skip_bad=True)
 
@@ -740,7 +741,7 @@ def test_no_picture_left_is_an_error(tmp_path: Path) -> None:
 def test_a_skipped_picture_has_no_say_in_the_format(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.png": saved(GRAY), "a/2.png": WHOLE_PNG[:-1000]})
     write(tmp_path, {"a/3.png": WHOLE_PNG[:-1000]})
-    shard, bad = pictures.prepare(pictures.list_classes(tmp_path), skip_bad=True)
+    shard, bad = pictures.prepare(listings.list_classes(tmp_path), skip_bad=True)
     assert (shard.shape, len(bad)) == ((6, 5, 1), 2)
 
 
@@ -750,7 +751,7 @@ def test_an_odd_error_of_a_decoder_is_a_reason(
     def fails(*_: object) -> None:
         raise MemoryError
 
-    listing = pictures.list_classes(write(tmp_path, {"a/x.png": ANY}))
+    listing = listings.list_classes(write(tmp_path, {"a/x.png": ANY}))
     shard, _ = pictures.prepare(listing)
     monkeypatch.setattr(Image.Image, "load", fails)
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fails)
@@ -762,7 +763,7 @@ def test_warnings_of_pillow_stay_inside(tmp_path: Path) -> None:
     # EXIF that ends early, of which Pillow warns when it is opened
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x03\x01\x12\0\x03\0\0\0\x01\0\x06"
     content = saved(Image.new("L", (6, 4)), "JPEG", exif=exif)
-    listing = pictures.list_classes(write(tmp_path, {"a/x.jpg": content}))
+    listing = listings.list_classes(write(tmp_path, {"a/x.jpg": content}))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         shard, _ = pictures.prepare(listing)

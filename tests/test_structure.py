@@ -30,7 +30,7 @@ FLOORS = [
         *("data.formats.cifar", "data.formats.idx", "data.formats.mat", "data.formats.npz"),
         *("data.formats.pictures", "data.formats.tfrecord"),
     ],
-    ["data.shards"],
+    ["data.shards", "data.formats.listings"],
     ["config", "atomic", "events"],
     ["errors", "__init__", "data.__init__", "data.formats.__init__"],
 ]
@@ -44,6 +44,7 @@ WITHOUT_TORCH = {
         "data.contact_sheet",
         "data.formats.cifar",
         "data.formats.idx",
+        "data.formats.listings",
         "data.formats.mat",
         "data.formats.npz",
         "data.formats.pictures",

@@ -324,6 +324,7 @@ def _verify(arguments: list[str]) -> int:
 def _show(arguments: list[str]) -> int:
     options = _parse("data show", Show, arguments)
     from deepcnn.data import contact_sheet, datasets
+    from deepcnn.data.formats.listings import shown
 
     with _console(as_json=False) as tell:
         source = datasets.open_dataset(
@@ -338,7 +339,7 @@ def _show(arguments: list[str]) -> int:
     height, width, channels = source.shape
     print(f"{options.data}, {options.split}: {len(source):,} images, {height}×{width}×{channels}")
     for name, count in zip(found.classes, found.counts, strict=True):
-        print(f"  {count:>9,}  {contact_sheet.printable(name)}")
+        print(f"  {count:>9,}  {shown(name)}")
     out = options.out or Path(f"{Path(options.data).name}-{options.split}.png")
     try:
         contact_sheet.draw(found).save(out)

@@ -308,7 +308,8 @@ def _moments(sums: Any, squares: Any, factor: Any, area: int) -> tuple[Any, Any,
     if factor is not None:
         within = factor * factor * within
     deviation = ((within + between) ** 0.5).clip(min=1 / math.sqrt(channels * area))
-    scale = (1 / deviation if factor is None else factor / deviation)[:, None] + 0.0 * sums
+    scale = (1 if factor is None else factor) / deviation
+    scale = scale[:, None] + 0.0 * sums  # the same for all channels: [B, C], as the others
     offset = (channels * sums - image[:, None]) / (channels * area * deviation[:, None])
     return sums / area, scale, offset
 

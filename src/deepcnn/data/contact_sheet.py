@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from deepcnn.data.formats.listings import shown
 from deepcnn.data.shards import Progress
 from deepcnn.data.source import Source
 
@@ -61,7 +62,7 @@ def draw(found: Survey) -> Image.Image:
     font = ImageFont.load_default(15)
     for label, images in enumerate(found.images):
         top = GAP + label * (cell_height + GAP)
-        text = f"{printable(found.classes[label])}\n{found.counts[label]:,}"
+        text = f"{shown(found.classes[label])}\n{found.counts[label]:,}"
         pen.multiline_text((GAP * 2, top + cell_height / 2), text, "black", font, anchor="lm")
         for column, pixels in enumerate(images):
             picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
@@ -70,8 +71,3 @@ def draw(found: Survey) -> Image.Image:
             )
             sheet.paste(picture, (LABEL + column * (cell_width + GAP), top))
     return sheet
-
-
-def printable(name: str) -> str:
-    """Return a class's name on one line, without characters that steer a terminal."""
-    return name if name.isprintable() else repr(name)

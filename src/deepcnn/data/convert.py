@@ -29,7 +29,7 @@ from typing import Literal, get_args
 
 from deepcnn import atomic
 from deepcnn.data import datasets
-from deepcnn.data.formats import cifar, npz, pictures, tfrecord
+from deepcnn.data.formats import cifar, listings, npz, pictures, tfrecord
 from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES, SPLITS, Split
 from deepcnn.data.shards import Block
 from deepcnn.data.source import Source
@@ -211,7 +211,7 @@ def _problem(to: Form, sources: Mapping[Split, Source]) -> str | None:
             return f"expected a train split, found only {', '.join(sources)}"
         for name in first.classes:
             try:
-                size = len(pictures.folder_name(name).encode())
+                size = len(listings.folder_name(name).encode())
             except DataError as error:
                 return str(error).rstrip(".")
             if size > MAX_FILE_NAME_BYTES:
@@ -355,7 +355,7 @@ def _write_shards(paths: list[Path], to: Form, source: Source, blocks: Iterable[
 def _write_pictures(folder: Path, source: Source, blocks: Iterable[Block]) -> None:
     """Write a split as folder/class/index.png; a class without an example gets no folder."""
     digits = len(str(len(source) - 1))
-    folders = [folder / pictures.folder_name(name) for name in source.classes]
+    folders = [folder / listings.folder_name(name) for name in source.classes]
     folder.mkdir()
     made: set[int] = set()
     index = 0

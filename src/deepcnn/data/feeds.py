@@ -7,7 +7,7 @@ is a function of (seed, step), whatever came before it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -91,7 +91,8 @@ class Streamed:
         """Return the batch of a step; a step that is not the next one starts the reading anew."""
         if self._batches is None or step != self._next:
             self.close()
-            self._batches = Prefetch(self._produce(step), ahead=PREFETCH, name="deepcnn batches")
+            batches = self._stream.batch(self._batch_size, first_step=step)
+            self._batches = Prefetch(batches, ahead=PREFETCH, name="deepcnn batches")
             self._next = step
         batch = next(self._batches)
         self._next += 1
@@ -102,9 +103,6 @@ class Streamed:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-
-    def _produce(self, first_step: int) -> Generator[HostBatch, None, None]:
-        return self._stream.batch(self._batch_size, first_step=first_step)
 
 
 class Queued(Streamed):

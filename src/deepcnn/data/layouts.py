@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deepcnn.data.formats import cifar, idx, mat, npz, pictures, tfrecord
+from deepcnn.data.formats import cifar, idx, listings, mat, npz, pictures, tfrecord
 from deepcnn.data.shards import Shard
 from deepcnn.data.source import Source
 from deepcnn.errors import DataError
@@ -241,7 +241,7 @@ def _pictures(
     )
 
 
-def _class_folders(path: Path, classes: tuple[str, ...] | None) -> dict[Split, pictures.Listing]:
+def _class_folders(path: Path, classes: tuple[str, ...] | None) -> dict[Split, listings.Listing]:
     """List root/SPLIT/class, or root/class."""
     folders = {
         NAMES_OF_SPLITS[entry.name.lower()]: entry
@@ -254,11 +254,11 @@ def _class_folders(path: Path, classes: tuple[str, ...] | None) -> dict[Split, p
                 f"{path}: expected a folder of class folders with pictures, or files of a format "
                 "that `deepcnn data convert --help` lists; found neither"
             )
-        return {"train": pictures.list_classes(path, classes)}
-    found: dict[Split, pictures.Listing] = {}
+        return {"train": listings.list_classes(path, classes)}
+    found: dict[Split, listings.Listing] = {}
     for split in SPLITS:
         if split in folders:
-            found[split] = pictures.list_classes(folders[split], classes)
+            found[split] = listings.list_classes(folders[split], classes)
             classes = classes or found[split].classes
     return found
 
@@ -272,14 +272,14 @@ def _has_class_folders(root: Path) -> bool:
     for folder in _folders(root):
         is_split = folder.name.lower() in (*NAMES_OF_SPLITS, "images")
         for place in _folders(folder) if is_split else [folder]:
-            if any(e.suffix.lower() in pictures.SUFFIXES for e in place.iterdir()):
+            if any(e.suffix.lower() in listings.SUFFIXES for e in place.iterdir()):
                 return True
     return False
 
 
 def _tables(
     path: Path, tables: list[str], classes: tuple[str, ...] | None
-) -> dict[Split, pictures.Listing]:
+) -> dict[Split, listings.Listing]:
     """List the pictures of SPLIT*.csv."""
     folder = path.parent if path.is_file() else path
     by_split: dict[Split, Path] = {}
@@ -291,12 +291,12 @@ def _tables(
                 f"{name}. Name the one you mean: --data {folder / name}"
             )
         by_split[split] = folder / name
-    found: dict[Split, pictures.Listing] = {}
+    found: dict[Split, listings.Listing] = {}
     for split in SPLITS:
         if split in by_split:
             places = [folder / split, folder / "images", folder]
             place = next(p for p in places if p.is_dir())
-            found[split] = pictures.list_table(by_split[split], place, classes)
+            found[split] = listings.list_table(by_split[split], place, classes)
             classes = classes or found[split].classes
     return found
 
