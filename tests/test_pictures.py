@@ -263,7 +263,7 @@ def test_a_link_that_may_not_be_followed_is_named(
         def is_dir(self) -> bool:
             raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(pictures, "_entries", lambda _: [Entry()])
+    monkeypatch.setattr(listings, "_entries", lambda _: [Entry()])
     with pytest.raises(DataError, match=r"link: .*Permission denied"):
         listings.list_classes(tmp_path)
 

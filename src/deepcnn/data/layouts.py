@@ -214,14 +214,14 @@ def _pictures(
     """Recognize pictures; all splits get the classes and the format of the training split."""
     tables = list(filter(_is_table, files))
     form = "pictures with a table" if tables else "pictures in class folders"
-    listings = _tables(path, tables, classes) if tables else _class_folders(path, classes)
+    lists = _tables(path, tables, classes) if tables else _class_folders(path, classes)
     prepared: dict[Split, pictures.PictureShard] = {}
 
     def prepare(split: Split) -> pictures.PictureShard:
         if split not in prepared:
-            first = next(iter(listings))
+            first = next(iter(lists))
             shard, bad = pictures.prepare(
-                listings[split],
+                lists[split],
                 form=None if split == first else prepare(first).form,
                 image_size=image_size,
                 skip_bad=skip_bad,
@@ -232,11 +232,11 @@ def _pictures(
             prepared[split] = shard
         return prepared[split]
 
-    first = next(iter(listings.values()))
+    first = next(iter(lists.values()))
     return Layout(
         path,
         form,
-        {split: lambda split=split: (prepare(split),) for split in listings},  # type: ignore[misc]
+        {split: lambda split=split: (prepare(split),) for split in lists},  # type: ignore[misc]
         first.classes,
     )
 
