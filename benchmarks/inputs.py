@@ -39,31 +39,32 @@ def measure(folder: Path, case: str) -> dict[str, object]:
     from deepcnn.data.shuffle import Shuffle
     from deepcnn.data.source import Source, in_memory
     from deepcnn.data.stream import Stream
-    from deepcnn.devices import describe_environment
+    from deepcnn.devices import Part, Place, describe_environment
 
     torch.set_num_threads(1)  # one core distorts; the other one reads, where there is reading
     cpu = torch.device("cpu")
+    whole = Part(0, 1, cpu)
     shards = tuple(CifarShard(folder / f"data_batch_{i}.bin") for i in range(1, 6))
     source = Source(shards, tuple(map(str, range(10))))
     feed: Feed
     if case == "preloaded":
         arrays = source.load()
         source = in_memory(arrays)
-        feed = Preloaded(arrays, Shuffle.full(0, len(arrays)), batch_size=BATCH, device=cpu)
+        feed = Preloaded(arrays, Shuffle.full(0, len(arrays)), batch_size=BATCH)
     else:
         waiting = 20_000  # as the reference, and tf.data's shuffle buffer
         shuffle = Shuffle.of(shards, seed=0, readers=16, buffer=waiting + BATCH)
         stream = Stream.extract(shards, shuffle, threads=case == "queued").shuffle()
         if case == "queued":
-            feed = Queued(stream, examples_in_queue=waiting, batch_size=BATCH, device=cpu)
+            feed = Queued(stream, examples_in_queue=waiting, batch_size=BATCH)
         else:
-            feed = Streamed(stream, batch_size=BATCH, device=cpu)
+            feed = Streamed(stream, batch_size=BATCH)
     inputs = Inputs.of(
         source, crop=0.75, pad=0, flip="random", contrast=(0.2, 1.8), standardize="image"
     )
 
     def step(number: int) -> None:
-        batch = feed.batch(number)
+        batch = feed.batch(number, whole)
         draws = inputs.draw(0, index=batch.index, epoch=batch.epoch, position=batch.position)
         inputs.train(batch.images, draws)
 
@@ -76,7 +77,7 @@ def measure(folder: Path, case: str) -> dict[str, object]:
         seconds = time.perf_counter() - began
     return {
         CASES[case]: round(STEPS * BATCH / seconds),
-        "environment": describe_environment(cpu, "fp32"),
+        "environment": describe_environment(Place(cpu, "fp32")),
     }
 
 

@@ -21,7 +21,7 @@ import torch
 
 from deepcnn.data.convert import Form, convert
 from deepcnn.data.datasets import load_dataset
-from deepcnn.devices import describe_environment
+from deepcnn.devices import Place, describe_environment
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         "what": "seconds to read 50,000 images of 32×32×3 into memory",
         "medians": {name: statistics.median(values) for name, values in figures.items()},
         "all": figures,
-        "environment": describe_environment(torch.device("cpu"), "fp32"),
+        "environment": describe_environment(Place(torch.device("cpu"), "fp32")),
     }
     print(json.dumps(result["medians"], indent=2))
     if options.out:

@@ -24,7 +24,7 @@ from deepcnn.data.datasets import open_dataset
 from deepcnn.data.feeds import Streamed
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.stream import Stream
-from deepcnn.devices import describe_environment
+from deepcnn.devices import Part, Place, describe_environment
 
 BATCH = 128
 
@@ -68,6 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
+    whole = Part(0, 1, cpu)
     options.scratch.mkdir()
     size, count = 0, 0
     while size < options.gigabytes * 1e9:
@@ -87,9 +88,9 @@ def main() -> None:
         shuffle = Shuffle.of(source.shards, seed=0, readers=16, buffer=20_000)
         stream = Stream.extract(source.shards, shuffle).shuffle()
         began = time.perf_counter()
-        with closing(Streamed(stream, batch_size=BATCH, device=cpu)) as feed:
+        with closing(Streamed(stream, batch_size=BATCH)) as feed:
             for step in range(len(source) // BATCH):
-                batch = feed.batch(step)
+                batch = feed.batch(step, whole)
                 draws = inputs.draw(
                     0, index=batch.index, epoch=batch.epoch, position=batch.position
                 )
@@ -104,7 +105,7 @@ def main() -> None:
         "anonymous_megabytes_after_imports": round(at_start),
         "seconds_to_read_all_labels": round(survey, 1),
         "images_per_second": round(len(labels) / seconds),
-        "environment": describe_environment(cpu, "fp32"),
+        "environment": describe_environment(Place(cpu, "fp32")),
     }
     print(json.dumps(result, indent=2))
     if options.out:

@@ -14,6 +14,8 @@ from deepcnn import checkpoint, evaluation, presets, training
 from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import load_dataset
 from deepcnn.data.source import in_memory
+from deepcnn.devices import Place
+from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError
 from deepcnn.evaluation import Scorer, evaluate
 from deepcnn.events import Evaluated, Event, Waiting, ignore
@@ -47,9 +49,10 @@ def test_every_example_counts_once_whatever_the_batch(
         correct, total, loss = evaluation.score(
             model,
             inputs,
-            in_memory(arrays.select(slice(0, count))).blocks(batch),
-            device=torch.device("cpu"),
-            precision="fp32",
+            in_memory(arrays.select(slice(0, count))),
+            Place(torch.device("cpu"), "fp32"),
+            Team(),
+            batch,
         )
         assert (correct, total) == (int(right[:count].sum()), count)
         assert loss == pytest.approx(entropy[:count].mean(), rel=1e-5)

@@ -25,10 +25,12 @@ from deepcnn.data.shards import Blocks, Shard
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source
 from deepcnn.data.stream import Prefetch, Stream
+from deepcnn.devices import Part
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Filling
 
 CPU = torch.device("cpu")
+WHOLE = Part(0, 1, CPU)
 SIZE = 48
 
 
@@ -61,7 +63,7 @@ def files(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def make(kind: str, source: Source, shuffle: Shuffle) -> Feed:
     if kind == "preloaded":
-        return Preloaded(source.load(), shuffle, batch_size=SIZE, device=CPU)
+        return Preloaded(source.load(), shuffle, batch_size=SIZE)
     if kind == "fed":
         return Fed(
             from_arrays(source.load(), shuffle, SIZE),
@@ -69,13 +71,12 @@ def make(kind: str, source: Source, shuffle: Shuffle) -> Feed:
             shape=source.shape,
             classes=len(source.classes),
             examples=len(source),
-            device=CPU,
         )
     if kind == "queued":
         stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
-        return Queued(stream, examples_in_queue=0, batch_size=SIZE, device=CPU)
+        return Queued(stream, examples_in_queue=0, batch_size=SIZE)
     stream = Stream.extract(source.shards, shuffle).shuffle()
-    return Streamed(stream, batch_size=SIZE, device=CPU)
+    return Streamed(stream, batch_size=SIZE)
 
 
 def bytes_of(batch: Batch) -> tuple[bytes, ...]:
@@ -95,11 +96,15 @@ def test_the_four_feeds_give_the_same_bytes(
     found = {}
     for kind in ("preloaded", "fed", "queued", "streamed"):
         with closing(make(kind, source, shuffle)) as feed:
-            found[kind] = [bytes_of(feed.batch(step)) for step in steps]
-            assert bytes_of(feed.batch(20)) == found[kind][20], "a step that is not the next"
-            assert bytes_of(feed.batch(21)) == found[kind][21]
+            found[kind] = [bytes_of(feed.batch(step, WHOLE)) for step in steps]
+            assert bytes_of(feed.batch(20, WHOLE)) == found[kind][20], "a step that is not the next"
+            assert bytes_of(feed.batch(21, WHOLE)) == found[kind][21]
+            for step in (22, 23):
+                parts = [bytes_of(feed.batch(step, Part(i, 3, CPU))) for i in range(3)]
+                joined = tuple(b"".join(columns) for columns in zip(*parts, strict=True))
+                assert joined == found[kind][step], "parts are those of the batch"
     assert found["preloaded"] == found["fed"] == found["queued"] == found["streamed"]
-    batch = make("preloaded", source, shuffle).batch(7)
+    batch = make("preloaded", source, shuffle).batch(7, WHOLE)
     everything = source.load()
     assert np.array_equal(batch.images, everything.images[batch.index])
     assert np.array_equal(batch.labels, everything.labels[batch.index])
@@ -111,7 +116,7 @@ def test_a_full_queue_gives_the_permutation_of_a_preloaded_set(files: dict[str, 
     shuffle = Shuffle.of(source.shards, seed=2, readers=16, buffer=len(source))
     with closing(make("queued", source, shuffle)) as queued:
         for step in range(20):
-            assert bytes_of(preloaded.batch(step)) == bytes_of(queued.batch(step))
+            assert bytes_of(preloaded.batch(step, WHOLE)) == bytes_of(queued.batch(step, WHOLE))
 
 
 def test_the_queue_says_that_it_fills(files: dict[str, Source]) -> None:
@@ -119,11 +124,9 @@ def test_the_queue_says_that_it_fills(files: dict[str, Source]) -> None:
     heard: list[Event] = []
     shuffle = Shuffle.of(source.shards, seed=2, readers=16, buffer=360 + SIZE)
     stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
-    with closing(
-        Queued(stream, examples_in_queue=360, batch_size=SIZE, device=CPU, emit=heard.append)
-    ) as feed:
-        feed.batch(0)
-        feed.batch(1)
+    with closing(Queued(stream, examples_in_queue=360, batch_size=SIZE, emit=heard.append)) as feed:
+        feed.batch(0, WHOLE)
+        feed.batch(1, WHOLE)
     assert heard == [Filling(360)]
 
 
@@ -179,7 +182,7 @@ def test_the_first_error_stops_all_threads_and_is_raised_in_the_trainer(
     with closing(make(kind, source, shuffle)) as feed:
         with pytest.raises(DataError, match="offset 77"):  # noqa: PT012
             for step in range(100):
-                feed.batch(step)
+                feed.batch(step, WHOLE)
         deadline = time.monotonic() + 5
         while any("reader" in name for name in threads_of_feeds()):
             assert time.monotonic() < deadline
@@ -192,7 +195,7 @@ def test_closing_leaves_no_thread(files: dict[str, Source], kind: str) -> None:
     source = files["cifar"]
     before = threads_of_feeds()
     feed = make(kind, source, Shuffle.of(source.shards, seed=0, readers=16, buffer=200))
-    feed.batch(0)
+    feed.batch(0, WHOLE)
     feed.close()
     assert threads_of_feeds() == before
     feed.close()
@@ -210,7 +213,7 @@ def test_sixteen_readers_are_at_work_at_once(files: dict[str, Source]) -> None:
     shards = (Meeting(files["cifar"].shards[0], 0),)
     shuffle = Shuffle.of(shards, seed=0, readers=16, buffer=10)
     with closing(make("queued", Source(shards, ("a",) * 10), shuffle)) as feed:
-        assert feed.batch(0).images.shape == (SIZE, 32, 32, 3)
+        assert feed.batch(0, WHOLE).images.shape == (SIZE, 32, 32, 3)
 
 
 def test_prefetch_raises_the_error_after_the_items_before_it() -> None:
@@ -247,7 +250,6 @@ def fed(source: Any, **changes: Any) -> Fed:
         "shape": (2, 3, 1),
         "classes": 3,
         "examples": 10,
-        "device": CPU,
     }
     return Fed(source, **(settings | changes))
 
@@ -274,10 +276,10 @@ def test_a_wrong_feed_is_answered_with_the_step_and_what_was_expected(
     handed: Any, found: str
 ) -> None:
     feed = fed(lambda step: GOOD if step < 12 else handed)
-    feed.batch(11)
+    feed.batch(11, WHOLE)
     expected = r"step 12: expected \(images uint8 \[4, 2, 3, 1\], labels \[4\] of 0 to 2\)"
     with pytest.raises(DataError, match=f"{expected}, {found}"):
-        feed.batch(12)
+        feed.batch(12, WHOLE)
 
 
 def test_feeds_may_be_functions_iterators_and_iterables_of_arrays_or_tensors() -> None:
@@ -291,7 +293,7 @@ def test_feeds_may_be_functions_iterators_and_iterables_of_arrays_or_tensors() -
     ):
         feed = fed(source)
         for step in range(2):
-            batch = feed.batch(step)
+            batch = feed.batch(step, WHOLE)
             assert batch.images.dtype == torch.uint8
             assert batch.labels.tolist() == [0, 1, 2, 0]
             assert (step * 4 + np.arange(4)).tolist() == (
@@ -304,12 +306,12 @@ def test_feeds_may_be_functions_iterators_and_iterables_of_arrays_or_tensors() -
 
 def test_an_iterator_that_ends_is_an_error_with_the_step() -> None:
     feed = fed(iter([GOOD, GOOD]))
-    feed.batch(0)
-    feed.batch(1)
+    feed.batch(0, WHOLE)
+    feed.batch(1, WHOLE)
     with pytest.raises(DataError, match=r"step 2: .*found the end of the iterator"):
-        feed.batch(2)
+        feed.batch(2, WHOLE)
     with pytest.raises(DataError, match=r"step 0: .*found the end of the iterator"):
-        fed([]).batch(0)
+        fed([]).batch(0, WHOLE)
 
 
 def limited(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -327,6 +329,7 @@ from deepcnn.data.feeds import Queued, Streamed
 from deepcnn.data.formats.cifar import CifarShard
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.stream import Stream
+from deepcnn.devices import Part
 
 KIND = {kind!r}
 shards = [CifarShard(path) for path in sorted(Path(sys.argv[1]).glob("*.bin"))]
@@ -344,13 +347,14 @@ else:
 shuffle = Shuffle.of(shards, seed=0, readers=16, buffer=5000)
 stream = Stream.extract(shards, shuffle, threads=KIND == "queued").shuffle()
 if KIND == "queued":
-    feed = Queued(stream, examples_in_queue=4872, batch_size=128, device=torch.device("cpu"))
+    feed = Queued(stream, examples_in_queue=4872, batch_size=128)
 else:
-    feed = Streamed(stream, batch_size=128, device=torch.device("cpu"))
+    feed = Streamed(stream, batch_size=128)
+whole = Part(0, 1, torch.device("cpu"))
 total = 0
 seen = set()
 for step in range(n // 128):
-    batch = feed.batch(step)
+    batch = feed.batch(step, whole)
     total += int(batch.images[:, 0, 0, 0].sum())
     seen.update(batch.index.tolist())
 feed.close()

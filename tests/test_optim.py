@@ -127,7 +127,7 @@ def test_an_averaged_model_has_the_buffers_of_the_live_one_and_leaves_it_alone()
 
 
 def test_averages_of_losses_are_debiased() -> None:
-    averages = LossAverages(torch.device("cpu"), 2)
+    averages = LossAverages(2)
     expected = np.zeros(2)
     for n in range(1, 30):
         values = np.array([1 / n, n])

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcnn import checkpoint, engines, objective, presets, training
+from deepcnn import checkpoint, objective, presets, training
 from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import cifar
+from deepcnn.engines import single
 from deepcnn.errors import CheckpointError, ConfigError, RunError, TrainingError
 from deepcnn.evaluation import evaluate
 from deepcnn.events import EnvironmentChanged, Evaluated, Event, Interrupted, Saved, Stepped
@@ -294,7 +295,7 @@ def test_an_fp16_overflow_skips_the_update_and_halves_the_scale(tmp_path: Path) 
 def test_the_fp16_scale_grows_after_good_steps(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "INITIAL_LOSS_SCALE", 8.0)
-        patch.setattr(engines, "STEPS_TO_GROW", 3)
+        patch.setattr(single, "STEPS_TO_GROW", 3)
         training.train(tiny(steps=7, precision="fp16"), run_dir=tmp_path / "run")
     (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")
     _, tensors, _ = checkpoint.load(path)

@@ -44,8 +44,8 @@ class LossAverages:
 
     DECAY = 0.9
 
-    def __init__(self, device: torch.device, count: int) -> None:
-        self.biased = torch.zeros(count, device=device)
+    def __init__(self, count: int) -> None:
+        self.biased = torch.zeros(count)
 
     def update(self, values: Tensor) -> None:
         """Take in the losses of one step, float32 [count]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import difflib
 import os
@@ -32,6 +33,7 @@ from deepcnn.events import (
     Interrupted,
     Listener,
     Noted,
+    Placed,
     Reading,
     SourceFailed,
     Started,
@@ -58,6 +60,12 @@ class Train:
     """Go on with this run from its newest checkpoint."""
     overwrite: bool = False
     """Replace the run that --run-dir holds: delete its content."""
+    devices: int | None = None
+    """Processes to start on this machine, each with a device; for many machines see torchrun."""
+    num_gpus: int | None = None
+    """So many towers, and so many times the preset's batch, as in TensorFlow's tutorial."""
+    log_device_placement: bool = False
+    """Print a table of what lies on which device."""
     json: bool = False
     """Print events as JSON, a line each."""
 
@@ -165,7 +173,8 @@ def main() -> None:
     try:
         sys.exit(_run(sys.argv[1:]))
     except DeepcnnError as error:
-        print(f"deepcnn: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"deepcnn: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("deepcnn: stopped", file=sys.stderr)
@@ -204,6 +213,7 @@ def _help() -> str:
 {_presets()}
     (without a name: {presets.DEFAULT})
   deepcnn train --resume RUN                   go on with a run from its newest checkpoint
+  deepcnn train ... --devices N                train in N processes on this machine
   deepcnn evaluate RUN [--follow]              score a run, once or while it is trained
   deepcnn data fetch [NAME] [--from PATH]      fetch and verify a data set
   deepcnn data verify [NAME]                   check a data set's files
@@ -237,8 +247,12 @@ def _train(arguments: list[str]) -> int:
                 + (f" Did you mean {near[0]}?" if near else "")
             )
     resumed = _value_of("--resume", arguments)
+    gpus = _value_of("--num-gpus", arguments)
     if resumed is None:
         config = presets.PRESETS[preset]()
+        if gpus is not None and gpus.isdecimal() and int(gpus):  # else the parser complains below
+            batch_size = config.batch_size * int(gpus)
+            config = dataclasses.replace(config, towers=int(gpus), batch_size=batch_size)
     else:
         from deepcnn.run import Run
 
@@ -257,9 +271,22 @@ def _train(arguments: list[str]) -> int:
             "--resume goes on in the run's own directory; leave out --run-dir and --overwrite"
         )
 
+    if options.num_gpus is not None and (options.resume or options.num_gpus < 1):
+        raise ConfigError(
+            "--num-gpus changes the size of a batch, which a run keeps; use --towers"
+            if options.resume
+            else f"--num-gpus: expected at least 1, found {options.num_gpus}"
+        )
+    if options.devices is not None:
+        if options.devices < 1:
+            raise ConfigError(f"--devices: expected at least 1, found {options.devices}")
+        if options.config.towers:
+            raise ConfigError("--devices starts processes, --towers threads; leave out one of them")
+        return _launch(options.devices, [*([preset] if named else []), *arguments])
+
     from deepcnn import training
 
-    with _console(options.json) as tell:
+    with _console(options.json, placement=options.log_device_placement) as tell:
         if options.resume:
             result = training.resume(options.resume, changes=lambda _: options.config, emit=tell)
         else:
@@ -267,6 +294,17 @@ def _train(arguments: list[str]) -> int:
                 options.config, run_dir=options.run_dir, overwrite=options.overwrite, emit=tell
             )
     return 0 if result.evaluated else 128 + signal.SIGINT
+
+
+def _launch(processes: int, arguments: list[str]) -> int:
+    """Start this command once in each of several processes."""
+    if "RANK" in os.environ:
+        raise ConfigError("--devices starts processes, as torchrun does; leave out one of them")
+    from deepcnn.engines import launch
+
+    at = next(i for i, a in enumerate(arguments) if a.split("=")[0] == "--devices")
+    count = 1 if "=" in arguments[at] else 2
+    return launch.launch(processes, ["train", *arguments[:at], *arguments[at + count :]])
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
@@ -385,8 +423,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 @contextmanager
-def _console(as_json: bool) -> Iterator[Listener]:
-    """Give a listener that prints: JSON, or lines, with a progress bar on a terminal."""
+def _console(as_json: bool, *, placement: bool = False) -> Iterator[Listener]:
+    """Give a listener that prints: JSON, or lines, with a progress bar on a terminal.
+
+    `placement`: print what lies on which device, too.
+    """
     if as_json:
         from deepcnn.summaries import FOR_PICTURES, to_json
 
@@ -396,7 +437,7 @@ def _console(as_json: bool) -> Iterator[Listener]:
 
         yield write
         return
-    console = _Console()
+    console = _Console(placement=placement)
     try:
         yield console
     finally:
@@ -404,7 +445,9 @@ def _console(as_json: bool) -> Iterator[Listener]:
 
 
 class _Console:
-    def __init__(self) -> None:
+    def __init__(self, *, placement: bool = False) -> None:
+        self._placement = placement
+        self._towers = 0
         self._bar: _Bar | None = None
         self._reading_what = ""
         self._reading_told = 0.0
@@ -436,6 +479,8 @@ class _Console:
                 _say(f"Filling queue with {event.examples} images before starting to train.")
             case Started():
                 self._started(event)
+            case Placed() if self._placement:
+                _say(_table(event))
             case EnvironmentChanged():
                 _say("Not the same bits as before, the environment changed:")
                 for difference in event.differences:
@@ -448,9 +493,10 @@ class _Console:
                 loss = event.losses["total_loss"]
                 _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
             case Stepped():
+                seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
                 _say(
                     f"{_now()}: step {event.step}, loss = {event.losses['total_loss']:.2f} "
-                    f"({event.examples_per_second:.1f} examples/sec; {event.seconds:.3f} sec/batch)"
+                    f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
                 )
             case Evaluated() if self._as_mnist:
                 _say(f"{_MNIST_TITLES[event.split]} Data Eval:")
@@ -483,10 +529,14 @@ class _Console:
     def _started(self, event: Started) -> None:
         self.close()
         self._as_mnist = event.preset == "mnist"
+        self._towers = event.towers
+        sharing = f", {event.towers} towers" if event.towers else ""
+        if event.processes > 1:
+            sharing = f" in each of {event.processes} processes"
         _say(
             f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
             f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
-            f"{event.precision} with {event.threads} threads"
+            f"{event.precision} with {event.threads} threads{sharing}"
         )
 
     def _reading(self, event: Reading) -> None:
@@ -556,6 +606,16 @@ class _Bar:
         self._progress.stop()
 
 
+def _table(event: Placed) -> str:
+    """Lay out a table in columns as wide as their widest entry."""
+    rows = [event.columns, *event.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -565,9 +625,9 @@ def _now() -> str:
 
 
 def _program(name: str) -> str:
-    """Return what to type for a program installed beside this one."""
-    ours = Path(sys.argv[0]).resolve().parent / name
+    """Return what to type for a program installed beside this Python."""
+    ours = Path(sys.executable).parent / name
     found = shutil.which(name)
-    if found and Path(found).resolve() == ours:
+    if found and Path(found).resolve() == ours.resolve():
         return name
     return os.path.relpath(ours) if ours.exists() else name

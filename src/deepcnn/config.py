@@ -117,7 +117,12 @@ class Config:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the multiplications; weights are always fp32. auto: the fastest of fp32 and bf16 here."""
     threads: int | None = None
-    """Processor threads; None: torch's choice."""
+    """Processor threads; None: torch's choice, or of several processes each its share."""
+    towers: int = 0
+    """Replicas in this process, each on a device and with its part of every batch, with the
+    parameters on the processor; they share devices where there are fewer. 0: a single device."""
+    sync_batch_norm: bool = False
+    """Normalize batches by the statistics of all devices together, not by each one's own."""
     deterministic: bool = False
     """On a GPU: only kernels that give the same bits every time (the CPU's always do)."""
     log_every: int = 10
@@ -144,6 +149,7 @@ class Config:
             ("evaluate_every", self.evaluate_every, 0),
             ("keep", self.keep, 1),
             ("threads", self.threads or 1, 1),
+            ("towers", self.towers, 0),
             ("readers", self.readers, 1),
             ("shuffle_buffer", self.shuffle_buffer, 1),
             ("image_size", min(self.image_size or (1,)), 1),
@@ -151,6 +157,11 @@ class Config:
         ):
             if not value >= low:
                 raise ConfigError(f"{name}: expected at least {low}, found {value}")
+        if self.towers > self.batch_size:
+            raise ConfigError(
+                f"towers: expected at most one for each of the {self.batch_size} examples of a "
+                f"batch, found {self.towers}"
+            )
         if not 0 < self.inputs.crop <= 1:
             raise ConfigError(f"inputs.crop: expected above 0 to 1, found {self.inputs.crop}")
         if not 0 <= self.min_fraction_of_examples_in_queue <= 1:

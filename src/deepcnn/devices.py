@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,41 @@ from deepcnn.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to compute, and how precisely."""
+
+    device: torch.device
+    precision: Precision
+
+    @classmethod
+    def choose(cls, device: str, precision: Literal["auto"] | Precision) -> Place:
+        """Return the place of those names; raises ConfigError for a device that is not here."""
+        chosen = choose_device(device)
+        return cls(chosen, choose_precision(precision, chosen))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which a network computes at this precision."""
+        enabled = self.precision != "fp32"
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=enabled)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the `count` parts that a batch is divided into, and the device that computes it.
+
+    Parts differ in length by one example at most.
+    """
+
+    index: int
+    count: int
+    device: torch.device
+
+    def slice(self, length: int) -> slice:
+        """Return which of `length` examples belong to this part."""
+        return slice(self.index * length // self.count, (self.index + 1) * length // self.count)
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,17 +88,12 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     return "fp32"
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the context in which the network computes at `precision`."""
-    enabled = precision != "fp32"
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=enabled)
-
-
-def describe_environment(device: torch.device, precision: Precision) -> dict[str, Any]:
+def describe_environment(place: Place) -> dict[str, Any]:
     """Return what a run's numbers depend on beside its configuration, fit for JSON.
 
     Two runs are the same bit for bit only where all of this is.
     """
+    device = place.device
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -78,7 +109,7 @@ def describe_environment(device: torch.device, precision: Precision) -> dict[str
         "system": f"{sys.platform} {platform.release()}",
         "device": device.type,
         "hardware": hardware,
-        "precision": precision,
+        "precision": place.precision,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

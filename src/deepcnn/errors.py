@@ -5,7 +5,12 @@ A message says what happened, where, what was expected and found, and what to do
 
 
 class DeepcnnError(Exception):
-    """Base of every error that deepcnn raises on purpose."""
+    """Base of every error that deepcnn raises on purpose.
+
+    `told`: another process of the same training tells the user.
+    """
+
+    told = False
 
 
 class ConfigError(DeepcnnError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -18,9 +18,9 @@ from deepcnn.config import Config
 from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import open_dataset
 from deepcnn.data.layouts import Split
-from deepcnn.data.shards import Block
 from deepcnn.data.source import Source
-from deepcnn.devices import Precision, autocast, choose_device, choose_precision
+from deepcnn.devices import Place
+from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.models import build_model
@@ -80,8 +80,7 @@ class Scorer:
         self._split = split
         self._averaged = averaged
         self._config = self._run.config()
-        self._device = choose_device(device)
-        self._precision = choose_precision(self._config.precision, self._device)
+        self._place = Place.choose(device, self._config.precision)
         if threads is not None:
             torch.set_num_threads(threads)
         self._inputs, self._classes = read_inputs(self._run)
@@ -151,19 +150,13 @@ class Scorer:
         model, step, averaged = load_model(
             self._config, self._inputs, len(self._classes), path, averaged=self._averaged
         )
-        model.to(self._device)
-        correct, total, loss = score(
-            model,
-            self._inputs,
-            self._source.blocks(BATCH),
-            device=self._device,
-            precision=self._precision,
-        )
+        model.to(self._place.device)
+        correct, total, loss = score(model, self._inputs, self._source, self._place, Team())
         first = torch.from_numpy(self._source.first_images(128))
-        images = self._inputs.evaluate(first.to(self._device))
+        images = self._inputs.evaluate(first.to(self._place.device))
         with (
             torch.no_grad(),
-            autocast(self._device, self._precision),
+            self._place.autocast(),
             summaries.capture(model) as activations,
         ):
             model(images)
@@ -173,31 +166,30 @@ class Scorer:
 
 @torch.no_grad()
 def score(
-    model: nn.Module,
-    inputs: Inputs,
-    blocks: Iterable[Block],
-    *,
-    device: torch.device,
-    precision: Precision,
+    model: nn.Module, inputs: Inputs, source: Source, place: Place, team: Team, batch: int = BATCH
 ) -> tuple[int, int, float]:
     """Return how many examples are right, of how many, and the mean cross-entropy in nats.
 
-    `blocks`: the examples, each once, at least one, so many at a time as fit into the device's
-    memory. The model is left in evaluation mode.
+    Each process of the team scores its share of the source's blocks of `batch` examples, and all
+    get the sums: each example counts once. The model must lie at `place`, and is left in
+    evaluation mode.
     """
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float32, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=place.device)
+    losses = [torch.zeros((), device=place.device)]
     total = 0
-    for some_images, some_labels in blocks:
-        images = torch.from_numpy(some_images).to(device)
-        labels = torch.from_numpy(some_labels).to(device)
-        with autocast(device, precision):
+    for some_images, some_labels in source.blocks(batch, index=team.index, count=team.count):
+        images = torch.from_numpy(some_images).to(place.device)
+        labels = torch.from_numpy(some_labels).to(place.device)
+        with place.autocast():
             logits: Tensor = model(inputs.evaluate(images))
         correct += objective.count_correct(logits, labels)
-        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+        losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
         total += len(some_labels)
-    return int(correct), total, float(loss) / total
+    loss = torch.stack(losses).cpu().double().sum()
+    sums = torch.stack([correct.cpu().double(), torch.tensor(total).double(), loss])
+    all_correct, all_examples, all_losses = team.sum(sums).tolist()
+    return int(all_correct), int(all_examples), all_losses / all_examples
 
 
 def load_model(

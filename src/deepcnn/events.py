@@ -89,6 +89,16 @@ class Started(Event):
     device: str
     precision: str
     threads: int
+    towers: int
+    processes: int
+
+
+@dataclass(frozen=True)
+class Placed(Event):
+    """A table of what lies on which device."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,16 @@ def losses(
     *,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
+    weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """Return every loss by name, the sum of all as `total_loss`, each float32 [].
 
     `logits`: [B, classes]; `labels`: int64 [B]. `cross_entropy` is the mean over the batch of the
     softmax cross-entropy in nats, of which each example's may be multiplied with the weight of its
     class (`class_weights`, float32 [classes]); the mean is over the number of examples all the
-    same, so that it does not depend on how a batch is divided. A model's `penalties` map the name
+    same, so that it does not depend on how a batch is divided. `weight` multiplies this mean: where
+    a batch is divided into unequal parts, the mean over the parts is then that over the batch. A
+    model's `penalties` map the name
     of a weight to the factor of its penalty ½‖w‖², which appears under the name of the weight's
     layer.
     """
@@ -37,11 +40,11 @@ def losses(
             logits.float(), labels, label_smoothing=label_smoothing, reduction="none"
         )
         mean = (each * class_weights[labels]).mean()
-    found = {"cross_entropy": mean}
+    found = {"cross_entropy": mean if weight == 1.0 else mean * weight}
     penalties: Mapping[str, float] = getattr(model, "penalties", {})
     for name, factor in penalties.items():
-        weight = model.get_parameter(name)
-        found[f"{name.removesuffix('.weight')}/weight_loss"] = factor / 2 * weight.square().sum()
+        penalized = model.get_parameter(name)
+        found[f"{name.removesuffix('.weight')}/weight_loss"] = factor / 2 * penalized.square().sum()
     found[TOTAL] = torch.stack(list(found.values())).sum()
     return found
 

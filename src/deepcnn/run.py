@@ -3,6 +3,7 @@
 config.json       the whole configuration
 inputs.json       how images become input, with the statistics of the data; the classes
 environment.json  versions, machine, device, threads
+job.json          which job of several processes began it, so that a restart of that job finds it
 log.jsonl         every event, a line each
 checkpoints/      step-….safetensors
 summaries/        TensorBoard: train/, test/ …
@@ -11,6 +12,7 @@ lock              locked by the process that trains, as long as it lives
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -53,8 +55,9 @@ class Run:
     def create(cls, path: Path | None, preset: str, *, overwrite: bool = False) -> Run:
         """Make an empty directory for a new run; `path` None: a new name below `runs/`.
 
-        A directory that holds anything is an error, unless it is a run that nobody is training
-        and `overwrite` is set: then its content is deleted.
+        A directory that holds anything is an error, unless it is what remains of a start that was
+        killed, or it is a run that nobody is training and `overwrite` is set: then its content is
+        deleted.
         """
         if path is None:
             return cls(_new_directory(Path("runs"), preset))
@@ -64,11 +67,11 @@ class Run:
         if not path.exists() or not any(path.iterdir()):
             path.mkdir(parents=True, exist_ok=True)
             return run
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not run._is_unfinished():
             raise RunError(
                 f"{path}: is neither empty nor a run; choose another directory with --run-dir"
             )
-        if not overwrite:
+        if not overwrite and not run._is_unfinished():
             raise RunError(
                 f"{path}: holds a run already. Go on with it by --resume {path}, replace it by "
                 "--overwrite, or choose another --run-dir."
@@ -80,6 +83,23 @@ class Run:
                 elif entry.name != "lock":
                     entry.unlink()
         return run
+
+    @classmethod
+    def of_job(cls, job: str | None, path: Path | None) -> Run | None:
+        """Return the run that a job began, at `path` or, with None, anywhere below `runs/`."""
+        candidates = sorted(Path("runs").glob("*")) if path is None else [path]
+        for candidate in candidates if job is not None else []:
+            run = cls(candidate)
+            with contextlib.suppress(RunError):
+                if run.read("job.json").get("job") == job and not run._is_unfinished():
+                    return run
+        return None
+
+    def _is_unfinished(self) -> bool:
+        """Tell whether this is what remains of a start that was killed, and nothing else."""
+        names = {entry.name for entry in self.path.iterdir()}
+        ours = {"lock", "environment.json", "inputs.json", "job.json"}
+        return all(n in ours or n.endswith(atomic.TEMPORARY) for n in names) and "lock" in names
 
     @classmethod
     def open(cls, path: Path) -> Run:

@@ -44,6 +44,19 @@ class TrainState:
         found["good_steps"] = self.good_steps
         return found
 
+    def to(self, device: torch.device) -> None:
+        """Move everything to a device; the parameters stay the same objects."""
+        self.model.to(device)
+        for optimizer in self.optimizers:
+            optimizer.tensors = {name: t.to(device) for name, t in optimizer.tensors.items()}
+        if self.averages is not None:
+            tensors = self.averages.tensors
+            self.averages.tensors = {name: t.to(device) for name, t in tensors.items()}
+        self.loss_averages.biased = self.loss_averages.biased.to(device)
+        self.failed = self.failed.to(device)
+        self.loss_scale = self.loss_scale.to(device)
+        self.good_steps = self.good_steps.to(device)
+
     @torch.no_grad()
     def load(self, step: int, tensors: dict[str, Tensor], source: str) -> None:
         """Take on the state of a checkpoint; `source` is how errors call it.

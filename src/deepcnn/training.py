@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import signal
@@ -12,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +30,12 @@ from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import (
-    Precision,
-    choose_device,
-    choose_precision,
-    describe_environment,
-)
-from deepcnn.engines import INITIAL_LOSS_SCALE, Single
+from deepcnn.devices import Part, Place, describe_environment
+from deepcnn.engines.single import Job
+from deepcnn.engines.start import join
+from deepcnn.engines.team import Team
 from deepcnn.errors import ConfigError, RunError, TrainingError
-from deepcnn.evaluation import BATCH, open_split, read_inputs, score
+from deepcnn.evaluation import open_split, read_inputs, score
 from deepcnn.events import (
     Advanced,
     EnvironmentChanged,
@@ -58,7 +57,10 @@ from deepcnn.state import TrainState
 
 SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
 HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
-FREE_TO_CHANGE = ("steps", "log_every", "summary_every", "save_every", "evaluate_every", "keep")
+FREE_TO_CHANGE = (
+    *("steps", "towers", "log_every", "summary_every", "save_every", "evaluate_every", "keep"),
+)
+INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps
 
 
 @dataclass(frozen=True)
@@ -96,37 +98,49 @@ def train(
     DeepcnnError that says what to do: for settings or data that cannot be used, a directory that
     is taken, or a loss that is not finite.
     """
-    config = _with_absolute_paths(config)
-    if feed is not None:
-        config = dataclasses.replace(config, feed="fed")
-    device, precision = _set_up(config)
-    config = _with_validation(config, emit)
-    source = _open_training_set(config, emit)
-    counts = _count(source, emit)
-    inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
-    state = _new_state(config, inputs, source, device)
-    with ExitStack() as stack:
-        ready = stack.enter_context(closing(_make_feed(config, source, feed, device, emit)))
-        run = Run.create(Path(run_dir) if run_dir else None, config.preset, overwrite=overwrite)
-        stack.enter_context(run.lock())
+    with join() as team:
+        emit = team.listener(emit)
+        path = Path(run_dir) if run_dir else None
+        begun = team.once(lambda: Run.of_job(team.job(), path))
+        if begun is not None:  # the job was restarted, with the command that it began with
+            return _resume(team, begun, lambda c: c, feed, emit)
+        config = _with_absolute_paths(config)
+        if feed is not None:
+            config = dataclasses.replace(config, feed="fed")
+        place = _set_up(team, config)
+        config = _with_validation(config, emit)
+        source = _open_training_set(config, emit)
+        counts = _count(source, emit)
+        inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
+        state = _new_state(config, inputs, source)
         about = {
             "inputs": inputs.to_dict(),
             "classes": source.classes,
             "examples": counts.tolist(),
         }
-        if feed is not None and isinstance(ready, Fed):
-            about["fed_by"] = ready.kind
-            if ready.kind == "iterator":
-                emit(
-                    Noted(
-                        "This run cannot be resumed: its feed is an iterator that is no function "
-                        "of the step and has no state_dict."
+        with ExitStack() as stack:
+            ready = stack.enter_context(closing(_make_feed(config, source, feed, emit)))
+            if feed is not None and isinstance(ready, Fed):
+                about["fed_by"] = ready.kind
+                if ready.kind == "iterator":
+                    emit(
+                        Noted(
+                            "This run cannot be resumed: its feed is an iterator that is no "
+                            "function of the step and has no state_dict."
+                        )
                     )
-                )
-        run.write("environment.json", describe_environment(device, precision))
-        run.write("inputs.json", about)
-        run.write("config.json", to_dict(config))  # last: it is what makes the directory a run
-        return _train(config, run, state, inputs, ready, counts, device, precision, emit)
+
+            def begin() -> Run:
+                run = Run.create(path, config.preset, overwrite=overwrite)
+                stack.enter_context(run.lock())
+                run.write("job.json", {"job": team.job()})
+                run.write("environment.json", _environment(team, place, config))
+                run.write("inputs.json", about)
+                run.write("config.json", to_dict(config))  # last: it makes the directory a run
+                return run
+
+            run = team.once(begin)
+            return _train(team, config, run, state, inputs, ready, counts, place, emit)
 
 
 def resume(
@@ -138,22 +152,32 @@ def resume(
 ) -> Result:
     """Go on with a run from its newest checkpoint, or from the start where it has none.
 
-    On the same kind of device, versions and threads the result is, bit for bit, that of a training
-    that was never interrupted. `changes` maps the run's configuration to the one to go on with;
-    only what does not change the numbers (`FREE_TO_CHANGE`) may differ, and `steps` only where the
-    learning rate does not depend on it. A run that was fed from Python needs its `feed` again, as a
-    function of the step or with its state restored. Otherwise as `train`.
+    On the same kind of device, versions, threads and processes the result is, bit for bit, that of
+    a training that was never interrupted. `changes` maps the run's configuration to the one to go
+    on with; only what does not change the numbers (`FREE_TO_CHANGE`) may differ, and `steps` only
+    where the learning rate does not depend on it. A run that was fed from Python needs its `feed`
+    again, as a function of the step or with its state restored. Otherwise as `train`.
     """
-    run = Run.open(Path(run_dir))
-    old = run.config()
-    new = changes(old)
+    with join() as team:
+        run = team.once(lambda: Run.open(Path(run_dir)))
+        return _resume(team, run, changes, feed, team.listener(emit))
+
+
+def _resume(
+    team: Team,
+    run: Run,
+    changes: Callable[[Config], Config],
+    feed: FeedSource | None,
+    emit: Listener,
+) -> Result:
+    old, about = team.once(lambda: (run.config(), run.read("inputs.json")))
+    new = team.once(lambda: changes(old))
     free = [n for n in FREE_TO_CHANGE if n != "steps" or old.optimizer.schedule != "linear"]
     if refused := [name for name in changed_fields(old, new) if name not in free]:
         raise ConfigError(
             f"{refused[0]}: cannot change when this run is resumed, since its numbers would; what "
             f"can: {', '.join(free)}. Start a new run for the rest."
         )
-    about = run.read("inputs.json")
     fed_by = about.get("fed_by")
     if (feed is None) != (fed_by is None):
         raise RunError(
@@ -164,10 +188,10 @@ def resume(
                 else "Resume it there: deepcnn.resume(run, feed=…)"
             )
         )
-    device, precision = _set_up(new)
+    place = _set_up(team, new)
     source = _open_training_set(new, emit)
     counts = _count(source, emit)
-    inputs, classes = read_inputs(run)
+    inputs, classes = team.once(lambda: read_inputs(run))
     if source.classes != classes or source.shape != inputs.image_shape:
         raise RunError(
             f"{new.data}: the data changed since this run began: expected images "
@@ -180,76 +204,103 @@ def resume(
             f"training examples by class: {about.get('examples')}, found {counts.tolist()}. Start "
             "a new run."
         )
-    state = _new_state(new, inputs, source, device)
+    state = _new_state(new, inputs, source)
     with ExitStack() as stack:
-        ready = stack.enter_context(closing(_make_feed(new, source, feed, device, emit)))
-        stack.enter_context(run.lock())
-        feed_state = None
-        if found := checkpoint.paths(run.checkpoints):
+        ready = stack.enter_context(closing(_make_feed(new, source, feed, emit)))
+
+        def load() -> tuple[int, dict[str, Any] | None]:
+            stack.enter_context(run.lock())
+            if not (found := checkpoint.paths(run.checkpoints)):
+                return 0, None
             step, tensors, feed_state = checkpoint.load(found[-1])
             state.load(step, tensors, str(found[-1]))
+            return step, feed_state
+
+        state.step, feed_state = team.once(load)
         if isinstance(ready, Fed) and fed_by is not None:
             ready.restore(fed_by, feed_state)
-        before, now = run.read("environment.json"), describe_environment(device, precision)
-        differences = [
-            f"{name}: was {before.get(name)}, is {now.get(name)}"
-            for name in now
-            if before.get(name) != now.get(name)
-        ]
-        if differences:
-            emit(EnvironmentChanged(tuple(differences)))
-            run.write("environment.json", now)
-        run.write("config.json", to_dict(new))
-        return _train(new, run, state, inputs, ready, counts, device, precision, emit)
+
+        def go_on() -> None:
+            before, now = run.read("environment.json"), _environment(team, place, new)
+            differences = [
+                f"{name}: was {before.get(name)}, is {now.get(name)}"
+                for name in now
+                if before.get(name) != now.get(name)
+            ]
+            if differences:
+                emit(EnvironmentChanged(tuple(differences)))
+                run.write("environment.json", now)
+            run.write("config.json", to_dict(new))
+
+        team.once(go_on)
+        return _train(team, new, run, state, inputs, ready, counts, place, emit)
 
 
 def _train(
+    team: Team,
     config: Config,
     run: Run,
     state: TrainState,
     inputs: Inputs,
     feed: Feed,
     counts: NDArray[np.int64],
-    device: torch.device,
-    precision: Precision,
+    place: Place,
     emit: Listener,
 ) -> Result:
     """Make the steps; `counts`: int64 [classes], the training examples of each class."""
     examples = int(counts.sum())
     schedule = _schedule(config, examples)
-    engine = Single(
-        state,
-        device=device,
-        precision=precision,
-        schedule=schedule,
+
+    def load(step: int, part: Part) -> tuple[Tensor, Tensor]:
+        """Bring a part of a batch to its device, distorted."""
+        batch = feed.batch(step, part)
+        draws = inputs.draw(
+            config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
+        )
+        return inputs.train(batch.images, draws), batch.labels
+
+    job = Job(
+        load,
+        config.batch_size,
+        schedule,
         label_smoothing=config.label_smoothing,
         class_weights=objective.balanced_weights(counts)
         if config.class_weights == "balanced"
         else None,
+        sync_batch_norm=config.sync_batch_norm,
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
     with ExitStack() as stack:
-        listeners: list[Listener] = [emit, stack.enter_context(closing(summaries.JsonLog(run.log)))]
-        if config.summary_every:
-            board = summaries.TensorBoard(run.summaries / "train", first_step=state.step)
-            listeners.append(stack.enter_context(closing(board)))
-        stopping = stack.enter_context(_stop_signals())
+        engine = stack.enter_context(closing(team.engine(state, place, job, towers=config.towers)))
+        listeners: list[Listener] = [emit]
+
+        def open_listeners() -> None:
+            listeners.append(stack.enter_context(closing(summaries.JsonLog(run.log))))
+            if config.summary_every:
+                board = summaries.TensorBoard(run.summaries / "train", first_step=state.step)
+                listeners.append(stack.enter_context(closing(board)))
+
+        team.once(open_listeners)
+        stopping = stack.enter_context(_stop_signals(patient=team.job() is not None))
 
         def tell(event: Event) -> None:
             for listener in listeners:
                 listener(event)
 
         def save() -> None:
-            _check(state, schedule, config, run)
+            check()
             path = checkpoint.save(
                 run.checkpoints,
                 state.step,
                 state.tensors(),
                 keep=config.keep,
-                feed=feed.state() if isinstance(feed, Fed) else None,
+                feed=feed.state(state.step) if isinstance(feed, Fed) else None,
             )
             tell(Saved(state.step, str(path)))
+
+        def check() -> None:
+            _check(state, schedule, config, run)
 
         splits = _splits_to_score(config)
         opened: dict[Split, Source] = {}
@@ -258,12 +309,14 @@ def _train(
             for split in splits:
                 if split not in opened:
                     opened[split] = open_split(config, split, emit=emit)
-                yield _evaluate(split, opened[split], state, inputs, device, precision)
+                yield _evaluate(split, opened[split], state, inputs, place, team)
 
-        tell(_started(config, run, state, examples, device, precision))
+        watched = team.writes and config.summary_every > 0
+        tell(_started(config, run, state, examples, place, team))
+        tell(engine.placed())
         began = time.perf_counter()
         if config.summary_every and state.step == 0:
-            tell(Traced(graph.trace(state.model, inputs.shape)))
+            team.once(lambda: tell(Traced(graph.trace(state.model, inputs.shape))))
         rate.start(state.step)
         budget.start()
         state.model.train()
@@ -271,42 +324,43 @@ def _train(
             step = state.step
             if isinstance(state.model, ChangesWhileTraining):
                 state.model.prepare_step(step / config.steps)
-            batch = feed.batch(step)
-            draws = inputs.draw(
-                config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
-            )
-            images = inputs.train(batch.images, draws)
-            if config.summary_every and step % config.summary_every == 0 and budget.left():
-                with summaries.capture(state.model) as activations:
-                    losses = engine.step(images, batch.labels)
+            if watched and step % config.summary_every == 0 and budget.left():
+                with summaries.capture(engine.model) as activations:
+                    losses = engine.step()
                 with budget:
                     tell(
                         summaries.summarize(
-                            step, images=images, activations=activations, variables=state.model
+                            step,
+                            images=engine.images,
+                            activations=activations,
+                            variables=state.model,
                         )
                     )
             else:
-                losses = engine.step(images, batch.labels)
+                losses = engine.step()
             for parameter in state.model.parameters():
                 parameter.grad = None
             tell(Advanced(state.step, config.steps))
             last = state.step == config.steps
+            stop = team.any(stopping.is_set()) and not last
             if step % config.log_every == 0 or last:
                 tell(
                     _stepped(
                         step, losses, state, schedule(step) * config.optimizer.learning_rate, rate
                     )
                 )
-                _check(state, schedule, config, run)
-            if state.step % config.save_every == 0 or last or stopping.is_set():
-                save()
-            if stopping.is_set() and not last:
+                team.once(check)
+            if state.step % config.save_every == 0 or last or stop:
+                engine.settle()
+                team.once(save)
+            if stop:
                 tell(Interrupted(state.step, str(run.path)))
                 return Result(run.path, state.step, ())
             if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
+                engine.settle()
                 for evaluated in scores():
                     tell(evaluated)
-                state.model.train()
+        engine.settle()
         final = []
         for evaluated in scores():
             tell(evaluated)
@@ -324,12 +378,13 @@ def _with_absolute_paths(config: Config) -> Config:
     return dataclasses.replace(config, data=data, data_dir=data_dir)
 
 
-def _set_up(config: Config) -> tuple[torch.device, Precision]:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+def _set_up(team: Team, config: Config) -> Place:
     torch.use_deterministic_algorithms(config.deterministic)
-    device = choose_device(config.device)
-    return device, choose_precision(config.precision, device)
+    return team.place(config.device, config.precision, config.threads)
+
+
+def _environment(team: Team, place: Place, config: Config) -> dict[str, Any]:
+    return describe_environment(place) | team.describe(config.towers)
 
 
 def _with_validation(config: Config, emit: Listener) -> Config:
@@ -365,13 +420,12 @@ def _make_feed(
     config: Config,
     source: Source,
     given: FeedSource | None,
-    device: torch.device,
     emit: Listener,
 ) -> Feed:
     size, n = config.batch_size, len(source)
     full = Shuffle.full(config.seed, n)
     if config.feed == "preloaded":
-        return Preloaded(source.load(), full, batch_size=size, device=device)
+        return Preloaded(source.load(), full, batch_size=size)
     if config.feed == "fed":
         return Fed(
             given or from_arrays(source.load(), full, size),
@@ -379,7 +433,6 @@ def _make_feed(
             shape=source.shape,
             classes=len(source.classes),
             examples=n,
-            device=device,
         )
     waiting = math.floor(config.min_fraction_of_examples_in_queue * n)
     shuffle = Shuffle.of(
@@ -391,9 +444,9 @@ def _make_feed(
     )
     if config.feed == "streamed":
         stream = Stream.extract(source.shards, shuffle).shuffle()
-        return Streamed(stream, batch_size=size, device=device)
+        return Streamed(stream, batch_size=size)
     stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
-    return Queued(stream, examples_in_queue=waiting, batch_size=size, device=device, emit=emit)
+    return Queued(stream, examples_in_queue=waiting, batch_size=size, emit=emit)
 
 
 def _splits_to_score(config: Config) -> tuple[Split, ...]:
@@ -403,7 +456,8 @@ def _splits_to_score(config: Config) -> tuple[Split, ...]:
     return ("validation" if config.validation_size or "validation" in found else "test",)
 
 
-def _new_state(config: Config, inputs: Inputs, source: Source, device: torch.device) -> TrainState:
+def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
+    """Make the state before the first step, on the CPU; the engine moves it."""
     model = build_model(
         config.model.name,
         shape=inputs.shape,
@@ -413,7 +467,6 @@ def _new_state(config: Config, inputs: Inputs, source: Source, device: torch.dev
     )
     if isinstance(model, FitsImages):
         model.initialize(inputs.evaluate(torch.from_numpy(source.first_images(5000))))
-    model.to(device)
     averages = (
         ParameterAverages(model, config.average_decay) if config.average_decay is not None else None
     )
@@ -421,10 +474,10 @@ def _new_state(config: Config, inputs: Inputs, source: Source, device: torch.dev
         model=model,
         optimizers=_optimizers(config, model),
         averages=averages,
-        loss_averages=LossAverages(device, len(objective.names(model))),
-        failed=torch.full((), -1, dtype=torch.int64, device=device),
-        loss_scale=torch.full((), INITIAL_LOSS_SCALE, device=device),
-        good_steps=torch.zeros((), dtype=torch.int64, device=device),
+        loss_averages=LossAverages(len(objective.names(model))),
+        failed=torch.full((), -1, dtype=torch.int64),
+        loss_scale=torch.full((), INITIAL_LOSS_SCALE),
+        good_steps=torch.zeros((), dtype=torch.int64),
     )
 
 
@@ -470,8 +523,8 @@ def _started(
     run: Run,
     state: TrainState,
     examples: int,
-    device: torch.device,
-    precision: Precision,
+    place: Place,
+    team: Team,
 ) -> Started:
     return Started(
         run=str(run.path),
@@ -481,9 +534,11 @@ def _started(
         batch_size=config.batch_size,
         parameters=sum(p.numel() for p in state.model.parameters()),
         examples=examples,
-        device=str(device),
-        precision=precision,
+        device=str(place.device),
+        precision=place.precision,
         threads=torch.get_num_threads(),
+        towers=config.towers,
+        processes=team.count,
     )
 
 
@@ -528,12 +583,14 @@ def _evaluate(
     source: Source,
     state: TrainState,
     inputs: Inputs,
-    device: torch.device,
-    precision: Precision,
+    place: Place,
+    team: Team,
 ) -> Evaluated:
-    model = state.model if state.averages is None else state.averages.model(state.model)
-    blocks = source.blocks(BATCH)
-    correct, total, loss = score(model, inputs, blocks, device=device, precision=precision)
+    model = (
+        copy.deepcopy(state.model) if state.averages is None else state.averages.model(state.model)
+    )
+    model.to(place.device)  # a copy: the state may lie elsewhere
+    correct, total, loss = score(model, inputs, source, place, team)
     return Evaluated(
         step=state.step,
         split=split,
@@ -583,11 +640,12 @@ class _Budget:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def _stop_signals(*, patient: bool) -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into an event, so that no step is cut in two.
 
-    A second signal does what it always did. Signals reach only the main thread of a program; in
-    any other this does nothing.
+    A second signal does what it always did, unless `patient`: where a launcher and a cluster look
+    after the process, both may send one, and the launcher kills whoever is too slow. Signals reach
+    only the main thread of a program; in any other this does nothing.
     """
     stopping = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -601,7 +659,8 @@ def _stop_signals() -> Iterator[threading.Event]:
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stopping.set()
-        restore()
+        if not patient:
+            restore()
 
     for number in before:
         signal.signal(number, stop)

@@ -1,7 +1,8 @@
 """Feeds: what gives the trainer the batch of a step. Four kinds behind one contract.
 
 Given the same order (`shuffle.Shuffle`) all four give the same bytes: which examples a step sees
-is a function of (seed, step), whatever came before it.
+is a function of (seed, step), whatever came before it. A batch may be asked for in parts, each on
+a device of its own; together they are the batch that one device would have seen.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from deepcnn.data import order
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.shuffle import Int64s, Shuffle
 from deepcnn.data.stream import HostBatch, Prefetch, Stream
+from deepcnn.devices import Part
 from deepcnn.errors import DataError, RunError
 from deepcnn.events import Filling, Listener, ignore
 
 PREFETCH = 4  # batches ready ahead of the trainer
+STATES = 16  # states of a source that are kept: of more steps than anyone reads ahead
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The examples of a step, on the training device.
+    """The examples of a step, or a part of them, on the device that trains on them.
 
     `images`: uint8 [B, H, W, C]; `labels`: int64 [B]; `index`: int64 [B], which examples these
     are; `epoch`, `position`: int64 [B], when they are seen, which is what random choices about
@@ -44,34 +47,40 @@ class Batch:
 class Feed(Protocol):
     """Gives the batch of a step, and stops what it has started."""
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step. Going on with the next step is fast, any other possible."""
+    def batch(self, step: int, part: Part) -> Batch:
+        """Return a part of the batch of a step.
+
+        The parts of a step are asked for one after another, by one thread at a time. Going on with
+        the next step is fast, any other possible.
+        """
 
     def close(self) -> None:
         """Stop all threads and wait for them."""
 
 
 class Preloaded:
-    """Keeps the whole set in the device's memory, as uint8, and gathers batches from it."""
+    """Keeps the whole set in each device's memory, as uint8, and gathers batches from it."""
 
-    def __init__(
-        self, arrays: Arrays, shuffle: Shuffle, *, batch_size: int, device: torch.device
-    ) -> None:
-        self._images = torch.from_numpy(arrays.images).to(device)
-        self._labels = torch.from_numpy(arrays.labels).to(device)
+    def __init__(self, arrays: Arrays, shuffle: Shuffle, *, batch_size: int) -> None:
+        self._arrays = arrays
         self._shuffle = shuffle
         self._batch_size = batch_size
-        self._device = device
+        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step."""
+    def batch(self, step: int, part: Part) -> Batch:
+        """Return a part of the batch of a step."""
+        if part.device not in self._on:
+            self._on[part.device] = (
+                torch.from_numpy(self._arrays.images).to(part.device),
+                torch.from_numpy(self._arrays.labels).to(part.device),
+            )
+        images, labels = self._on[part.device]
+        mine = part.slice(self._batch_size)
         index, epoch, position = (
-            torch.from_numpy(values).to(self._device, non_blocking=True)
+            torch.from_numpy(values[mine]).to(part.device, non_blocking=True)
             for values in self._shuffle.batch(step, self._batch_size)
         )
-        return Batch(
-            self._images.index_select(0, index), self._labels[index], index, epoch, position
-        )
+        return Batch(images.index_select(0, index), labels[index], index, epoch, position)
 
     def close(self) -> None:
         """Do nothing: there is no thread."""
@@ -80,26 +89,33 @@ class Preloaded:
 class Streamed:
     """Reads files in a thread through the composable steps of `stream`, in constant memory."""
 
-    def __init__(self, stream: Stream, *, batch_size: int, device: torch.device) -> None:
+    def __init__(self, stream: Stream, *, batch_size: int) -> None:
         self._stream = stream
         self._batch_size = batch_size
-        self._device = device
         self._batches: Prefetch[HostBatch] | None = None
-        self._next = -1
+        self._step = -1  # whose batch was read last
+        self._batch: HostBatch | None = None
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; a step that is not the next one starts the reading anew."""
-        if self._batches is None or step != self._next:
+    def batch(self, step: int, part: Part) -> Batch:
+        """Return a part of the batch of a step.
+
+        A step that is neither the one of the call before nor the next starts the reading anew.
+        """
+        if step != self._step or self._batch is None:
+            self._batch = self._read(step)
+            self._step = step
+        return _to_device(self._batch, part)
+
+    def _read(self, step: int) -> HostBatch:
+        if self._batches is None or step != self._step + 1:
             self.close()
             batches = self._stream.batch(self._batch_size, first_step=step)
             self._batches = Prefetch(batches, ahead=PREFETCH, name="deepcnn batches")
-            self._next = step
-        batch = next(self._batches)
-        self._next += 1
-        return _to_device(batch, self._device)
+        return next(self._batches)
 
     def close(self) -> None:
         """Stop all threads and wait for them."""
+        self._batch = None
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -118,18 +134,16 @@ class Queued(Streamed):
         *,
         examples_in_queue: int,
         batch_size: int,
-        device: torch.device,
         emit: Listener = ignore,
     ) -> None:
-        super().__init__(stream, batch_size=batch_size, device=device)
+        super().__init__(stream, batch_size=batch_size)
         self._filling = Filling(examples_in_queue)
         self._emit = emit
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; a step that is not the next one fills the queue anew."""
-        if step != self._next:
+    def _read(self, step: int) -> HostBatch:
+        if self._batches is None or step != self._step + 1:
             self._emit(self._filling)
-        return super().batch(step)
+        return super()._read(step)
 
 
 FedBatch = tuple[Any, Any] | tuple[Any, Any, Any]
@@ -165,19 +179,21 @@ class Fed:
         shape: tuple[int, int, int],
         classes: int,
         examples: int,
-        device: torch.device,
     ) -> None:
         self._stream: Streamed | None = None
         if isinstance(source, Stream):
-            stream = Streamed(source, batch_size=batch_size, device=torch.device("cpu"))
-            self._stream, source = stream, lambda step: _parts(stream.batch(step))
+            stream = Streamed(source, batch_size=batch_size)
+            whole = Part(0, 1, torch.device("cpu"))
+            self._stream, source = stream, lambda step: _columns(stream.batch(step, whole))
         self._source = source
         self._batch_size = batch_size
         self._shape = shape
         self._classes = classes
         self._examples = examples
-        self._device = device
         self._iterator: Iterator[FedBatch] | None = None
+        self._step = -1  # whose batch was handed over last
+        self._batch: HostBatch | None = None
+        self._states: dict[int, str] = {}  # of a stateful source, before these steps; JSON
         self.kind: Literal["function", "stateful", "iterator"]
         if isinstance(source, _Stateful):
             self.kind = "stateful"
@@ -191,15 +207,18 @@ class Fed:
                 f"found {type(source).__name__}"
             )
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; of an iterable, the next one, whatever the step."""
-        found = self._source(step) if callable(self._source) else self._following(step)
-        images, labels, index = self._check(step, found)
-        epoch, position = order.places(step, self._batch_size, self._examples)
-        return _to_device(
-            HostBatch(images, labels, position if index is None else index, epoch, position),
-            self._device,
-        )
+    def batch(self, step: int, part: Part) -> Batch:
+        """Return a part of the batch of a step; of an iterable, of the next one."""
+        if step != self._step or self._batch is None:
+            found = self._source(step) if callable(self._source) else self._following(step)
+            images, labels, index = self._check(step, found)
+            epoch, position = order.places(step, self._batch_size, self._examples)
+            index = position if index is None else index
+            self._step, self._batch = step, HostBatch(images, labels, index, epoch, position)
+            if isinstance(self._source, _Stateful):
+                self._states[step + 1] = self._snapshot(self._source)
+                self._states.pop(step + 1 - STATES, None)
+        return _to_device(self._batch, part)
 
     def close(self) -> None:
         """Close the iterator, where it can be closed, or the stream."""
@@ -209,22 +228,24 @@ class Fed:
         if close is not None:
             close()
 
-    def state(self) -> dict[str, Any] | None:
-        """Return what a checkpoint must hold of the source, fit for JSON; None for nothing.
+    def state(self, step: int) -> dict[str, Any] | None:
+        """Return what a checkpoint of `step` steps must hold of the source; None for nothing.
 
-        Raises DataError where the source's own state is not fit for JSON.
+        That is what it was then: batches may have been handed over for a few steps beyond.
         """
         if not isinstance(self._source, _Stateful):
             return None
-        state = self._source.state_dict()
+        state: dict[str, Any] = json.loads(self._states[step])
+        return state
+
+    def _snapshot(self, source: _Stateful) -> str:
         try:
-            json.dumps(state)
+            return json.dumps(source.state_dict())
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"feed: expected {type(self._source).__name__}.state_dict() to give what JSON can "
+                f"feed: expected {type(source).__name__}.state_dict() to give what JSON can "
                 f"hold ({error})"
             ) from error
-        return state
 
     def restore(self, kind: str, state: dict[str, Any] | None) -> None:
         """Go on from a `state` of a source of this `kind`; raises RunError where that cannot be."""
@@ -284,7 +305,7 @@ class Fed:
         return f"(images uint8 {images}, labels [{self._batch_size}] of 0 to {self._classes - 1})"
 
 
-def _parts(batch: Batch) -> FedBatch:
+def _columns(batch: Batch) -> FedBatch:
     return batch.images, batch.labels, batch.index
 
 
@@ -298,10 +319,11 @@ def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[
     return feed
 
 
-def _to_device(batch: HostBatch, device: torch.device) -> Batch:
+def _to_device(batch: HostBatch, part: Part) -> Batch:
+    mine = part.slice(len(batch.labels))
     return Batch(
         *(
-            torch.from_numpy(values).to(device, non_blocking=True)
+            torch.from_numpy(values[mine]).to(part.device, non_blocking=True)
             for values in (batch.images, batch.labels, batch.index, batch.epoch, batch.position)
         )
     )

@@ -57,14 +57,24 @@ class Source:
     def _block(self) -> int:
         return max(1, min(BLOCK, BLOCK_BYTES // math.prod(self.shape)))
 
-    def blocks(self, size: int | None = None) -> Blocks:
+    def blocks(self, size: int | None = None, *, index: int = 0, count: int = 1) -> Blocks:
         """Yield all examples in order, at most `size` at a time, with their labels checked.
 
-        Raises DataError for a label that is no index of a class, naming the file and the example.
+        With a `count` above 1 only part `index` of as many is read. The parts are runs of whole
+        blocks, the very blocks that a single reader sees, so that what is computed of a block does
+        not depend on how many share the work. Raises DataError for a label that is no index of a
+        class, naming the file and the example.
         """
-        for shard in self.shards:
-            with closing(_checked(shard, len(self.classes), size or self._block)) as blocks:
-                yield from blocks
+        size = size or self._block
+        of_shards = [-(-len(shard) // size) for shard in self.shards]
+        begin, end = (sum(of_shards) * (index + i) // count for i in (0, 1))
+        first = 0
+        for shard, blocks in zip(self.shards, of_shards, strict=True):
+            start, stop = (min(max(0, edge - first) * size, len(shard)) for edge in (begin, end))
+            first += blocks
+            if start < stop:
+                with closing(_checked(shard, len(self.classes), size, start, stop)) as reading:
+                    yield from reading
 
     def load(self, progress: Progress | None = None) -> Arrays:
         """Read everything into memory; raises DataError as `blocks` does, or if it cannot fit."""
@@ -86,7 +96,8 @@ class Source:
         def read(shard: Shard, end: int) -> None:
             nonlocal done
             place = end - len(shard)
-            for some_images, some_labels in _checked(shard, len(self.classes), self._block):
+            some = _checked(shard, len(self.classes), self._block, 0, len(shard))
+            for some_images, some_labels in some:
                 images[place : place + len(some_labels)] = some_images
                 labels[place : place + len(some_labels)] = some_labels
                 place += len(some_labels)
@@ -223,9 +234,9 @@ def _join(blocks: list[Block]) -> Block:
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _checked(shard: Shard, classes: int, size: int) -> Blocks:
-    place = 0
-    for images, labels in shard.blocks(0, len(shard), size):
+def _checked(shard: Shard, classes: int, size: int, start: int, stop: int) -> Blocks:
+    place = start
+    for images, labels in shard.blocks(start, stop, size):
         outside = np.flatnonzero((labels < 0) | (labels >= classes))
         if outside.size:
             raise DataError(

@@ -1,0 +1,201 @@
+"""Towers: several devices in one process, with the parameters and the update on the CPU.
+
+As in TensorFlow's program for several GPUs, each tower has a replica of the network on its device
+and computes the gradients of its part of the batch; the gradients are averaged on the CPU, one
+update follows there, and fresh parameters go out to the towers. Each tower has a thread of its own,
+and inputs that are ready ahead. Where there are fewer devices than towers, they share them.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import torch
+from torch import Tensor, nn
+
+from deepcnn.data.stream import Prefetch
+from deepcnn.devices import Part, Place
+from deepcnn.engines.single import Engine, Job
+from deepcnn.errors import ConfigError
+from deepcnn.events import Placed
+from deepcnn.models.layers import synchronize_batch_norm
+from deepcnn.state import TrainState
+
+AHEAD = 2  # inputs that wait for each tower, as in the reference
+
+Inputs = list[tuple[Tensor, Tensor]]  # images and labels of each tower
+
+
+class Towers(Engine):
+    """Several devices in one process: `devices`, one for each tower."""
+
+    def __init__(
+        self, state: TrainState, place: Place, job: Job, devices: tuple[torch.device, ...]
+    ) -> None:
+        super().__init__(state, Place(torch.device("cpu"), place.precision), job)
+        count = len(devices)
+        self._exchange = _Exchange(state.model, count)
+        self._meeting = _Meeting(count)
+        threads = max(1, torch.get_num_threads() // count)
+        self._towers = [
+            _Tower(state.model, Part(i, count, device), self._exchange, threads)
+            for i, device in enumerate(devices)
+        ]
+        if job.sync_batch_norm:
+            shared = count - len(set(devices))
+            if shared and devices[0].type != "cpu":
+                raise ConfigError(
+                    f"sync_batch_norm: expected a device for each of {count} towers, since towers "
+                    f"that share a GPU go backward in turn; found {len(set(devices))}"
+                )
+            for i, tower in enumerate(self._towers):
+                synchronize_batch_norm(tower.model, self._meeting.sum_for(i))
+        self._inputs: Prefetch[Inputs] | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The first tower's network."""
+        return self._towers[0].model
+
+    def step(self) -> Tensor:
+        """Make one step; see `Engine.step`."""
+        if self._inputs is None:
+            self._inputs = Prefetch(
+                self._load(self._state.step), ahead=AHEAD, name="inputs of the towers"
+            )
+        inputs = next(self._inputs)
+        self.images = inputs[0][0]
+        running = [
+            tower.thread.submit(self._compute, tower, images, labels)
+            for tower, (images, labels) in zip(self._towers, inputs, strict=True)
+        ]
+        wait(running)
+        errors = [error for future in running if (error := future.exception()) is not None]
+        for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
+            raise error  # not that of a tower that only waited for another one
+        return self._update(torch.stack([future.result() for future in running]).mean(0))
+
+    def settle(self) -> None:
+        """Bring the statistics of batch normalization home: those of the first tower."""
+        theirs = self.model.state_dict()
+        with torch.no_grad():
+            for name, mine in self._state.model.state_dict().items():
+                if name not in self._exchange.parameters:
+                    mine.copy_(theirs[name])
+
+    def close(self) -> None:
+        """Stop all threads and wait for them."""
+        if self._inputs is not None:
+            self._inputs.close()
+        for tower in self._towers:
+            tower.thread.shutdown()
+
+    def placed(self) -> Placed:
+        """Tell what lies where."""
+        devices = tuple(str(tower.part.device) for tower in self._towers)
+        columns = ("state", *(f"tower {i}" for i in range(len(devices))))
+        return self._table(columns, ("cpu", *devices), ("cpu", *("" for _ in devices)))
+
+    def _load(self, first_step: int) -> Iterator[Inputs]:
+        for step in itertools.count(first_step):
+            yield [self._job.load(step, tower.part) for tower in self._towers]
+
+    def _compute(self, tower: _Tower, images: Tensor, labels: Tensor) -> Tensor:
+        """Go forward and backward in a tower's thread; return its losses, on the CPU."""
+        try:
+            tower.refresh()
+            with Place(tower.part.device, self._place.precision).autocast():
+                logits = tower.model(images)
+            total, losses = self._losses(tower.model, logits, labels, tower.part)
+            torch.autograd.backward(total)
+            return losses.cpu()
+        except BaseException:
+            self._meeting.cancel()
+            raise
+
+
+class _Tower:
+    """A replica with parameters of its own, and the thread that computes with it."""
+
+    def __init__(self, model: nn.Module, part: Part, exchange: _Exchange, threads: int) -> None:
+        self.part = part
+        self.model = copy.deepcopy(model).to(part.device).train()
+        # Threads of the processor are a setting of each thread that starts them.
+        self.thread = ThreadPoolExecutor(
+            1, f"tower {part.index}", torch.set_num_threads, (threads,)
+        )
+        self._pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(True)  # else it would not take a hook; `refresh` corrects it
+            receive = exchange.receiver(name, part.index)
+            parameter.register_post_accumulate_grad_hook(receive)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the parameters, and which of them learn."""
+        for mine, fresh in self._pairs:
+            mine.copy_(fresh, non_blocking=True)
+            mine.requires_grad_(fresh.requires_grad)
+
+
+class _Exchange:
+    """Averages gradients on the CPU, each as soon as all towers have it.
+
+    So this goes on while the towers still go backward through earlier layers. The sum is made in
+    the order of the towers, whichever is first, so that it is the same every time.
+    """
+
+    def __init__(self, model: nn.Module, towers: int) -> None:
+        self.parameters = dict(model.named_parameters())
+        self._towers = towers
+        self._arrived: dict[str, dict[int, Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def receiver(self, name: str, tower: int) -> Callable[[Tensor], None]:
+        """Return what takes the gradient of a tower's parameter from it."""
+
+        def receive(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            gradient, parameter.grad = parameter.grad.to("cpu"), None
+            with self._lock:
+                arrived = self._arrived.setdefault(name, {})
+                arrived[tower] = gradient
+                if len(arrived) < self._towers:
+                    return
+                del self._arrived[name]
+            total = arrived[0]
+            for i in range(1, self._towers):
+                total = total.add_(arrived[i])
+            self.parameters[name].grad = total.div_(self._towers)
+
+        return receive
+
+
+class _Meeting:
+    """Sums tensors of the towers' threads, each of which waits for the others."""
+
+    def __init__(self, towers: int) -> None:
+        self._values: list[Tensor] = [torch.empty(0)] * towers
+        self._barrier = threading.Barrier(towers)
+
+    def sum_for(self, tower: int) -> Callable[[Tensor], Tensor]:
+        """Return the function with which a tower's thread takes part in a sum."""
+
+        def total(values: Tensor) -> Tensor:
+            self._values[tower] = values
+            self._barrier.wait()
+            result = self._values[0].to(values.device, copy=True)
+            for other in self._values[1:]:
+                result += other.to(values.device)
+            self._barrier.wait()  # before anyone brings the next values
+            return result
+
+        return total
+
+    def cancel(self) -> None:
+        """Let all who wait fail: somebody will not come."""
+        self._barrier.abort()
