@@ -666,5 +666,8 @@ def _stop_signals(*, patient: bool) -> Iterator[threading.Event]:
         signal.signal(number, stop)
     try:
         yield stopping
-    finally:
-        restore()
+    except BaseException:
+        if not patient:  # else the launcher's signal may come before the error has been told
+            restore()
+        raise
+    restore()

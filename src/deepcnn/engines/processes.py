@@ -6,9 +6,11 @@ NCCL where every process has a GPU of its own, else by gloo.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public all the same
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from deepcnn.devices import Part, Place, Precision
@@ -32,14 +36,14 @@ from deepcnn.state import TrainState
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
+_MEETING_SECONDS = 0.02  # from one look into the store to the next
 
 
 class Processes(Team):
     """The processes of one job, of which this is one; `meet` makes it."""
 
-    def __init__(self, signs: Signs, own_gpu: bool) -> None:
+    def __init__(self, signs: Signs) -> None:
         self._signs = signs
-        self._own_gpu = own_gpu
         self.index, self.count = dist.get_rank(), dist.get_world_size()
         self.writes = self.index == 0
         self._asked: tuple[Tensor, dist.Work] | None = None
@@ -52,9 +56,22 @@ class Processes(Team):
         An error that is another process's fault becomes a TrainingError that names it.
         """
         own_gpu = dist.is_nccl_available() and _local_count() <= torch.cuda.device_count()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo")
-        signs = _exchange_signs()
-        team = cls(signs, own_gpu)
+        try:
+            store, rank, size = next(iter(rendezvous("env://")))
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if own_gpu else "gloo",
+                store=PrefixStore(_common_name(store, rank, size), store),
+                rank=rank,
+                world_size=size,
+            )
+            signs = _exchange_signs()
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"rank {os.environ['RANK']}: could not meet the other processes by way of "
+                f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}: {error}. "
+                "See what they say; start them all again."
+            ) from error
+        team = cls(signs)
         try:
             yield team
             team.any(False)  # wait for the answer that nobody has asked for
@@ -227,6 +244,31 @@ class Distributed(Engine):
             for parameter in model.parameters():
                 parameter.grad = None
         return self._network
+
+
+def _common_name(store: Store, rank: int, size: int) -> str:
+    """Agree on a name that no processes before these have used in the store.
+
+    torchrun keeps its store when it starts processes again, with the addresses of those before; it
+    has no count of the starts that is the same on all machines. So each process leaves a word that
+    is new, and the first one shows all that it has seen until everybody has found its own there.
+    """
+    own = secrets.token_hex(8)
+    store.set(f"deepcnn/word {rank}", own)
+    if rank:
+        seen: list[str] = []
+        while len(seen) != size or seen[rank] != own:
+            time.sleep(_MEETING_SECONDS)
+            seen = json.loads(store.get("deepcnn/seen"))
+        store.set(f"deepcnn/{seen[0]} {rank}", "found")
+        return f"deepcnn/{seen[0]}"
+    answers = [f"deepcnn/{own} {other}" for other in range(1, size)]
+    while True:
+        seen = [store.get(f"deepcnn/word {other}").decode() for other in range(size)]
+        store.set("deepcnn/seen", json.dumps(seen))
+        if not answers or store.check(answers):
+            return f"deepcnn/{own}"
+        time.sleep(_MEETING_SECONDS)
 
 
 def _exchange_signs() -> Signs:
