@@ -1,0 +1,56 @@
+"""Two hosts on one machine: network namespaces joined by a link whose speed can be set.
+
+Needs Linux, `ip` and `tc` (Debian: iproute2), and root.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ADDRESSES = ("10.77.0.1", "10.77.0.2")
+LINK = "link0"  # the interface in each of them
+
+
+def ip(*arguments: str) -> None:
+    """Run `ip` with these arguments."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextmanager
+def two_hosts(megabits: float | None = None) -> Iterator[tuple[str, str]]:
+    """Make two hosts and give their names, for `on`; `megabits` a second in each direction."""
+    hosts = ("deepcnn-a", "deepcnn-b")
+    try:
+        for host in hosts:
+            ip("netns", "add", host)
+        ends = [("netns", host, "name", LINK) for host in hosts]
+        ip(
+            "link",
+            "add",
+            *ends[0][2:],
+            *ends[0][:2],
+            "type",
+            "veth",
+            "peer",
+            *ends[1][2:],
+            *ends[1][:2],
+        )
+        for host, address in zip(hosts, ADDRESSES, strict=True):
+            ip("-n", host, "addr", "add", f"{address}/24", "dev", LINK)
+            ip("-n", host, "link", "set", "lo", "up")
+            ip("-n", host, "link", "set", LINK, "up")
+            if megabits is not None:
+                shape = ["tc", "-n", host, "qdisc", "add", "dev", LINK, "root", "tbf"]
+                shape += ["rate", f"{megabits}mbit", "burst", "64kb", "latency", "100ms"]
+                subprocess.run(shape, check=True, capture_output=True)
+        yield hosts
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
+
+
+def on(host: str, command: list[str]) -> list[str]:
+    """Return the command that runs a command on a host."""
+    return ["ip", "netns", "exec", host, *command]
