@@ -278,7 +278,7 @@ def _exchange_signs() -> Signs:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
             towards.connect((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
             host = towards.getsockname()[0]
-        own.bind((host, 0))
+        own.bind(("", 0))
     except OSError:  # no IPv4 there: then without signs, and with the library's own time-outs
         host = ""
     rank = dist.get_rank()

@@ -19,11 +19,12 @@ LOST = 30  # beats of silence after which a process is given up
 SUSPECT = 4  # beats of silence that are enough once an operation with it has failed
 GRACE = 4  # beats for a process that knows of a loss to end by itself
 _LARGEST = 4096  # bytes of a datagram
+_MOST = 10_000  # datagrams that are looked at in a beat
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another process: its rank, how errors call it, and where it hears."""
+    """Another process: its rank, how errors call it, and where it says that it hears."""
 
     rank: int
     name: str
@@ -48,6 +49,7 @@ class Signs:
         self._socket.setblocking(False)
         self._rank = rank
         self._peers = {peer.rank: peer for peer in peers}
+        self._addresses = {peer.rank: peer.address for peer in peers}
         self._token = token
         self._parent = parent
         self._silence: dict[int, int] = {}  # beats, of those who were heard
@@ -99,23 +101,25 @@ class Signs:
         message = json.dumps(
             [self._token, self._rank, farewell and farewell[:1000], farewell is None]
         )
-        for peer in self._peers.values():
+        for address in self._addresses.values():
             try:
-                self._socket.sendto(message.encode(), peer.address)
+                self._socket.sendto(message.encode(), address)
             except OSError:  # no way there now; the other end counts
                 continue
 
     def _hear(self) -> None:
         heard: set[int] = set()
-        while True:
+        for _ in range(_MOST):
             try:
-                token, rank, farewell, lives = json.loads(self._socket.recv(_LARGEST))
+                datagram, sender = self._socket.recvfrom(_LARGEST)
+                token, rank, farewell, lives = json.loads(datagram)
             except BlockingIOError:
                 break
             except (OSError, ValueError, TypeError):  # not from one of ours
                 continue
             if token == self._token and rank in self._peers:
                 heard.add(rank)
+                self._addresses[rank] = sender  # some machines know themselves by 127.0.1.1 only
                 if not lives:
                     self._stopped[rank] = farewell or ""
         for rank in heard:

@@ -1,0 +1,115 @@
+"""The same numbers on a GPU, whichever engine computes them.
+
+    python benchmarks/gpu_devices.py --out results/NAME.json    # --device cpu tries it without one
+
+Trains a small network without batch normalization for 100 steps in fp32, at a rate at which
+rounding does not grow: on one device, in two
+towers on it, in two towers of which one computes on the processor, in one process of a group (NCCL
+on a GPU) and in two processes that share the device (gloo). Prints and stores by how much the
+parameters of each differ from those of one device, against their own size, and how fast each was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import unittest.mock
+from pathlib import Path
+
+import torch
+
+import deepcnn
+from deepcnn import checkpoint
+from deepcnn.devices import Place, describe_environment
+from deepcnn.engines import team
+
+STEPS = 100
+RATE = 0.005  # at that of the preset a ReLU that flips is soon a difference of percents
+LARGEST = 1e-5  # difference, as a share of the largest parameter of its kind
+
+
+def in_this_process(device: str, run: Path, *, towers: int) -> None:
+    """Train on one device or in towers on it."""
+    config = deepcnn.presets.tiny()
+    config = dataclasses.replace(
+        config,
+        steps=STEPS,
+        device=device,
+        precision="fp32",
+        towers=towers,
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, momentum=0.0),
+    )
+    deepcnn.train(config, run_dir=run)
+
+
+def in_mixed_towers(device: str, run: Path) -> None:
+    """Train in two towers, the first of them on the processor."""
+    mixed = (torch.device("cpu"), torch.device(device))
+    with unittest.mock.patch.object(team, "_devices_of", return_value=mixed):
+        in_this_process(device, run, towers=2)
+
+
+def in_processes(device: str, run: Path, *, processes: int) -> None:
+    """Train in processes of a group."""
+    command = [sys.executable, "-m", "deepcnn", "train", "tiny", "--steps", str(STEPS)]
+    command += ["--device", device, "--precision", "fp32", "--run-dir", str(run)]
+    command += ["--optimizer.learning-rate", str(RATE), "--optimizer.momentum", "0"]
+    subprocess.run([*command, "--devices", str(processes)], check=True, capture_output=True)
+
+
+CASES = {
+    "one device": lambda device, run: in_this_process(device, run, towers=0),
+    "two towers": lambda device, run: in_this_process(device, run, towers=2),
+    "two towers, one on the processor": in_mixed_towers,
+    "one process": lambda device, run: in_processes(device, run, processes=1),
+    "two processes": lambda device, run: in_processes(device, run, processes=2),
+}
+
+
+def main() -> None:
+    """Train, compare, print and store; fail where the numbers differ too much."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    found: dict[str, dict[str, float]] = {}
+    reference: dict[str, torch.Tensor] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, train in CASES.items():
+            run = Path(folder) / name.replace(" ", "-")
+            train(options.device, run)
+            _, tensors, _ = checkpoint.load(checkpoint.paths(run / "checkpoints")[-1])
+            reference = reference or tensors
+            events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+            found[name] = {
+                "largest difference": max(
+                    float((tensors[n] - t).abs().max() / t.abs().max().clamp_min(1e-12))
+                    for n, t in reference.items()
+                    if n.startswith("model.")
+                ),
+                "images/s": statistics.median(
+                    e["examples_per_second"] for e in events if e["event"] == "Stepped"
+                ),
+            }
+    result = {
+        "what": f"{STEPS} steps of the preset tiny in fp32, against one device",
+        "found": found,
+        "environment": describe_environment(Place.choose(options.device, "fp32")),
+    }
+    print(json.dumps(result, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    if any(case["largest difference"] > LARGEST for case in found.values()):
+        sys.exit("the numbers differ")
+
+
+if __name__ == "__main__":
+    main()
