@@ -42,6 +42,8 @@ _MEETING_SECONDS = 0.02  # from one look into the store to the next
 class Processes(Team):
     """The processes of one job, of which this is one; `meet` makes it."""
 
+    _meetings = 0  # of this process so far, as of all the others
+
     def __init__(self, signs: Signs) -> None:
         self._signs = signs
         self.index, self.count = dist.get_rank(), dist.get_world_size()
@@ -71,6 +73,7 @@ class Processes(Team):
                 f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}: {error}. "
                 "See what they say; start them all again."
             ) from error
+        cls._meetings += 1
         team = cls(signs)
         try:
             yield team
@@ -136,11 +139,15 @@ class Processes(Team):
         return emit if self.writes else ignore
 
     def job(self) -> str | None:
-        """Return torchrun's own name for the job, or else its process."""
+        """Return torchrun's name for the job, or else its process, and which training of it this is.
+
+        A program may train several times; when it is started again, it does so in the same order.
+        """
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return None
         name = os.environ["TORCHELASTIC_RUN_ID"]
-        return name if name not in ("", "none") else _identity_of(os.getppid())
+        launcher = name if name not in ("", "none") else _identity_of(os.getppid())
+        return launcher and f"{launcher} {self._meetings}"
 
     def place(
         self, device: str, precision: Literal["auto"] | Precision, threads: int | None
