@@ -236,6 +236,7 @@ def _parse(command: str, kind: type[T], arguments: list[str]) -> T:
 
 
 def _train(arguments: list[str]) -> int:
+    arguments = [_with_dashes(argument) for argument in arguments]
     preset = presets.DEFAULT
     named = bool(arguments) and not arguments[0].startswith("-")
     if named:
@@ -277,6 +278,8 @@ def _train(arguments: list[str]) -> int:
             if options.resume
             else f"--num-gpus: expected at least 1, found {options.num_gpus}"
         )
+    if options.num_gpus is not None and options.num_gpus != options.config.towers:
+        raise ConfigError("--num-gpus says how many towers there are; leave out --towers")
     if options.devices is not None:
         if options.devices < 1:
             raise ConfigError(f"--devices: expected at least 1, found {options.devices}")
@@ -302,18 +305,28 @@ def _launch(processes: int, arguments: list[str]) -> int:
         raise ConfigError("--devices starts processes, as torchrun does; leave out one of them")
     from deepcnn.engines import launch
 
-    at = next(i for i, a in enumerate(arguments) if a.split("=")[0] == "--devices")
-    count = 1 if "=" in arguments[at] else 2
-    return launch.launch(processes, ["train", *arguments[:at], *arguments[at + count :]])
+    rest: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument.split("=")[0] != "--devices" and (i == 0 or arguments[i - 1] != "--devices"):
+            rest.append(argument)
+    return launch.launch(processes, ["train", *rest])
+
+
+def _with_dashes(argument: str) -> str:
+    """Spell a flag as here, --num_gpus like --num-gpus: the parser takes both."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """Return the last value that is given for a flag, as the parser does."""
+    found = None
     for i, argument in enumerate(arguments):
         if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
+            found = arguments[i + 1]
         if argument.startswith(flag + "="):
-            return argument.removeprefix(flag + "=")
-    return None
+            found = argument.removeprefix(flag + "=")
+    return found
 
 
 def _evaluate(arguments: list[str]) -> int:

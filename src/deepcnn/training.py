@@ -380,7 +380,16 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _set_up(team: Team, config: Config) -> Place:
     torch.use_deterministic_algorithms(config.deterministic)
-    return team.place(config.device, config.precision, config.threads)
+    place = team.place(config.device, config.precision, config.threads)
+    team.once(
+        lambda: team.check(
+            place,
+            batch_size=config.batch_size,
+            towers=config.towers,
+            sync_batch_norm=config.sync_batch_norm,
+        )
+    )
+    return place
 
 
 def _environment(team: Team, place: Place, config: Config) -> dict[str, Any]:

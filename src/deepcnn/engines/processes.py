@@ -80,8 +80,10 @@ class Processes(Team):
             team.any(False)  # wait for the answer that nobody has asked for
             team.sum(torch.zeros(1))  # nobody leaves before all are done
         except DeepcnnError as error:
+            if not team.writes and not error.told:
+                error.told = signs.reason_of(0) == str(error)
             signs.leave(str(error))
-            error.told |= not team.writes and signs.reason_of(0) == str(error)
+            dist.destroy_process_group()
             raise
         except RuntimeError as error:  # what a broken connection raises, among others
             blamed = signs.whom_to_blame()
@@ -112,7 +114,7 @@ class Processes(Team):
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over all processes of tensors on the CPU."""
-        return self._total(values)
+        return _total(values)
 
     def any(self, flag: bool) -> bool:
         """Tell whether any process said so at the call before this one.
@@ -139,7 +141,7 @@ class Processes(Team):
         return emit if self.writes else ignore
 
     def job(self) -> str | None:
-        """Return torchrun's name for the job, or else its process, and which training of it this is.
+        """Return torchrun's name for the job, or its process, and which training of it this is.
 
         A program may train several times; when it is started again, it does so in the same order.
         """
@@ -165,24 +167,30 @@ class Processes(Team):
             torch.cuda.set_device(place.device)
         return place
 
-    def engine(self, state: TrainState, place: Place, job: Job, *, towers: int) -> Engine:
-        """Make the engine."""
+    def check(
+        self,
+        place: Place,  # noqa: ARG002 (towers' matter)
+        *,
+        batch_size: int,
+        towers: int,
+        sync_batch_norm: bool,  # noqa: ARG002
+    ) -> None:
+        """Raise ConfigError for what these processes cannot do together."""
         if towers:
             raise ConfigError(
                 f"towers: {self.count} processes were started, each of which has one device; leave "
                 "out --towers"
             )
-        if self.count > job.batch_size:
+        if self.count > batch_size:
             raise ConfigError(
                 f"batch_size: expected at least one example for each of {self.count} processes, "
-                f"found {job.batch_size}"
+                f"found {batch_size}"
             )
-        return Distributed(self, state, place, job)
 
-    def _total(self, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+    def engine(self, state: TrainState, place: Place, job: Job, *, towers: int) -> Engine:
+        """Make the engine."""
+        assert not towers, "check refuses them"
+        return Distributed(self, state, place, job)
 
 
 class Distributed(Engine):
@@ -194,7 +202,7 @@ class Distributed(Engine):
         self._part = Part(team.index, team.count, place.device)
         team.spread(state.tensors().values())  # machines of other kinds may begin with other bits
         if job.sync_batch_norm:
-            synchronize_batch_norm(state.model, team._total)
+            synchronize_batch_norm(state.model, _total)
         self._network: DistributedDataParallel | None = None
         self._learning: list[bool] = []
 
@@ -251,6 +259,13 @@ class Distributed(Engine):
             for parameter in model.parameters():
                 parameter.grad = None
         return self._network
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over all processes. No method, since networks that hold it are copied."""
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
 
 
 def _common_name(store: Store, rank: int, size: int) -> str:

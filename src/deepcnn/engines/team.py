@@ -11,6 +11,7 @@ from torch import Tensor
 from deepcnn.devices import Place, Precision
 from deepcnn.engines.single import Engine, Job, Single
 from deepcnn.engines.towers import Towers
+from deepcnn.errors import ConfigError
 from deepcnn.events import Listener
 from deepcnn.state import TrainState
 
@@ -61,6 +62,22 @@ class Team:
         if threads is not None:
             torch.set_num_threads(threads)
         return Place.choose(device, precision)
+
+    def check(
+        self,
+        place: Place,
+        *,
+        batch_size: int,  # noqa: ARG002 (processes' matter)
+        towers: int,
+        sync_batch_norm: bool,
+    ) -> None:
+        """Raise ConfigError for what this team cannot do."""
+        devices = len(set(_devices_of(place.device, towers)))
+        if sync_batch_norm and devices < towers and place.device.type != "cpu":
+            raise ConfigError(
+                f"sync_batch_norm: expected a device for each of {towers} towers, since those that "
+                f"share a GPU go backward in turn; found {devices}"
+            )
 
     def engine(self, state: TrainState, place: Place, job: Job, *, towers: int) -> Engine:
         """Make the engine; `towers` is 0 for a single device."""

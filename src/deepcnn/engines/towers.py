@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from deepcnn.data.stream import Prefetch
 from deepcnn.devices import Part, Place
 from deepcnn.engines.single import Engine, Job
-from deepcnn.errors import ConfigError
 from deepcnn.events import Placed
 from deepcnn.models.layers import synchronize_batch_norm
 from deepcnn.state import TrainState
@@ -46,12 +45,6 @@ class Towers(Engine):
             for i, device in enumerate(devices)
         ]
         if job.sync_batch_norm:
-            shared = count - len(set(devices))
-            if shared and devices[0].type != "cpu":
-                raise ConfigError(
-                    f"sync_batch_norm: expected a device for each of {count} towers, since towers "
-                    f"that share a GPU go backward in turn; found {len(set(devices))}"
-                )
             for i, tower in enumerate(self._towers):
                 synchronize_batch_norm(tower.model, self._meeting.sum_for(i))
         self._inputs: Prefetch[Inputs] | None = None

@@ -114,7 +114,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         with torch.no_grad():
             momentum = 0.1 if self.momentum is None else self.momentum
             self.running_mean.lerp_(sums[:-1] / n, momentum)
-            self.running_var.lerp_(variance * (n / (n - 1)), momentum)
+            self.running_var.lerp_(variance * (n / (n - 1).clamp_min(1)), momentum)
             self.num_batches_tracked.add_(1)
         scale = (variance + self.eps).rsqrt() * self.weight
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
