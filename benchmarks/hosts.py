@@ -5,6 +5,7 @@ Needs Linux, `ip` and `tc` (Debian: iproute2), and root.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ def ip(*arguments: str) -> None:
 @contextmanager
 def two_hosts(megabits: float | None = None) -> Iterator[tuple[str, str]]:
     """Make two hosts and give their names, for `on`; `megabits` a second in each direction."""
-    hosts = ("deepcnn-a", "deepcnn-b")
+    hosts = (f"deepcnn-{os.getpid()}-a", f"deepcnn-{os.getpid()}-b")
     try:
         for host in hosts:
             ip("netns", "add", host)

@@ -10,12 +10,15 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from deepcnn.engines.signs import ADVICE
+from deepcnn.errors import TrainingError
+
 
 def launch(processes: int, arguments: list[str]) -> int:
     """Run `python -m deepcnn` with `arguments` in so many processes; return the exit status.
 
     They print for themselves. SIGINT and SIGTERM are passed on to them, and they save and end; none
-    outlives this call.
+    outlives this call. Raises TrainingError where one was killed.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
@@ -33,6 +36,10 @@ def launch(processes: int, arguments: list[str]) -> int:
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     except ChildFailedError as failed:
-        _, first = failed.get_first_failure()
-        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+        rank, first = failed.get_first_failure()
+        if first.exitcode > 0:  # it has told why
+            return first.exitcode
+        raise TrainingError(
+            f"rank {rank} (process {first.pid}) was killed by {first.signal_name()}. {ADVICE}"
+        ) from failed
     return 0

@@ -65,7 +65,7 @@ class Signs:
             for _ in range(beats):
                 if blamed := self._lost(SUSPECT):
                     return blamed
-                self._changed.wait(BEAT)
+                self._changed.wait(4 * BEAT)  # for a beat of the thread, which may come late
             return self._lost(SUSPECT)
 
     def reason_of(self, rank: int, beats: int = SUSPECT) -> str | None:
@@ -115,7 +115,7 @@ class Signs:
                 token, rank, farewell, lives = json.loads(datagram)
             except BlockingIOError:
                 break
-            except (OSError, ValueError, TypeError):  # not from one of ours
+            except (OSError, ValueError, TypeError, RecursionError):  # not from one of ours
                 continue
             if token == self._token and rank in self._peers:
                 heard.add(rank)
@@ -128,6 +128,7 @@ class Signs:
             self._silence[rank] += 1
 
     def _run(self) -> None:
+        self._send()  # at once: whoever falls silent in the first beat has been heard by then
         given_up = 0
         while not self._end.wait(BEAT):
             self._send()
