@@ -94,7 +94,8 @@ def train(
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `feed`: where the batches come from instead of the training set, which then
     only tells the classes and the statistics; see `feeds.Fed`. `emit` is told of everything that
-    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Raises a
+    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes that
+    torchrun has started train together: each calls this, one of them writes and emits. Raises a
     DeepcnnError that says what to do: for settings or data that cannot be used, a directory that
     is taken, or a loss that is not finite.
     """

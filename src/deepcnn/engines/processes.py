@@ -1,7 +1,7 @@
 """Several processes, on one machine or many, started by torchrun or as it would.
 
-The only module that knows torch.distributed: DistributedDataParallel averages the gradients, by
-NCCL where every process has a GPU of its own, else by gloo.
+The only module, with `launch`, that knows torch.distributed. DistributedDataParallel averages the
+gradients, by NCCL where every process has a GPU of its own, else by gloo.
 """
 
 from __future__ import annotations
