@@ -76,6 +76,18 @@ def test_mistakes_are_answered_without_traceback(
     assert "Traceback" not in done.stderr
 
 
+def train_no_more(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Let `train` only note, in the list that is returned, what it was asked for."""
+    asked: list[Config] = []
+
+    def train(config: Config, **_: object) -> training.Result:
+        asked.append(config)
+        return training.Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
+
+    monkeypatch.setattr(training, "train", train)
+    return asked
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -88,13 +100,7 @@ def test_mistakes_are_answered_without_traceback(
 def test_the_preset_may_be_left_out(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: Config
 ) -> None:
-    asked: list[Config] = []
-
-    def train(config: Config, **_: object) -> training.Result:
-        asked.append(config)
-        return training.Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
-
-    monkeypatch.setattr(training, "train", train)
+    asked = train_no_more(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["deepcnn", "train", *arguments])
     with pytest.raises(SystemExit) as end:
         cli.main()

@@ -28,9 +28,10 @@ from deepcnn.data.source import in_memory
 from deepcnn.devices import Part, Place
 from deepcnn.engines.single import Engine, Job, Single
 from deepcnn.engines.towers import AHEAD, Towers, _Exchange, _Meeting
-from deepcnn.events import Evaluated, Started, Stepped
+from deepcnn.events import Started, Stepped
 from deepcnn.models.layers import SyncBatchNorm
 from deepcnn.state import TrainState
+from tests.test_cli import train_no_more
 from tests.test_summaries import read_back
 from tests.test_training_feeds import Stateful
 
@@ -337,13 +338,7 @@ def test_num_gpus_multiplies_the_batch_and_the_schedule_follows(
     batch_size: int,
     decay_steps: int,
 ) -> None:
-    asked: list[Config] = []
-
-    def train(config: Config, **_: object) -> training.Result:
-        asked.append(config)
-        return training.Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
-
-    monkeypatch.setattr(training, "train", train)
+    asked = train_no_more(monkeypatch)
     assert run_cli(monkeypatch, *arguments) == 0
     (config,) = asked
     assert (config.towers, config.batch_size) == (towers, batch_size)

@@ -244,9 +244,8 @@ class Distributed(Engine):
         learning = [parameter.requires_grad for parameter in model.parameters()]
         if self._network is None or learning != self._learning:
             self._network, self._learning = None, learning  # the old one lets go of the parameters
-            with (
-                warnings.catch_warnings()
-            ):  # the option that takes its place is newer than torch 2.11
+            with warnings.catch_warnings():
+                # The option that takes its place is newer than torch 2.11.
                 warnings.filterwarnings(
                     "ignore", "`broadcast_buffers` is deprecated", FutureWarning
                 )

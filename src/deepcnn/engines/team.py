@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -43,9 +43,6 @@ class Team:
     def any(self, flag: bool) -> bool:
         """Tell whether any process says so. All hear the same, perhaps one call late."""
         return flag
-
-    def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with those of the process that writes."""
 
     def listener(self, emit: Listener) -> Listener:
         """Return what this process tells its events to."""
