@@ -1,14 +1,13 @@
-"""What happens when a process is killed or stopped, or a machine is cut off, at a chosen moment.
+"""What happens when a process is killed or stopped at a chosen moment.
 
-    python benchmarks/faults.py --out results/NAME.json          # needs root for the machines
+    python benchmarks/faults.py
 
 Trainings in two processes, started by torchrun on one machine, suffer some faults each, one after
 another. The script is its own worker: it trains as `deepcnn train` does, after it has wrapped one
 function of deepcnn, so that one process kills (SIGKILL) or stops (SIGSTOP) itself at the n-th call.
 For each fault: does the other process end by itself, with an error that names the lost one, and
 after how many seconds? After each training: is its last checkpoint, byte for byte, that of one that
-was never hurt, and is any process left over? Then, between two machines made of network namespaces:
-a training without a fault, two whose link is cut, and two that lose a machine and go on alone.
+was never hurt, and is any process left over? `faults_of_machines.py` tries what befalls machines.
 
 Before the first step, and after all is done, a process that is killed is known to torchrun sooner
 than to the other, which torchrun ends by SIGTERM; nobody is left who could name it. These are
@@ -41,7 +40,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hosts import ADDRESSES, LINK, ip, on, two_hosts
+import report
+from hosts import LINK
 
 STEPS = 120
 TRAIN = ["train", "tiny", "--save-every", "10", "--evaluate-every", "20", "--summary-every", "0"]
@@ -50,7 +50,6 @@ TRAIN += ["--keep", "1", "--log-every", "10", "--threads", "1"]
 PER_JOB = 5  # faults that a training suffers
 LIMIT = 30.0  # seconds after which the other process must have ended
 JOB_LIMIT = 600.0  # seconds after which a training hangs
-TORCHRUN_LIMIT = 30.0  # seconds for torchrun itself, after its processes have ended
 TOKEN = "DEEPCNN_FAULTS"  # an environment variable, by which processes left over are found
 POLL = 0.01
 BLOCK = 64  # examples scored at a time, so that there are several blocks for each process
@@ -360,16 +359,16 @@ def job(
             process.wait()
 
 
-def torchrun(options: list[str], folder: Path, train: list[str]) -> list[str]:
-    """Return the command that starts this script's workers."""
-    run = [sys.executable, "-m", "torch.distributed.run", *options]
-    return [*run, __file__, "--worker", str(folder), *train, "--run-dir", str(folder / "run")]
+def worker_of(folder: Path, *train: str) -> list[str]:
+    """Return this script as a worker, and its arguments, for torchrun."""
+    return [__file__, "--worker", str(folder), *train, "--run-dir", str(folder / "run")]
 
 
 def one_machine(folder: Path, plan: list[Fault]) -> dict[str, Any]:
     """Train on one machine and suffer the faults of a plan; return what was seen."""
-    options = ["--standalone", "--nproc-per-node", "2", "--max-restarts", str(len(plan) + 1)]
-    command = torchrun(options, folder, [*TRAIN, "--steps", str(STEPS)])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "--max-restarts", str(len(plan) + 1)]
+    command += worker_of(folder, *TRAIN, "--steps", str(STEPS))
     found = []
     with job(folder, plan, command) as (process,):
         end = time.monotonic() + JOB_LIMIT
@@ -415,131 +414,6 @@ def watch(folder: Path, number: int, fault: Fault) -> dict[str, Any]:
         "named": names(message, fault.rank, struck["pid"]),
         "message": re.sub(r"machine \S+, process \d+", "machine …, process …", message),
     }
-
-
-# ---- two machines
-
-
-def two_machines(
-    hosts: tuple[str, str],
-    folder: Path,
-    train: list[str],
-    act: Callable[[list[subprocess.Popen[bytes]]], dict[str, Any]],
-    *,
-    nodes: str = "2",
-    restarts: int = 0,
-    meeting: str = "",
-) -> dict[str, Any]:
-    """Train on two machines, do something meanwhile, and return what `act` and the end tell."""
-    commands = []
-    for i, host in enumerate(hosts):
-        options = ["--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", str(restarts)]
-        options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29455"]
-        options += ["--rdzv-id", folder.name, "--local-addr", ADDRESSES[i]]
-        options += ["--rdzv-conf", f"is_host={1 - i}" + meeting]
-        commands.append(on(host, torchrun(options, folder, train)))
-    with job(folder, [], *commands) as running:
-        found = act(running)
-        hopeless = "failure" in found
-        wait_for(lambda: hopeless or all(p.poll() is not None for p in running), JOB_LIMIT / 2)
-        found["statuses"] = [p.poll() for p in running]
-    return found | {"left_over": (read(folder / "left over") or {})["count"]}
-
-
-def events(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Return a run's events of a kind, so far."""
-    path = folder / "run" / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [event for event in found if event["event"] == name]
-
-
-def reaches(folder: Path, step: int) -> Callable[[], bool]:
-    """Return what tells whether a training has saved at a step or later."""
-    return lambda: any(event["step"] >= step for event in events(folder, "Saved"))
-
-
-def cut(hosts: tuple[str, str], folder: Path, at: str) -> dict[str, Any]:
-    """Cut the link at one machine's end, in the middle of a training."""
-
-    def act(running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
-        if not wait_for(reaches(folder, 20), 180):
-            return {"failure": "did not begin to train"}
-        pids = workers(folder)
-        ip("-n", at, "link", "set", LINK, "down")
-        began, seconds = time.time(), {}
-        for rank in (0, 1) * int(2 * LIMIT / POLL):
-            if rank not in seconds and not lives(pids[rank]):
-                seconds[rank] = round(time.time() - began, 2)
-            if len(seconds) == 2:
-                break
-            time.sleep(POLL / 2)
-        # torchrun itself, on the machine that does not hold its store, waits for it for minutes.
-        wait_for(lambda: all(p.poll() is not None for p in running), TORCHRUN_LIMIT)
-        ended = [p.poll() is not None for p in running]
-        for process in running:
-            process.kill()
-        return {
-            "seconds": [seconds.get(rank) for rank in (0, 1)],
-            "named": [names(said(folder, pids[r]), 1 - r, pids[1 - r]) for r in (0, 1)],
-            f"torchrun_ended_{TORCHRUN_LIMIT:.0f}_s_later": ended,
-        }
-
-    try:
-        return two_machines(hosts, folder, [*TRAIN, "--steps", "1000000"], act)
-    finally:
-        ip("-n", at, "link", "set", LINK, "up")
-
-
-def lose_machine(hosts: tuple[str, str], folder: Path, meeting: str) -> dict[str, Any]:
-    """Kill everything on the second machine; the first goes on alone."""
-
-    def act(running: list[subprocess.Popen[bytes]]) -> dict[str, Any]:
-        if not wait_for(reaches(folder, 50), 180):
-            return {"failure": "did not begin to train"}
-        saved = max(event["step"] for event in events(folder, "Saved"))
-        there = subprocess.run(["ip", "netns", "pids", hosts[1]], capture_output=True, check=True)
-        for pid in there.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
-        began = time.time()
-        on_again = wait_for(lambda: len(events(folder, "Started")) > 1, 180)
-        seconds = round(time.time() - began, 1)
-        running[0].wait(JOB_LIMIT / 2)
-        return {
-            "killed_after_step": saved,
-            "seconds_to_go_on": seconds if on_again else None,
-            "seconds_to_finish": round(time.time() - began, 1),
-            "went_on_at_step": [e["step"] for e in events(folder, "Started")][1:],
-            "processes": [e["processes"] for e in events(folder, "Started")],
-            "finished_at_step": [e["step"] for e in events(folder, "Finished")],
-        }
-
-    return two_machines(
-        hosts,
-        folder,
-        [*TRAIN, "--steps", "2000"],
-        act,
-        nodes="1:2",
-        restarts=3,
-        meeting=meeting,
-    )
-
-
-def machines(folder: Path, peace: bytes) -> dict[str, Any]:
-    """Try the faults of machines."""
-    with two_hosts() as hosts:
-        name = folder / "machines"
-        found: dict[str, Any] = {
-            "no_fault": two_machines(hosts, name, [*TRAIN, "--steps", str(STEPS)], lambda _: {})
-        }
-        final = name / "run" / "checkpoints" / f"step-{STEPS:09d}.safetensors"
-        found["no_fault"]["identical"] = final.exists() and final.read_bytes() == peace
-        for i, host in enumerate(hosts):
-            found[f"link_cut_at_machine_{i}"] = cut(hosts, folder / f"cut-{i}", host)
-        quick = ",last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
-        found["machine_lost"] = lose_machine(hosts, folder / "lost-default", "")
-        found["machine_lost_quick_meeting"] = lose_machine(hosts, folder / "lost-quick", quick)
-    return found
 
 
 # ---- the matrix
@@ -653,16 +527,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="default: results/DATE_faults.json")
     parser.add_argument("--at-once", type=int, default=4, help="trainings at the same time")
     parser.add_argument("--jobs", type=int, nargs="*", help="only these trainings")
-    parser.add_argument("--no-machines", action="store_true")
     parser.add_argument("--logs", type=Path, help="an empty folder that is kept")
     options = parser.parse_args()
-    import torch
-
-    from deepcnn.devices import Place, describe_environment
-
+    out = report.new_file("faults", options.out)
+    about = report.circumstances()
     chosen = plans()
     if options.jobs is not None:
         chosen = [chosen[i] for i in options.jobs]
@@ -671,29 +542,20 @@ def main() -> None:
         began = time.monotonic()
         peace = one_machine(folder / "peace", [])["bytes"]
         assert peace
-        with ThreadPoolExecutor(options.at_once) as pool, ThreadPoolExecutor(1) as beside:
-            network = None if options.no_machines else beside.submit(machines, folder, peace)
+        with ThreadPoolExecutor(options.at_once) as pool:
             folders = [folder / f"job-{i}" for i in range(len(chosen))]
             jobs = list(pool.map(one_machine, folders, chosen))
-        between_machines = network.result() if network else {}
-    environment = describe_environment(Place(torch.device("cpu"), "fp32"))
     every = [fault for j in jobs for fault in j["faults"]]
     summary: dict[str, Any] = {
         "what": "faults in trainings of the preset tiny in 2 processes; seconds from the fault to "
         "the end of the other process",
-        "command": "python benchmarks/faults.py --out results/NAME.json",
-        "date": time.strftime("%Y-%m-%d"),
-        "environment": environment,
+        **about,
         **summarize(jobs, peace),
-        "machines": between_machines,
         "seconds_in_all": round(time.monotonic() - began),
     }
     show(every)
     print(json.dumps(summary, indent=2, ensure_ascii=False))
-    if options.out:  # a line for each fault
-        head = json.dumps(summary, indent=2, ensure_ascii=False).removesuffix("\n}")
-        rows = ",\n".join("    " + json.dumps(f, ensure_ascii=False) for f in every)
-        options.out.write_text(f'{head},\n  "each": [\n{rows}\n  ]\n}}\n')
+    report.store({**summary, "each": every}, out)
 
 
 if __name__ == "__main__":

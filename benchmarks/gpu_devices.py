@@ -1,6 +1,6 @@
 """The same numbers on a GPU, whichever engine computes them.
 
-    python benchmarks/gpu_devices.py --out results/NAME.json    # --device cpu tries it without one
+    python benchmarks/gpu_devices.py        # --device cpu tries it without one
 
 Trains a small network without batch normalization for 100 steps in fp32, at a rate at which
 rounding does not grow: on one device, in two
@@ -21,11 +21,11 @@ import tempfile
 import unittest.mock
 from pathlib import Path
 
+import report
 import torch
 
 import deepcnn
 from deepcnn import checkpoint
-from deepcnn.devices import Place, describe_environment
 from deepcnn.engines import team
 
 STEPS = 100
@@ -76,9 +76,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="default: results/DATE_gpu_devices.json")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
+    out = report.new_file("gpu_devices", options.out)
+    about = report.circumstances(options.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     found: dict[str, dict[str, float]] = {}
     reference: dict[str, torch.Tensor] = {}
@@ -101,12 +103,11 @@ def main() -> None:
             }
     result = {
         "what": f"{STEPS} steps of the preset tiny in fp32, against one device",
+        **about,
         "found": found,
-        "environment": describe_environment(Place.choose(options.device, "fp32")),
     }
     print(json.dumps(result, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+    report.store(result, out)
     if any(case["largest difference"] > LARGEST for case in found.values()):
         sys.exit("the numbers differ")
 

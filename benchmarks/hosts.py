@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -55,3 +56,27 @@ def two_hosts(megabits: float | None = None) -> Iterator[tuple[str, str]]:
 def on(host: str, command: list[str]) -> list[str]:
     """Return the command that runs a command on a host."""
     return ["ip", "netns", "exec", host, *command]
+
+
+def torchrun(
+    hosts: tuple[str, str],
+    program: list[str],
+    *,
+    job: str,
+    nodes: str = "2",
+    restarts: int = 0,
+    meeting: str = "",
+) -> list[list[str]]:
+    """Return the commands, one for each host, that run a program in one process on each.
+
+    `meeting` is added to the settings of torchrun's rendezvous.
+    """
+    commands = []
+    for i, host in enumerate(hosts):
+        command = [sys.executable, "-m", "torch.distributed.run"]
+        command += ["--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", str(restarts)]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29400"]
+        command += ["--rdzv-id", job, "--local-addr", ADDRESSES[i]]
+        command += ["--rdzv-conf", f"is_host={1 - i}{meeting}"]  # both bear this machine's name
+        commands.append(on(host, [*command, *program]))
+    return commands

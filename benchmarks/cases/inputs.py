@@ -1,0 +1,66 @@
+"""The speed of distorted inputs, through each feed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from deepcnn.data.augment import Inputs
+from deepcnn.data.datasets import open_dataset
+from deepcnn.data.feeds import Feed, Preloaded, Queued, Streamed
+from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.source import Source, in_memory
+from deepcnn.data.stream import Stream
+from deepcnn.devices import Part
+
+BATCH = 128
+WAITING = 20_000  # as the reference, and tf.data's shuffle buffer
+WARM_UP, STEPS = 450, 1200  # as many to warm up as the peers; three epochs to measure
+
+
+def images_per_second(
+    name: str, _: Path, *, warm_up: int = WARM_UP, steps: int = STEPS
+) -> dict[str, float]:
+    """Return the speed of a feed of CIFAR-10, under the name of where it reads from."""
+    torch.set_num_threads(1)  # one core distorts; the other one reads, where there is reading
+    source = open_dataset("cifar10", "train")
+    feed: Feed
+    if name == "preloaded":
+        arrays = source.load()
+        source = in_memory(arrays)
+        feed = Preloaded(arrays, Shuffle.full(0, len(arrays)), batch_size=BATCH)
+    else:
+        shuffle = Shuffle.of(source.shards, seed=0, readers=16, buffer=WAITING + BATCH)
+        stream = Stream.extract(source.shards, shuffle, threads=name == "queued").shuffle()
+        if name == "queued":
+            feed = Queued(stream, examples_in_queue=WAITING, batch_size=BATCH)
+        else:
+            feed = Streamed(stream, batch_size=BATCH)
+    distort = distorting(feed, source)
+    with closing(feed):
+        for step in range(warm_up):
+            distort(step)
+        began = time.perf_counter()
+        for step in range(warm_up, warm_up + steps):
+            distort(step)
+        seconds = time.perf_counter() - began
+    return {"memory" if name == "preloaded" else "files": round(steps * BATCH / seconds)}
+
+
+def distorting(feed: Feed, source: Source) -> Callable[[int], None]:
+    """Return what makes the distorted batch of a step, as TensorFlow's tutorial does."""
+    whole = Part(0, 1, torch.device("cpu"))
+    inputs = Inputs.of(
+        source, crop=0.75, pad=0, flip="random", contrast=(0.2, 1.8), standardize="image"
+    )
+
+    def distort(step: int) -> None:
+        batch = feed.batch(step, whole)
+        draws = inputs.draw(0, index=batch.index, epoch=batch.epoch, position=batch.position)
+        inputs.train(batch.images, draws)
+
+    return distort

@@ -1,0 +1,34 @@
+"""The speed of training the tutorial network."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WARM_UP = 20  # steps
+
+
+def images_per_second(
+    precision: str, options: tuple[str, ...], folder: Path, *, steps: int = 150
+) -> dict[str, float]:
+    """Return the speed of `deepcnn train tutorial`."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        run = Path(scratch) / "run"
+        command = [sys.executable, "-m", "deepcnn", "train", "tutorial", "--steps", str(steps)]
+        command += ["--precision", precision, "--run-dir", str(run), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return {precision: round(median_rate(run))}
+
+
+def median_rate(run: Path) -> float:
+    """Return a run's images per second: the median over its groups of steps after a warm-up."""
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return statistics.median(
+        event["examples_per_second"]
+        for event in events
+        if event["event"] == "Stepped" and event["step"] > WARM_UP
+    )

@@ -1,0 +1,62 @@
+"""What every result says of its circumstances, and how results are written."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from deepcnn.devices import Place, describe_environment
+
+HERE = Path(__file__).parent
+DATE = "%Y-%m-%d"
+
+
+def new_file(name: str, given: Path | None) -> Path:
+    """Return where a result goes; end the program, before it measures, if that is taken."""
+    path = given or HERE / "results" / f"{time.strftime(DATE)}_{name}.json"
+    if path.exists():
+        sys.exit(f"{path} exists, and results are kept: name another file with --out")
+    return path
+
+
+def circumstances(device: str = "cpu") -> dict[str, Any]:
+    """Return the command, the commit, the date and the environment of a measurement."""
+    # Results that were just written change nothing that is measured.
+    changes = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    environment = describe_environment(Place.choose(device, "fp32"))
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+        "date": time.strftime(DATE),
+        "environment": environment | {"processor": processor()},
+    }
+
+
+def git(*arguments: str) -> str | None:
+    """Return what git says of this repository, or None where this is none."""
+    command = ["git", "-C", str(HERE.parent), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def processor() -> str:
+    """Return the name of the processor's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def store(result: dict[str, Any], path: Path) -> None:
+    """Write a result."""
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print(f"written to {path}")
