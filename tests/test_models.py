@@ -14,7 +14,8 @@ from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
 from deepcnn.models import build_model
-from deepcnn.models.layers import LocalResponseNorm, SameMaxPool
+from deepcnn.models.layers import SameMaxPool
+from deepcnn.models.response_norm import LocalResponseNorm
 from deepcnn.models.speednet import Speednet
 from deepcnn.models.tutorial import Tutorial
 from tests.golden import tensorflow_reference as reference

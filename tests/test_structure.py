@@ -27,7 +27,17 @@ FLOORS = [
     ["data.layouts", "data.synthetic", "data.catalog"],
     ["models.__init__"],
     ["models.tutorial", "models.speednet", "models.mlp"],
-    ["models.layers", "averages", "optim", "objective", "devices", "checkpoint", "data.augment"],
+    ["models.layers"],
+    [
+        "models.winograd",
+        "models.response_norm",
+        "averages",
+        "optim",
+        "objective",
+        "devices",
+        "checkpoint",
+        "data.augment",
+    ],
     ["data.source"],
     ["data.shuffle"],
     [

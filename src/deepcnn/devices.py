@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -86,6 +87,24 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
         can = torch.cpu.get_capabilities()
         return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
     return "fp32"
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep the memory that this process frees, for its next step.
+
+    A step frees and asks for the same large blocks again. glibc would give them back to the system
+    in between, which then clears page after page anew: 5 to 8 % of a step. Blocks of more than
+    32 MB, glibc's limit, are given back all the same. Elsewhere than with glibc nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    mallopt(mmap_threshold, 32 << 20)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe_environment(place: Place) -> dict[str, Any]:

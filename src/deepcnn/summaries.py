@@ -157,13 +157,15 @@ class TensorBoard:
 def capture(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect, while the context lasts, what each layer with weights of its own gives out.
 
-    Normalization layers are left out. The result maps the layer's name to its last output.
+    Normalization layers are left out. The result maps the layer's name to its last output, after
+    the `activation` that the layer may name.
     """
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
-            found[name] = output.detach()
+            activation = getattr(module, "activation", None)
+            found[name] = output.detach() if activation is None else activation(output.detach())
 
         return hook
 

@@ -30,7 +30,7 @@ from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import Part, Place, describe_environment
+from deepcnn.devices import Part, Place, describe_environment, keep_freed_memory
 from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
@@ -381,6 +381,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _set_up(team: Team, config: Config) -> Place:
     torch.use_deterministic_algorithms(config.deterministic)
+    keep_freed_memory()
     place = team.place(config.device, config.precision, config.threads)
     team.once(
         lambda: team.check(

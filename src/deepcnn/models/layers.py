@@ -9,16 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepcnn.models.response_norm import is_plain_float32
+from deepcnn.models.winograd import winograd_conv2d
 
-class ConvReLU(nn.Conv2d):
-    """A convolution that keeps the size (SAME), with bias, followed by ReLU."""
+
+class LateReLU(nn.Conv2d):
+    """A convolution that keeps the size (SAME), with bias, whose ReLU is left to a later layer.
+
+    ReLU and max pooling may change places, and after pooling there is less to do; and it costs
+    nothing within a layer that reads its input anyway. `activation` tells who looks at a layer's
+    output what the literature means by it.
+    """
+
+    activation = staticmethod(F.relu)
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """Map [N, inputs, H, W] to [N, outputs, H, W]."""
-        return F.relu_(super().forward(input))
+        """Map [N, inputs, H, W] to [N, outputs, H, W], before the ReLU."""
+        if min(self.in_channels, self.out_channels) >= 32 and is_plain_float32(input):
+            assert self.bias is not None
+            return winograd_conv2d(input, self.weight, self.bias, rows=4)
+        return super().forward(input)
 
 
 class LinearReLU(nn.Linear):
@@ -39,47 +52,6 @@ class SameMaxPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C, ceil(H / 2), ceil(W / 2)]."""
         return F.max_pool2d(x, 3, 2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
-
-
-class LocalResponseNorm(nn.Module):
-    """Local response normalization over channels, as TensorFlow defines it.
-
-    out = x / (bias + alpha * sum of x² over channels c - radius … c + radius) ** 0.75: the sum is
-    not divided by the window's size, as torch's own layer does. (Krizhevsky, Sutskever, Hinton:
-    "ImageNet classification with deep convolutional neural networks", 2012, section 3.3.)
-
-    The sum over neighbouring channels is a 1×1 convolution with a banded matrix, which runs on
-    the same fast kernels as every convolution. It is computed in float32 whatever the precision
-    of `x`, because the sum hardly differs from the bias.
-    """
-
-    band: Tensor
-    start: Tensor
-
-    def __init__(
-        self, channels: int, radius: int = 4, bias: float = 1.0, alpha: float = 0.001 / 9
-    ) -> None:
-        super().__init__()
-        self.radius, self.bias, self.alpha = radius, bias, alpha
-        index = torch.arange(channels)
-        near = (index[:, None] - index[None, :]).abs() <= radius
-        self.register_buffer("band", (alpha * near)[:, :, None, None], persistent=False)
-        self.register_buffer("start", torch.full((channels,), bias), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, H, W] to the same shape and dtype."""
-        if not torch.is_autocast_enabled(x.device.type):
-            return self._normalize(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return self._normalize(x.float()).to(x.dtype)
-
-    def _normalize(self, x: Tensor) -> Tensor:
-        root = F.conv2d(x.square(), self.band, self.start).rsqrt()  # (…) ** -0.5
-        return x * (root * root.sqrt())
-
-    def extra_repr(self) -> str:
-        """Return the settings, for print(model)."""
-        return f"radius={self.radius}, bias={self.bias}, alpha={self.alpha:.4g}, beta=0.75"
 
 
 class SyncBatchNorm(nn.BatchNorm2d):

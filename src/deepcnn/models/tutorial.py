@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from deepcnn.errors import ConfigError
 from deepcnn.models.layers import (
-    ConvReLU,
+    LateReLU,
     LinearReLU,
-    LocalResponseNorm,
     SameMaxPool,
     truncated_normal_,
 )
+from deepcnn.models.response_norm import ReLUResponseNorm
 
 
 class Tutorial(nn.Module):
@@ -50,11 +50,11 @@ class Tutorial(nn.Module):
             )
         first, second, third, fourth = widths or (64, 64, 384, 192)
         pooled = -(-height // 4) * -(-width // 4)  # two poolings, each rounding up
-        self.conv1 = ConvReLU(channels, first, 5)
+        self.conv1 = LateReLU(channels, first, 5)
         self.pool1 = SameMaxPool()
-        self.norm1 = LocalResponseNorm(first)
-        self.conv2 = ConvReLU(first, second, 5)
-        self.norm2 = LocalResponseNorm(second)
+        self.norm1 = ReLUResponseNorm(first)
+        self.conv2 = LateReLU(first, second, 5)
+        self.norm2 = ReLUResponseNorm(second)
         self.pool2 = SameMaxPool()
         self.local3 = LinearReLU(pooled * second, third)
         self.local4 = LinearReLU(third, fourth)

@@ -1,0 +1,124 @@
+"""Local response normalization, and its fusion with the ReLU before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_BLOCK = 2304  # pixels at a time, so that what is between two operations stays in the cache
+
+
+class LocalResponseNorm(nn.Module):
+    """Local response normalization over channels, as TensorFlow defines it.
+
+    out = x / (bias + alpha * sum of x² over channels c - radius … c + radius) ** 0.75: the sum is
+    not divided by the window's size, as torch's own layer does. (Krizhevsky, Sutskever, Hinton:
+    "ImageNet classification with deep convolutional neural networks", 2012, section 3.3.)
+
+    The sum over neighbouring channels is a 1×1 convolution with a banded matrix, which runs on
+    the same fast kernels as every convolution. It is computed in float32 whatever the precision
+    of `x`, because the sum hardly differs from the bias.
+    """
+
+    band: Tensor
+    start: Tensor
+
+    def __init__(
+        self, channels: int, radius: int = 4, bias: float = 1.0, alpha: float = 0.001 / 9
+    ) -> None:
+        super().__init__()
+        self.radius, self.bias, self.alpha = radius, bias, alpha
+        index = torch.arange(channels)
+        near = (index[:, None] - index[None, :]).abs() <= radius
+        self.register_buffer("band", (alpha * near)[:, :, None, None], persistent=False)
+        self.register_buffer("start", torch.full((channels,), bias), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to the same shape and dtype."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return self._normalize(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._normalize(x.float()).to(x.dtype)
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        root = F.conv2d(x.square(), self.band, self.start).rsqrt()  # (…) ** -0.5
+        return x * (root * root.sqrt())
+
+    def extra_repr(self) -> str:
+        """Return the settings, for print(model)."""
+        return f"radius={self.radius}, bias={self.bias}, alpha={self.alpha:.4g}, beta=0.75"
+
+
+class ReLUResponseNorm(LocalResponseNorm):
+    """ReLU, then local response normalization.
+
+    For float32 on a processor both are one function, block by block, with a derivative of its own:
+    the memory, not the arithmetic, is what they cost.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to the same shape and dtype."""
+        if not is_plain_float32(x):
+            return super().forward(F.relu(x))
+        pixels = x.permute(0, 2, 3, 1)
+        rows = pixels.reshape(-1, pixels.shape[-1])
+        band = self.band.flatten(1)
+        y: Tensor = _ReLUResponseNorm.apply(rows, band, self.start)  # type: ignore[no-untyped-call]
+        return y.view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def is_plain_float32(x: Tensor) -> bool:
+    """Tell whether functions made for float32 on a processor apply: not in a trace, not in bf16."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _ReLUResponseNorm(torch.autograd.Function):
+    """y = f · s^-¾ with f = max(x, 0), s = start + f² band, for rows of x [pixels, C].
+
+    With r = s^-¾ the derivative towards f is g · r - (3/2) f · ((g · y / s) band): `band` holds
+    alpha and is symmetric.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, band: Tensor, start: Tensor) -> Tensor:
+        y, r, y_over_s = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+        f, s = x.new_empty(2, min(_BLOCK, len(x)), x.shape[1])
+        for rows in _blocks(len(x)):
+            f, s = f[: len(x[rows])], s[: len(x[rows])]
+            torch.clamp_min(x[rows], 0, out=f)
+            torch.mul(f, f, out=y[rows])
+            torch.addmm(start, y[rows], band, out=s)
+            torch.rsqrt(s, out=y[rows])
+            torch.sqrt(y[rows], out=r[rows]).mul_(y[rows])
+            torch.mul(f, r[rows], out=y[rows])
+            torch.div(y[rows], s, out=y_over_s[rows])
+        ctx.save_for_backward(x, r, y_over_s, band)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, r, y_over_s, band = ctx.saved_tensors
+        of_x = torch.empty_like(x)
+        u, v = x.new_empty(2, min(_BLOCK, len(x)), x.shape[1])
+        for rows in _blocks(len(x)):
+            u, v = u[: len(x[rows])], v[: len(x[rows])]
+            torch.mul(gradient[rows], y_over_s[rows], out=u)
+            torch.mm(u, band, out=v)
+            torch.mul(gradient[rows], r[rows], out=u)
+            u.addcmul_(x[rows], v, value=-1.5)
+            torch.ops.aten.threshold_backward.grad_input(u, x[rows], 0, grad_input=of_x[rows])
+        return of_x, None, None
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]

@@ -1,0 +1,93 @@
+"""The functions with derivatives of their own, against the definition in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepcnn.models.layers import LateReLU
+from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
+from deepcnn.models.winograd import winograd_conv2d
+
+
+def values_and_gradients(
+    function: Callable[..., Tensor], arguments: list[Tensor], weights: Tensor
+) -> list[Tensor]:
+    leaves = [argument.detach().clone().requires_grad_() for argument in arguments]
+    y = function(*leaves)
+    return [y.detach(), *torch.autograd.grad(y, leaves, weights.to(y.dtype))]
+
+
+def check(
+    function: Callable[..., Tensor],
+    definition: Callable[..., Tensor],
+    arguments: list[Tensor],
+    weights: Tensor,
+    tolerance: float,
+) -> None:
+    """Compare in units of the largest value of each result."""
+    found = values_and_gradients(function, arguments, weights)
+    doubles = [argument.double() for argument in arguments]
+    expected = values_and_gradients(definition, doubles, weights)
+    for ours, exact in zip(found, expected, strict=True):
+        assert ours.shape == exact.shape
+        assert (ours - exact).abs().max() < tolerance * exact.abs().max()
+
+
+@pytest.mark.parametrize(("taps", "rows"), [(5, 4), (5, 2), (3, 4), (3, 6)])
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 7), (1, 3), (4, 1)])
+def test_winograd_equals_the_direct_sum(taps: int, rows: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width).contiguous(memory_format=torch.channels_last)
+    check(
+        lambda x, w, b: winograd_conv2d(x, w, b, rows),
+        lambda x, w, b: F.conv2d(x, w, b, padding=taps // 2),
+        [x, torch.randn(5, 6, taps, taps), torch.randn(5)],
+        torch.randn(3, 5, height, width),
+        1e-5,
+    )
+
+
+def test_winograds_result_lies_as_torchs_own_does() -> None:
+    x = torch.randn(2, 32, 12, 12).contiguous(memory_format=torch.channels_last)
+    layer = LateReLU(32, 64, 5)
+    y = layer(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert not torch.equal(y, F.conv2d(x, layer.weight, layer.bias, padding=2))  # it was used
+    assert torch.allclose(y, F.conv2d(x, layer.weight, layer.bias, padding=2), atol=1e-4)
+
+
+def test_rectified_normalization_equals_its_two_steps() -> None:
+    torch.manual_seed(0)
+    x = 20 * torch.randn(20, 24, 12, 12)  # more than one block
+    x[0, 0, 0, 0] = 0.0
+    plain = LocalResponseNorm(24).double()
+    check(
+        ReLUResponseNorm(24),
+        lambda x: plain(F.relu(x)),
+        [x.contiguous(memory_format=torch.channels_last)],
+        torch.randn(x.shape),
+        1e-6,
+    )
+
+
+def test_rectified_normalization_is_the_same_in_any_memory_format_and_batch() -> None:
+    norm = ReLUResponseNorm(16)
+    x = torch.randn(5, 16, 3, 4)
+    expected = norm(x.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(norm(x), expected)
+    assert torch.allclose(torch.cat([norm(x[:2]), norm(x[2:])]), expected, rtol=1e-6)
+    assert norm(x[:0]).shape == (0, 16, 3, 4)
+
+
+def test_rectified_normalization_in_lower_precision_is_the_plain_one() -> None:
+    norm = ReLUResponseNorm(16)
+    x = torch.randn(2, 16, 4, 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = norm(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, norm(x.float()).bfloat16())
