@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -27,6 +28,7 @@ TUTORIAL = Inputs(
     standardize="image",
     mean=(),
     std=(),
+    scales=(),
 )
 
 
@@ -197,3 +199,21 @@ def test_images_that_are_not_square_keep_their_shape() -> None:
     assert inputs.train(torch.from_numpy(images), draws_of(inputs, 2)).shape == (2, 1, 15, 30)
     with pytest.raises(ConfigError, match="pad 0 to 19"):
         Inputs.of(source, crop=1, pad=20, flip="none", contrast=None, standardize="image")
+
+
+def test_growing_images_are_the_whole_ones_made_smaller() -> None:
+    growing = dataclasses.replace(TUTORIAL, scales=((0.0, 0.5), (0.4, 0.75)))
+    assert [growing.scale_at(p) for p in (0.0, 0.39, 0.4, 0.99)] == [0.5, 0.5, 0.75, 0.75]
+    assert TUTORIAL.scale_at(0.0) == 1.0
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
+    place = torch.arange(3)
+    draws = growing.draw(0, index=place, epoch=place, position=place)
+    whole, half = growing.train(images, draws), growing.train(images, draws, 0.5)
+    assert whole.shape == (3, 3, 24, 24)
+    # At half the size, bilinear interpolation takes the mean of 2 by 2 pixels.
+    expected = whole.double().reshape(3, 3, 12, 2, 12, 2).mean((3, 5)).float()
+    torch.testing.assert_close(half, expected)
+    assert half.is_contiguous(memory_format=torch.channels_last)
+    assert growing.train(images, draws, 0.75).shape == (3, 3, 18, 18)
+    assert torch.equal(growing.evaluate(images), TUTORIAL.evaluate(images))
+    assert Inputs.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing

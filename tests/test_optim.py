@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -71,10 +74,11 @@ def test_one_step_of_muon_equals_the_definition() -> None:
     torch.testing.assert_close(p.detach().double(), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "muon"])
+@pytest.mark.parametrize("kind", ["sgd", "decaying sgd", "muon"])
 def test_a_shut_gate_leaves_no_trace_of_a_bad_gradient(kind: str) -> None:
     filters = parameters((8, 4, 3, 3))
-    make = {"sgd": optim.SGD, "muon": optim.Muon}[kind]
+    decaying: Any = functools.partial(optim.SGD, weight_decay=0.1)
+    make = {"sgd": optim.SGD, "decaying sgd": decaying, "muon": optim.Muon}[kind]
     optimizer = make(filters, learning_rate=0.1, momentum=0.9)
     p = filters["0"]
     p.grad = torch.ones_like(p)

@@ -245,6 +245,50 @@ def test_a_resumed_run_refuses_what_would_change_its_numbers(tmp_path: Path) -> 
     assert training.resume(path, changes=lambda c: dataclasses.replace(c, steps=4)).step == 4
 
 
+def growing(*scales: tuple[float, float]) -> Config:
+    quick = presets.quick()
+    return dataclasses.replace(
+        quick,
+        data="synthetic",
+        model=dataclasses.replace(quick.model, widths=(16, 16, 16)),
+        inputs=dataclasses.replace(quick.inputs, scales=scales),
+        steps=4,
+        batch_size=16,
+        log_every=1,
+        summary_every=1,
+        save_every=1,
+    )
+
+
+def test_images_grow_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = []
+    step = single.Single.step
+
+    def watched(engine: single.Single) -> torch.Tensor:
+        losses = step(engine)
+        sides.append(tuple(engine.images.shape[2:]))
+        return losses
+
+    monkeypatch.setattr(single.Single, "step", watched)
+    path = tmp_path / "run"
+    training.train(growing((0.0, 0.5), (0.5, 0.75), (0.75, 1.0)), run_dir=path)
+    assert sides == [(16, 16), (16, 16), (24, 24), (32, 32)]
+    with pytest.raises(ConfigError, match=r"^steps: cannot change"):
+        training.resume(path, changes=lambda c: dataclasses.replace(c, steps=8))
+
+
+def test_images_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="speednet needs at least 9 pixels a side, found 8 by 8"):
+        training.train(growing((0.0, 0.25)), run_dir=tmp_path / "run")
+    config = tiny()
+    config = dataclasses.replace(
+        config, inputs=dataclasses.replace(config.inputs, scales=((0.0, 0.5),))
+    )
+    with pytest.raises(ConfigError, match="the network tutorial takes images of one size"):
+        training.train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
     training.train(tiny(steps=2), run_dir=tmp_path / "a")
     model = dataclasses.replace(TINY.model, widths=(8, 8, 32, 16))

@@ -42,6 +42,9 @@ class Inputs:
     standardize: Literal["image", "dataset", "unit"] = "dataset"
     """Subtract mean and divide by deviation of each image, or of the training set's channels; or
     only scale pixels to 0 to 1 (unit)."""
+    scales: tuple[tuple[float, float], ...] = ()
+    """Growing images: from which share of the training on they are scaled to which share of each
+    side; empty: always whole. Only for networks that take any size."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,16 @@ class Config:
             )
         if not 0 < self.inputs.crop <= 1:
             raise ConfigError(f"inputs.crop: expected above 0 to 1, found {self.inputs.crop}")
+        starts = [start for start, _ in self.inputs.scales]
+        if (
+            starts != sorted(set(starts))
+            or (starts and not 0 == starts[0] <= starts[-1] < 1)
+            or not all(0 < scale <= 1 for _, scale in self.inputs.scales)
+        ):
+            raise ConfigError(
+                "inputs.scales: expected pairs of a share of the training, rising from 0 to below "
+                f"1, and a share of each side above 0 to 1, found {self.inputs.scales}"
+            )
         if not 0 <= self.min_fraction_of_examples_in_queue <= 1:
             raise ConfigError(
                 "min_fraction_of_examples_in_queue: expected 0 to 1, found "

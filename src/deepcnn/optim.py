@@ -68,9 +68,7 @@ class SGD:
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue
-            update = _gradient(parameter, gate)
-            if self._penalty:
-                update = update + self._penalty * parameter
+            update = _gradient(parameter, gate, self._penalty)
             if self._momentum:
                 update = _with_momentum(self.tensors[name], update, self._momentum, gate)
             parameter.addcmul_(update, rate)
@@ -103,11 +101,11 @@ class Muon:
                 continue
             gradient = _gradient(parameter, gate)
             update = _with_momentum(self.tensors[name], gradient, self._momentum, gate)
-            # A plain matrix in row order: its products are the same whatever the memory format.
-            matrix = update.contiguous().flatten(1)
-            orthogonal = orthogonalize(matrix).view(update.shape)
+            # The order of channels_last memory, so no copy; the columns' order does not matter.
+            by_pixel = update.permute(0, 2, 3, 1)
+            orthogonal = orthogonalize(by_pixel.reshape(len(update), -1)).view(by_pixel.shape)
             scale = torch.where(gate, len(parameter) ** 0.5 / parameter.norm(), 1.0)
-            parameter.mul_(scale).addcmul_(orthogonal, rate)
+            parameter.mul_(scale).addcmul_(orthogonal.permute(0, 3, 1, 2), rate)
 
 
 def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
@@ -122,7 +120,8 @@ def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
     x = x.t() if tall else x
     for _ in range(iterations):
         gram = x @ x.t()
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)
     return x.t() if tall else x
 
 
@@ -130,12 +129,16 @@ def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
 
 
-def _gradient(parameter: nn.Parameter, gate: Tensor) -> Tensor:
+def _gradient(parameter: nn.Parameter, gate: Tensor, penalty: float = 0.0) -> Tensor:
     """Return the gradient, or zeros where the gate is shut: a NaN times 0 would be a NaN."""
-    assert parameter.grad is not None
-    return torch.where(gate, parameter.grad, 0.0)
+    gradient = parameter.grad
+    assert gradient is not None
+    if penalty:
+        gradient = torch.add(gradient, parameter, alpha=penalty)
+    return torch.where(gate, gradient, 0.0)
 
 
 def _with_momentum(momentum: Tensor, gradient: Tensor, decay: float, gate: Tensor) -> Tensor:
-    momentum.copy_(torch.where(gate, momentum * decay + gradient, momentum))
-    return gradient + momentum * decay
+    """Update a momentum and return Nesterov's step; `gradient` is 0 where the gate is shut."""
+    momentum.mul_(torch.where(gate, decay, 1.0)).add_(gradient)
+    return torch.add(gradient, momentum, alpha=decay)

@@ -156,8 +156,9 @@ def resume(
     On the same kind of device, versions, threads and processes the result is, bit for bit, that of
     a training that was never interrupted. `changes` maps the run's configuration to the one to go
     on with; only what does not change the numbers (`FREE_TO_CHANGE`) may differ, and `steps` only
-    where the learning rate does not depend on it. A run that was fed from Python needs its `feed`
-    again, as a function of the step or with its state restored. Otherwise as `train`.
+    where neither the learning rate nor the size of the images depends on it. A run that was fed
+    from Python needs its `feed` again, as a function of the step or with its state restored.
+    Otherwise as `train`.
     """
     with join() as team:
         run = team.once(lambda: Run.open(Path(run_dir)))
@@ -173,7 +174,8 @@ def _resume(
 ) -> Result:
     old, about = team.once(lambda: (run.config(), run.read("inputs.json")))
     new = team.once(lambda: changes(old))
-    free = [n for n in FREE_TO_CHANGE if n != "steps" or old.optimizer.schedule != "linear"]
+    by_share = old.optimizer.schedule == "linear" or old.inputs.scales
+    free = [n for n in FREE_TO_CHANGE if n != "steps" or not by_share]
     if refused := [name for name in changed_fields(old, new) if name not in free]:
         raise ConfigError(
             f"{refused[0]}: cannot change when this run is resumed, since its numbers would; what "
@@ -258,7 +260,8 @@ def _train(
         draws = inputs.draw(
             config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
         )
-        return inputs.train(batch.images, draws), batch.labels
+        scale = inputs.scale_at(step / config.steps)
+        return inputs.train(batch.images, draws, scale), batch.labels
 
     job = Job(
         load,
@@ -476,6 +479,7 @@ def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
         widths=config.model.widths,
         seed=config.seed,
     )
+    _check_scales(config, inputs, model)
     if isinstance(model, FitsImages):
         model.initialize(inputs.evaluate(torch.from_numpy(source.first_images(5000))))
     averages = (
@@ -490,6 +494,24 @@ def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
         loss_scale=torch.full((), INITIAL_LOSS_SCALE),
         good_steps=torch.zeros((), dtype=torch.int64),
     )
+
+
+def _check_scales(config: Config, inputs: Inputs, model: nn.Module) -> None:
+    """Raise ConfigError for images scaled to what the network cannot take."""
+    if not inputs.scales:
+        return
+    least = getattr(model, "smallest_side", None)
+    if least is None:
+        raise ConfigError(
+            f"inputs.scales: the network {config.model.name} takes images of one size; "
+            "leave it empty"
+        )
+    for _, scale in inputs.scales:
+        if min(inputs.scaled(scale)) < least:
+            raise ConfigError(
+                f"inputs.scales: the network {config.model.name} needs at least {least} pixels a "
+                f"side, found {' by '.join(map(str, inputs.scaled(scale)))} at {scale}"
+            )
 
 
 def _optimizers(config: Config, model: nn.Module) -> list[optim.Optimizer]:

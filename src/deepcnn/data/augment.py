@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,7 +53,10 @@ class Inputs:
     (each time anew), "alternate" (each image every other epoch) or "none"; `contrast`: range of
     the factor, or None; `standardize`: by each "image" alone, or by the mean and the standard
     deviation of each channel of the training set ("dataset"), which `mean` and `std` hold, in
-    pixel values of 0 to 255; "unit" only divides by 255.
+    pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the training
+    on distorted images are scaled to which share of each side, empty for never. (Images that grow
+    while a network is trained: Howard et al., DAWNBench, 2018; Karras et al., "Progressive growing
+    of GANs", 2018.)
     """
 
     height: int
@@ -66,6 +70,7 @@ class Inputs:
     standardize: Literal["image", "dataset", "unit"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scales: tuple[tuple[float, float], ...]
 
     @classmethod
     def of(
@@ -77,6 +82,7 @@ class Inputs:
         flip: Literal["random", "alternate", "none"],
         contrast: tuple[float, float] | None,
         standardize: Literal["image", "dataset", "unit"],
+        scales: tuple[tuple[float, float], ...] = (),
     ) -> Inputs:
         """Make the inputs for a training set; `crop` is the share of each side that is seen."""
         height, width, channels = source.shape
@@ -103,6 +109,7 @@ class Inputs:
             standardize=standardize,
             mean=mean,
             std=std,
+            scales=scales,
         )
 
     @classmethod
@@ -112,6 +119,7 @@ class Inputs:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
+        fields["scales"] = tuple(tuple(pair) for pair in fields["scales"])
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,15 +175,26 @@ class Inputs:
             contrast,
         )
 
-    def train(self, images: Tensor, draws: Draws) -> Tensor:
+    def scale_at(self, progress: float) -> float:
+        """Return the share of each side that is used at `progress`, 0 to below 1, of training."""
+        return next((scale for start, scale in reversed(self.scales) if start <= progress), 1.0)
+
+    def scaled(self, scale: float) -> tuple[int, int]:
+        """Return height and width of the network's input at a share of each side."""
+        return max(1, round(scale * self.crop_height)), max(1, round(scale * self.crop_width))
+
+    def train(self, images: Tensor, draws: Draws, scale: float = 1.0) -> Tensor:
         """Distort a batch of training images (`distorted_inputs`).
 
-        `images`: uint8 [B, H, W, C]. Returns float32 [B, C, crop height, crop width], its memory
-        in channels_last order.
+        `images`: uint8 [B, H, W, C]. Returns float32 [B, C, *scaled(scale)], its memory in
+        channels_last order.
         """
         size = (self.crop_height, self.crop_width)
         crops = crop(images, draws.row, draws.column, draws.flip, size, pad=self.pad)
-        return self._standardize(crops, draws.contrast)
+        distorted = self._standardize(crops, draws.contrast)
+        if scale == 1.0:
+            return distorted
+        return F.interpolate(distorted, self.scaled(scale), mode="bilinear", align_corners=False)
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Prepare images for evaluation: the central crop, not distorted. Shapes as in `train`."""

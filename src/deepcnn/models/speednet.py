@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +49,8 @@ class Speednet(nn.Module):
     on a single GPU", 2024) and David Page's "How to train your ResNet" (2018), with fewer filters.
     """
 
+    smallest_side: ClassVar[int] = 2 ** len(DEPTHS) + 1  # of images; any size from there on
+
     def __init__(
         self,
         *,
@@ -62,10 +66,10 @@ class Speednet(nn.Module):
             raise ConfigError(
                 f"model.widths: speednet has {len(DEPTHS)} groups, found {len(widths)} widths"
             )
-        if min(height, width) < 2 ** len(DEPTHS) + 1:
+        if min(height, width) < self.smallest_side:
             raise ConfigError(
                 f"model: speednet halves its input {len(DEPTHS)} times and needs at least "
-                f"{2 ** len(DEPTHS) + 1} pixels a side, found {height} by {width}"
+                f"{self.smallest_side} pixels a side, found {height} by {width}"
             )
         generator = torch.Generator().manual_seed(seed)
         patch = 4 * channels
