@@ -15,6 +15,7 @@ SOURCE = Path(deepcnn.__file__).parent
 FLOORS = [
     ["__main__"],
     ["cli"],
+    ["bench"],
     ["training"],
     ["evaluation"],
     ["engines.start"],

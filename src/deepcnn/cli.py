@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import difflib
+import json
 import os
 import shutil
 import signal
@@ -43,6 +44,8 @@ from deepcnn.events import (
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from deepcnn.bench import Pass, Report
 
 # Modules that need torch are imported by the command that needs them: help must answer at once.
 
@@ -95,6 +98,21 @@ class Evaluate:
     """Folder of all data sets; None: the run's own."""
     json: bool = False
     """Print events as JSON, a line each."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how fast this machine distorts, trains and scores, in about a minute.
+
+    The data are CIFAR-10's where they are on disk, else synthetic ones of the same shape.
+    """
+
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    threads: int | None = None
+    """Processor threads; None: torch's choice."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +233,7 @@ def _help() -> str:
   deepcnn train --resume RUN                   go on with a run from its newest checkpoint
   deepcnn train ... --devices N                train in N processes on this machine
   deepcnn evaluate RUN [--follow]              score a run, once or while it is trained
+  deepcnn bench [--json]                       measure how fast this machine trains and scores
   deepcnn data fetch [NAME] [--from PATH]      fetch and verify a data set
   deepcnn data verify [NAME]                   check a data set's files
   deepcnn data show [NAME or PATH]             count its classes and draw some images
@@ -349,6 +368,52 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _bench(arguments: list[str]) -> int:
+    options = _parse("bench", Bench, arguments)
+    from deepcnn import bench
+
+    if options.json:
+        report = bench.measure(options.device, options.threads)
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+        return 0
+    with _console(as_json=False) as tell:
+        _print_report(bench.measure(options.device, options.threads, emit=tell))
+    return 0
+
+
+def _print_report(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    about = report.environment
+    rates = Table("images/s", report.data)
+    rates.columns[1].justify = "right"
+    for name, rate in report.rates.items():
+        rates.add_row(name, f"{rate:,.0f}")
+    layers = Table("layer", "forward", "of limit", "backward", "of limit")
+    for column in layers.columns[1:]:
+        column.justify = "right"
+    for layer in report.layers:
+        layers.add_row(layer.name, *_cells(layer.forward), *_cells(layer.backward))
+    limits = report.limits
+    console = Console(highlight=False)
+    console.print(
+        f"{about['hardware']}, {about['device']} in {about['precision']} with {about['threads']} "
+        f"of {about['cores']} threads; torch {about['torch']}",
+        rates,
+        layers,
+        f"The limit, {limits.best:,.0f} GFLOP/s, is the better of a large matrix product "
+        f"({limits.matrix_product:,.0f}) and torch's 5×5 convolution ({limits.convolution:,.0f}).",
+        "Operations are those of the definition: an algorithm that needs fewer may exceed 100 %.",
+        sep="\n",
+    )
+
+
+def _cells(cost: Pass) -> tuple[str, str]:
+    share = "" if cost.share is None else f"{cost.share:.0%}"
+    return f"{cost.milliseconds:.2f} ms", share
+
+
 def _fetch(arguments: list[str]) -> int:
     options = _parse("data fetch", Fetch, arguments)
     from deepcnn.data import datasets
@@ -428,6 +493,7 @@ def _convert(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "bench": _bench,
     "data fetch": _fetch,
     "data verify": _verify,
     "data show": _show,

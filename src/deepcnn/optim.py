@@ -111,17 +111,22 @@ class Muon:
 def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
     """Move the singular values of a matrix [m, n] towards 1, keeping its singular vectors.
 
-    Each Newton-Schulz iteration maps a singular value s to a·s + b·s³ + c·s⁵, with coefficients
-    that raise small values fast, at the price of ending between about 0.7 and 1.2.
+    Each Newton-Schulz iteration X ← P X with P = a·I + b·G + c·G², G = X·Xᵀ, maps a singular value
+    s to a·s + b·s³ + c·s⁵, with coefficients that raise small values fast, at the price of ending
+    between about 0.7 and 1.2. All of them work on G, which is small, and only their product on X.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x: Tensor = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x
+    gram = x @ x.t()
+    product = torch.eye(len(gram), dtype=x.dtype, device=x.device)
     for _ in range(iterations):
-        gram = x @ x.t()
         polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, polynomial, x, beta=a)
+        polynomial.diagonal().add_(a)
+        product = polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x.t() if tall else x
 
 
