@@ -2,11 +2,12 @@
 # make test    set up, then the whole test suite (fetches CIFAR-10 too)
 # make check   lint, format, types
 # make format  apply the format
+# make bench-check  fail where deepcnn has become slower, by ratios to fixed work (benchmarks/check.py)
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check format
+.PHONY: train test check format bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
@@ -18,6 +19,9 @@ check: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench-check: .venv/installed
+	$(BIN)/python benchmarks/check.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only

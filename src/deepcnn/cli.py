@@ -410,7 +410,7 @@ def _print_report(report: Report) -> None:
 
 
 def _cells(cost: Pass) -> tuple[str, str]:
-    share = "" if cost.share is None else f"{cost.share:.0%}"
+    share = "" if cost.share is None else f"{100 * cost.share:.0f} %"
     return f"{cost.milliseconds:.2f} ms", share
 
 

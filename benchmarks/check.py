@@ -1,0 +1,285 @@
+"""Guards against slowing down: compares ratios of times with the committed ones in check.json.
+
+    python benchmarks/check.py            # fails where a ratio is worse by more than the margin
+    python benchmarks/check.py --write    # commits to what is found now
+
+A ratio is the cost of a part of deepcnn divided by that of a yardstick: the same written plainly,
+or work that never changes. Both take turns in this process, so that what else the machine does
+meets both, and the median over the rounds is taken. Smaller is better. Seconds are never compared.
+The cost is processor time on one thread: several threads would wait for one another wherever the
+machine is busy. So what only makes less use of a second core is not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import report
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepcnn import presets, training
+from deepcnn.data.augment import Draws, Inputs
+from deepcnn.data.source import Source, in_memory
+from deepcnn.data.synthetic import synthetic
+from deepcnn.devices import Part, Place, keep_freed_memory
+from deepcnn.engines.single import Job, Single
+from deepcnn.engines.team import Team
+from deepcnn.evaluation import BATCH, score
+from deepcnn.models import build_model
+
+FILE = report.HERE / "check.json"
+MARGIN = 0.15  # above the spread of a ratio from one run of the check to the next
+MATRIX = 2048  # rows and columns of the product that is a yardstick
+PRODUCTS = 3  # take about as long as a step of `quick`
+
+Pair = tuple[Callable[[], float], Callable[[], float]]  # each tells what it cost
+
+
+class PlainTutorial(nn.Module):
+    """The tutorial network of torch's own layers, with the parameters' names of deepcnn's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 5, padding=2)
+        self.conv2 = nn.Conv2d(64, 64, 5, padding=2)
+        self.local3 = nn.Linear(6 * 6 * 64, 384)
+        self.local4 = nn.Linear(384, 192)
+        self.softmax_linear = nn.Linear(192, 10)
+        # torch divides the sum over the window by its size.
+        self.norm = nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, 3, 24, 24] to logits [N, 10]."""
+        x = self.norm(same_max_pool(F.relu(self.conv1(images))))
+        x = same_max_pool(self.norm(F.relu(self.conv2(x))))
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        return self.softmax_linear(F.relu(self.local4(F.relu(self.local3(x)))))
+
+
+def same_max_pool(x: Tensor) -> Tensor:
+    """Pool 3×3 with stride 2 and TensorFlow's SAME padding, for even sizes and x not below 0."""
+    return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 3, 2)
+
+
+def distort_plainly(inputs: Inputs, images: Tensor, draws: Draws) -> Tensor:
+    """Do what `inputs.train` does for the tutorial, image by image, as one reads it."""
+    assert draws.contrast is not None
+    height, width = inputs.crop_height, inputs.crop_width
+    done = []
+    for image, row, column, flip, factor in zip(
+        images, draws.row, draws.column, draws.flip, draws.contrast, strict=True
+    ):
+        x = image[row : row + height, column : column + width].to(torch.float32)
+        if flip:
+            x = x.flip(1)
+        centre = x.mean((0, 1))
+        x = (x - centre) * factor + centre
+        deviation = x.std(correction=0).clamp_min(x.numel() ** -0.5)
+        done.append((x - x.mean()) / deviation)
+    return torch.stack(done).permute(0, 3, 1, 2)
+
+
+def tutorial_step() -> Pair:
+    """Compare forward and backward through the tutorial network with torch's own layers."""
+    images = torch.randn(128, 3, 24, 24).to(memory_format=torch.channels_last)
+    labels = torch.arange(128) % 10
+
+    def step(model: nn.Module) -> Callable[[], float]:
+        def forward_and_backward() -> None:
+            model.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+
+        return lambda: seconds(forward_and_backward)
+
+    return step(build_model("tutorial")), step(PlainTutorial())
+
+
+def distorted_inputs() -> Pair:
+    """Compare a distorted batch, its random choices included, with one image after another."""
+    source = in_memory(synthetic("train"))
+    inputs = Inputs.of(source, **dataclasses.asdict(presets.tutorial().inputs))
+    images = torch.from_numpy(source.first_images(128))
+    index, epoch = torch.arange(128), torch.zeros(128, dtype=torch.int64)
+
+    def draw() -> Draws:
+        return inputs.draw(0, index=index, epoch=epoch, position=index)
+
+    draws = draw()
+
+    def ours() -> None:
+        for _ in range(10):  # a batch alone is too short to be timed
+            inputs.train(images, draw())
+
+    return (
+        lambda: seconds(ours) / 10,
+        lambda: seconds(lambda: distort_plainly(inputs, images, draws)),
+    )
+
+
+def quick_step() -> Pair:
+    """Compare a step of the preset quick, its optimizers included, with products of matrices."""
+    config = presets.quick()
+    source = in_memory(synthetic("train"))
+    inputs, model_state = prepared(source)
+    images = inputs.evaluate(torch.from_numpy(source.first_images(config.batch_size)))
+    labels = torch.arange(config.batch_size) % 10
+
+    def load(step: int, part: Part) -> tuple[Tensor, Tensor]:  # noqa: ARG001 (always the same)
+        return images, labels
+
+    job = Job(load, config.batch_size, lambda step: 1e-3, config.label_smoothing)  # noqa: ARG005
+    engine = Single(model_state, Place.choose("cpu", "fp32"), job)
+    a, b = torch.randn(2, MATRIX, MATRIX)
+
+    def step() -> None:
+        engine.step()
+        for parameter in engine.model.parameters():
+            parameter.grad = None
+
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            a @ b
+
+    return lambda: seconds(step), lambda: seconds(products)
+
+
+def scoring() -> Pair:
+    """Compare scoring with the network of quick with the loop that anyone would write."""
+    source = in_memory(synthetic("train").select(slice(BATCH)))
+    inputs, state = prepared(source)
+    (shard,) = source.shards
+    place = Place.choose("cpu", "fp32")
+
+    @torch.no_grad()
+    def plainly() -> None:
+        state.model.eval()
+        correct = 0
+        for images, labels in shard.blocks(0, len(shard), BATCH):
+            logits = state.model(inputs.evaluate(torch.from_numpy(images)))
+            correct += int((logits.argmax(1) == torch.from_numpy(labels)).sum())
+
+    return (
+        lambda: seconds(lambda: score(state.model, inputs, source, place, Team())),
+        lambda: seconds(plainly),
+    )
+
+
+def prepared(source: Source) -> tuple[Inputs, training.TrainState]:
+    """Return the inputs of the preset quick for a data set, and the state before its first step."""
+    config = presets.quick()
+    inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
+    state = training._new_state(config, inputs, source)
+    state.model.train()
+    return inputs, state
+
+
+def processes(ours: tuple[str, ...], yardstick: tuple[str, ...]) -> Pair:
+    """Compare two Python processes, by their arguments."""
+    return (
+        lambda: cost_of_process([sys.executable, *ours]),
+        lambda: cost_of_process([sys.executable, *yardstick]),
+    )
+
+
+def seconds(compute: Callable[[], object]) -> float:
+    """Return the processor time that something takes."""
+    began = time.process_time()
+    compute()
+    return time.process_time() - began
+
+
+def cost_of_process(command: list[str]) -> float:
+    """Return the instructions of a process where they can be counted, else its processor time."""
+    if COUNTED:
+        return float(instructions(command) or "nan")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def instructions(command: list[str]) -> int | None:
+    """Count the instructions of a process with perf, or return None where that cannot be."""
+    if shutil.which("perf") is None:
+        return None
+    perf = ["perf", "stat", "-x", ",", "-e", "instructions", "--", *command]
+    done = subprocess.run(perf, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    counted = done.stderr.strip().rpartition("\n")[2].partition(",")[0]
+    return int(counted) if done.returncode == 0 and counted.isdecimal() else None
+
+
+COUNTED = instructions([sys.executable, "-c", ""]) is not None
+BY = "instructions" if COUNTED else "processor time"
+PARTS: dict[str, tuple[Callable[[], Pair], int]] = {  # what is compared, and in how many rounds
+    "step of tutorial / torch's own layers": (tutorial_step, 15),
+    "distorted inputs / image by image": (distorted_inputs, 41),
+    "step of quick / matrix products": (quick_step, 15),
+    "scoring of quick / plain loop": (scoring, 15),
+    f"deepcnn --help / import numpy, {BY}": (
+        partial(processes, ("-m", "deepcnn", "--help"), ("-c", "import numpy")),
+        15,
+    ),
+    f"import deepcnn.training / import torch, {BY}": (
+        partial(processes, ("-c", "import deepcnn.training"), ("-c", "import torch")),
+        5,
+    ),
+}
+
+
+def ratio(pair: Pair, rounds: int) -> float:
+    """Return the cost of the first by that of the second, the median over the rounds."""
+    ours, yardstick = pair
+    ours(), yardstick()  # to warm up
+    return statistics.median(ours() / yardstick() for _ in range(rounds))
+
+
+def compare(committed: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
+    """Return a line for each ratio that is worse than the committed one by more than the margin.
+
+    A ratio that only one of both has is not compared: a machine may count what another cannot.
+    """
+    return [
+        f"{name}: committed {committed[name]:.3f}, found {found[name]:.3f}, "
+        f"{found[name] / committed[name] - 1:+.0%}, where {MARGIN:+.0%} is allowed"
+        for name in found
+        if name in committed and not found[name] <= committed[name] * (1 + MARGIN)
+    ]
+
+
+def main() -> None:
+    """Measure all ratios; store them, or compare them with the stored ones."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="write check.json anew")
+    write = parser.parse_args().write
+    torch.set_num_threads(1)
+    about = report.circumstances()
+    committed = {} if write else json.loads(FILE.read_text())["ratios"]
+    keep_freed_memory()
+    found = {}
+    for name, (make, rounds) in PARTS.items():
+        found[name] = round(ratio(make(), rounds), 4)
+        known = f"committed {committed[name]:.3f}" if name in committed else "not compared"
+        print(f"{found[name]:.3f}  {name}" + ("" if write else f" ({known})"), flush=True)
+    if write:
+        report.store({"what": "cost by that of a yardstick", **about, "ratios": found}, FILE)
+    elif worse := compare(committed, found):
+        sys.exit("slower than committed:\n" + "\n".join(worse))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""How fast this machine distorts, trains and scores, and where the time of a step goes.
+
+Nothing is fetched for it: where CIFAR-10 is not on disk, the synthetic data set stands in, whose
+images have the same shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepcnn import presets, training
+from deepcnn.config import Config
+from deepcnn.data import datasets
+from deepcnn.data.augment import Inputs
+from deepcnn.data.feeds import Preloaded
+from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.source import Source
+from deepcnn.devices import Part, Place, describe_environment, keep_freed_memory
+from deepcnn.errors import ConfigError
+from deepcnn.evaluation import Scorer
+from deepcnn.events import Event, Listener, Noted, Stepped, ignore
+from deepcnn.models import build_model
+
+T = TypeVar("T")
+
+GROUP = 10  # steps, or batches, that are timed together
+WARM_UP = 20  # steps, or batches, that do not count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how much of it.
+
+    `presets`: those that are trained and scored, the first of them also inputs alone and layer by
+    layer; `steps`: of each training; `batches`: of inputs alone; `repetitions`: of each layer and
+    of what the machine's limit is taken from; `matrix`: rows and columns of the large product.
+    """
+
+    presets: tuple[str, ...] = ("tutorial", "quick")
+    steps: int = 121
+    batches: int = 1500
+    repetitions: int = 20
+    matrix: int = 2048
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The best that was seen of this machine, in GFLOP/s."""
+
+    matrix_product: float
+    convolution: float
+
+    @property
+    def best(self) -> float:
+        """The higher one: what a layer's speed is compared with."""
+        return max(self.matrix_product, self.convolution)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A layer's forward or backward pass over a batch.
+
+    `milliseconds`: the median; `gigaflops`: operations of the definition, which the shapes tell, in
+    10⁹, or None for a layer that does not multiply matrices; `share`: of the machine's limit, or
+    None. An algorithm that needs fewer operations than the definition may exceed 1.
+    """
+
+    milliseconds: float
+    gigaflops: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer of the network costs in a step of training."""
+
+    name: str
+    forward: Pass
+    backward: Pass
+
+
+@dataclass(frozen=True)
+class Report:
+    """All figures, with images at their full size.
+
+    `data`: the name of the data set; `rates`: images/s; `layers`: in the order of their use.
+    """
+
+    data: str
+    rates: dict[str, float]
+    limits: Limits
+    layers: tuple[Layer, ...]
+    environment: dict[str, Any]
+
+
+def measure(
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    plan: Plan | None = None,
+    emit: Listener = ignore,
+) -> Report:
+    """Measure this machine; `emit` is told what is being measured, and on which data.
+
+    `device`, `threads`: as in a configuration. Raises ConfigError for a device that is not here,
+    and KeyboardInterrupt where it is told to stop.
+    """
+    plan = plan or Plan()
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads: expected at least 1, found {threads}")
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    place = Place.choose(device, "auto")
+    on_disk = not any(datasets.verify("cifar10").values())
+    data = "cifar10" if on_disk else datasets.SYNTHETIC
+    if not on_disk:
+        emit(
+            Noted(
+                "CIFAR-10 is not on disk, so synthetic images of the same shape are used. For the "
+                "real ones: deepcnn data fetch cifar10"
+            )
+        )
+    configs = {
+        name: dataclasses.replace(
+            config,
+            data=data,
+            inputs=dataclasses.replace(config.inputs, scales=()),  # all groups of steps alike
+            device=device,
+            threads=threads,
+            steps=plan.steps,
+            log_every=GROUP,
+            summary_every=0,
+        )
+        for name, config in ((name, presets.PRESETS[name]()) for name in plan.presets)
+    }
+    first = configs[plan.presets[0]]
+    source = datasets.open_dataset(data, "train")
+    inputs = Inputs.of(source, **dataclasses.asdict(first.inputs))
+    emit(Noted("Measuring distorted inputs"))
+    rates = {"distorted inputs": distorting(source, inputs, first, place, plan.batches)}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, config in configs.items():
+            run = Path(scratch) / name
+            emit(Noted(f"Measuring the training of {name}"))
+            rates[f"training {name}"] = training_rate(config, run)
+            emit(Noted(f"Measuring the scoring of {name}"))
+            rates[f"scoring {name}"] = scoring_rate(config, run)
+    emit(Noted(f"Measuring the layers of {first.preset}"))
+    limits = find_limits(place, plan.matrix, plan.repetitions)
+    model = build_model(first.model.name, shape=inputs.shape, widths=first.model.widths)
+    images = inputs.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
+    return Report(
+        data=data,
+        rates=rates,
+        limits=limits,
+        layers=tuple(time_layers(model, images, place, limits, plan.repetitions)),
+        environment=describe_environment(place),
+    )
+
+
+def distorting(source: Source, inputs: Inputs, config: Config, place: Place, batches: int) -> float:
+    """Return how many images are distorted in a second, from memory."""
+    arrays = source.load()
+    shuffle = Shuffle.full(config.seed, len(arrays))
+    feed = Preloaded(arrays, shuffle, batch_size=config.batch_size)
+    whole = Part(0, 1, place.device)
+
+    def group(start: int) -> None:
+        for step in range(start, start + GROUP):
+            batch = feed.batch(step, whole)
+            draws = inputs.draw(
+                config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
+            )
+            inputs.train(batch.images, draws)
+
+    starts = range(0, WARM_UP + batches, GROUP)
+    seconds = [_timed(place, partial(group, start))[1] for start in starts]
+    return GROUP * config.batch_size / statistics.median(seconds[WARM_UP // GROUP :])
+
+
+def training_rate(config: Config, run: Path) -> float:
+    """Return the images that a training, kept in `run`, sees in a second: the median of groups."""
+    rates: list[float] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step > WARM_UP:
+            rates.append(event.examples_per_second)
+
+    if training.train(config, run_dir=run, emit=listen).evaluated is None:
+        raise KeyboardInterrupt  # the training took the signal, saved, and returned
+    return statistics.median(rates)
+
+
+def scoring_rate(config: Config, run: Path) -> float:
+    """Return how many test images are scored in a second, with the run's newest checkpoint."""
+    scorer = Scorer(
+        run,
+        "test",
+        averaged=True,
+        examples=None,
+        device=config.device,
+        threads=config.threads,
+        data_dir=None,
+        emit=ignore,
+    )
+    began = time.perf_counter()
+    evaluated = scorer.once()
+    return evaluated.total / (time.perf_counter() - began)
+
+
+def find_limits(place: Place, matrix: int, repetitions: int) -> Limits:
+    """Measure a product of two square matrices, and a 5×5 convolution of 64 to 64 channels.
+
+    The convolution's input is that of the tutorial's second one, 128 images of 12×12, and its
+    kernel torch's own.
+    """
+    a, b = torch.randn(2, matrix, matrix, device=place.device)
+    images, filters = torch.randn(128, 64, 12, 12), torch.randn(64, 64, 5, 5)
+    images, filters = (
+        values.to(place.device, memory_format=torch.channels_last) for values in (images, filters)
+    )
+
+    def best(count: int, compute: Callable[[], Tensor]) -> float:
+        with torch.no_grad(), place.autocast():
+            return count / 1e9 / min(_timed(place, compute)[1] for _ in range(repetitions))
+
+    return Limits(
+        matrix_product=best(2 * matrix**3, lambda: a @ b),
+        convolution=best(
+            2 * images.numel() * filters[0].numel(), lambda: F.conv2d(images, filters, padding=2)
+        ),
+    )
+
+
+def time_layers(
+    model: nn.Module, images: Tensor, place: Place, limits: Limits, repetitions: int
+) -> list[Layer]:
+    """Time each layer of a network, the children of `model`, in the order of their use.
+
+    `images`: float32 [N, C, H, W], the network's input, for which no gradient is computed.
+    """
+    names = {layer: name for name, layer in model.named_children()}
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen.append((layer, arguments[0].detach()))
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in names]
+    model.to(place.device).train()
+    with torch.no_grad(), place.autocast():
+        model(images.to(place.device))
+    for hook in hooks:
+        hook.remove()
+    found: list[Layer] = []
+    for layer, x in seen:
+        x.requires_grad_(bool(found))
+        count, forward, backward = _time_layer(layer, x, place, repetitions)
+        # Backward as many operations again for the weights' gradient as for the input's.
+        gradients = 2 if found else 1
+        found.append(
+            Layer(
+                names[layer],
+                _pass(forward, count, limits),
+                _pass(backward, count and gradients * count, limits),
+            )
+        )
+    return found
+
+
+def _time_layer(
+    layer: nn.Module, x: Tensor, place: Place, repetitions: int
+) -> tuple[int | None, float, float]:
+    """Return the operations forward, and the median of the seconds forward and backward."""
+    wanted = [*layer.parameters(), *([x] if x.requires_grad else [])]
+    forward, backward = [], []
+    for _ in range(repetitions):
+        with place.autocast():
+            y, seconds = _timed(place, partial(layer, x))
+        forward.append(seconds)
+        gradient = torch.randn_like(y)
+        _, seconds = _timed(place, partial(torch.autograd.grad, y, wanted, gradient))
+        backward.append(seconds)
+    return operations(layer, y), statistics.median(forward), statistics.median(backward)
+
+
+def operations(layer: nn.Module, output: Tensor) -> int | None:
+    """Count the additions and multiplications of a convolution or a fully connected layer.
+
+    `output`: what it gives for a batch. Of another layer, which does not multiply matrices by its
+    definition, return None.
+    """
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        return 2 * output.numel() * layer.weight[0].numel()
+    return None
+
+
+def _pass(seconds: float, count: int | None, limits: Limits) -> Pass:
+    if count is None:
+        return Pass(seconds * 1e3, None, None)
+    return Pass(seconds * 1e3, count / 1e9, count / 1e9 / seconds / limits.best)
+
+
+def _timed(place: Place, compute: Callable[[], T]) -> tuple[T, float]:
+    """Return what is computed, and the seconds until the device has done it."""
+    _wait_for(place)
+    began = time.perf_counter()
+    result = compute()
+    _wait_for(place)
+    return result, time.perf_counter() - began
+
+
+def _wait_for(place: Place) -> None:
+    if place.device.type != "cpu":
+        torch.accelerator.synchronize(place.device)
