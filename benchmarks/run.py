@@ -65,10 +65,14 @@ def take_turns(
 def compare(medians: Medians, case: Case) -> Medians:
     """Return how many times better than the denominator each contender is, by metric."""
     base = medians.get(case.denominator, {})  # a peer may be absent
-    sign = 1 if case.higher_is_better else -1
+
+    def better(metric: str, ratio: float) -> float:
+        higher = case.higher_is_better and metric not in case.lower_is_better
+        return round(ratio if higher else 1 / ratio, 3)
+
     return {
         name: {
-            metric: round((median / base[metric]) ** sign, 3)
+            metric: better(metric, median / base[metric])
             for metric, median in found.items()
             if metric in base
         }

@@ -18,6 +18,7 @@ FLOORS = [
     ["bench"],
     ["training"],
     ["evaluation"],
+    ["inference"],
     ["engines.start"],
     ["engines.processes"],
     ["engines.team"],

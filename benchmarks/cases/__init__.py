@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from cases import inputs, links, reading, streaming, training
+from cases import inputs, links, prediction, reading, streaming, training
 from deepcnn.data.convert import Form
 
 # Measures itself and returns its figures by metric; what is no number is noted beside them. It is
@@ -29,6 +29,7 @@ class Case:
     contenders: Mapping[str, Contender]
     denominator: str
     higher_is_better: bool = True
+    lower_is_better: tuple[str, ...] = ()  # metrics that are exceptions to this
     peers: tuple[str, ...] = ()  # that may come from the command line
     prepare: Callable[[Path], None] = nothing
 
@@ -46,6 +47,18 @@ CASES = {
         },
         denominator="tensorflow",
         peers=("tensorflow",),
+    ),
+    "prediction": Case(
+        what="logits of trained networks: a batch of 256, and one image",
+        unit="images/s, ms",
+        contenders={
+            "deepcnn": prediction.prepared,
+            "torch": prediction.plain,
+        },
+        denominator="onnxruntime",
+        lower_is_better=tuple(f"{preset}: ms, batch 1" for preset in prediction.PRESETS),
+        peers=("tensorflow", "onnxruntime"),
+        prepare=prediction.train_all,
     ),
     "feeds_training": Case(
         what="training the tutorial network through each feed, batch 128",

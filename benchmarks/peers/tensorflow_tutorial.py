@@ -178,8 +178,8 @@ def predict(folder: Path) -> dict[str, object]:
     one = images[:1]
     single = median_seconds(lambda: logits(one).numpy(), PREDICT_CALLS[1])
     return {
-        f"images/s, batch {PREDICT_BATCH}": round(PREDICT_BATCH / batch),
-        "ms, one image": round(1000 * single, 3),
+        f"tutorial: images/s, batch {PREDICT_BATCH}": round(PREDICT_BATCH / batch),
+        "tutorial: ms, batch 1": round(1000 * single, 3),
     }
 
 

@@ -23,6 +23,7 @@ from deepcnn.devices import Place, keep_freed_memory
 from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
+from deepcnn.inference import for_inference
 from deepcnn.models import build_model
 from deepcnn.run import Run
 from deepcnn.state import check_fit
@@ -176,6 +177,7 @@ def score(
     evaluation mode.
     """
     model.eval()
+    predict = for_inference(model) if place.precision == "fp32" else model
     correct = torch.zeros((), dtype=torch.int64, device=place.device)
     losses = [torch.zeros((), device=place.device)]
     total = 0
@@ -183,7 +185,7 @@ def score(
         images = torch.from_numpy(some_images).to(place.device)
         labels = torch.from_numpy(some_labels).to(place.device)
         with place.autocast():
-            logits: Tensor = model(inputs.evaluate(images))
+            logits: Tensor = predict(inputs.evaluate(images))
         correct += objective.count_correct(logits, labels)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
         total += len(some_labels)

@@ -46,7 +46,7 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rows: int) -> Tensor:
         outputs, inputs, taps, _ = weight.shape
-        to_output, of_kernel, of_input = _matrices(rows, taps)
+        to_output, of_kernel, of_input = matrices(rows, taps)
         taps_first = weight.permute(2, 0, 3, 1).reshape(taps, -1)
         kernels = (of_kernel @ taps_first).view(-1, outputs, 1, taps, inputs).permute(0, 1, 4, 2, 3)
         count, _, height, width = x.shape
@@ -77,7 +77,7 @@ class _Winograd(torch.autograd.Function):
         points, outputs, inputs, _, taps = kernels.shape
         _, count, tiles, width, _ = data.shape
         rows, height, half = ctx.rows, ctx.height, taps // 2
-        to_output, of_kernel, of_input = _matrices(rows, taps)
+        to_output, of_kernel, of_input = matrices(rows, taps)
         gradient = gradient.permute(0, 2, 3, 1)
         of_bias = gradient.sum((0, 1, 2))
         if tiles * rows > height:
@@ -102,7 +102,7 @@ class _Winograd(torch.autograd.Function):
 
 
 @functools.lru_cache
-def _matrices(rows: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
+def matrices(rows: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return A [rows, n], G [n, taps] and B [n, n], n = rows + taps - 1, float32.
 
     For a tile d of n inputs and a kernel g, A ((G g) · (B d)) holds the sums of products of g with

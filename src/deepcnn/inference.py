@@ -1,0 +1,269 @@
+"""Networks prepared for prediction: the same mathematics, with nothing kept for training.
+
+For float32 on a processor much of the time is not spent in multiplications but in moving memory: a
+batch's activations are larger than the caches. So a batch is computed in blocks of images, whose
+activations stay there, and layers are fused where that saves a pass over memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from deepcnn.models import winograd
+from deepcnn.models.layers import SameMaxPool
+from deepcnn.models.response_norm import LocalResponseNorm
+from deepcnn.models.speednet import Block, Speednet
+from deepcnn.models.tutorial import Tutorial
+
+_BLOCK = 64  # images at a time
+_LARGE_BLOCK = 16  # images at a time where activations are largest
+_ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
+_ROWS = 4  # and columns of the output that Winograd's convolution makes together
+
+
+@torch.no_grad()
+def for_inference(model: nn.Module) -> nn.Module:
+    """Return a copy of a network of `deepcnn.models` for prediction, on the device of `model`.
+
+    The copy maps images [N, C, H, W], of any N > 0 and memory format, to the logits [N, classes]
+    that `model` has in evaluation mode, to float summation; `model` is left as it is. Batch
+    normalization is folded into the convolution before it. For float32 on a processor the
+    tutorial's network and speednet become programs of their own, which cannot be moved, autocast
+    or trained. Raises ValueError for a batch normalization that has a scale which is not positive,
+    since it does not commute with the max pooling before it.
+    """
+    float32 = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in model.parameters())
+    if float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if isinstance(model, Tutorial):
+            return _FastTutorial(model).eval()
+        if isinstance(model, Speednet):
+            return _FastSpeednet(model).eval()
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    for block in copied.modules():
+        if isinstance(block, Block):
+            weight, bias = _folded(block)
+            block.conv.weight = nn.Parameter(weight, requires_grad=False)
+            block.conv.bias = nn.Parameter(bias, requires_grad=False)
+            block.norm = nn.Identity()  # type: ignore[assignment]
+    return copied
+
+
+class _FastTutorial(nn.Module):
+    """The tutorial's network on a processor, in float32."""
+
+    def __init__(self, model: Tutorial) -> None:
+        super().__init__()
+        self._conv1 = _Convolution(model.conv1.weight, _bias(model.conv1), padding=2, then="relu")
+        self._conv2 = _Convolution(model.conv2.weight, _bias(model.conv2), padding=2, then="relu")
+        self._tiled_conv2 = _TiledConvolution(model.conv2.weight, _bias(model.conv2))
+        self._same_pool = SameMaxPool()
+        self._norm1, self._norm2 = _ResponseNorm(model.norm1), _ResponseNorm(model.norm2)
+        linears = model.local3, model.local4, model.softmax_linear
+        self._linears = [(x.weight.detach().t().contiguous(), _bias(x)) for x in linears]
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W], standardized, to logits [N, classes]."""
+        x = torch.cat([self._features(block) for block in torch.split(images, _BLOCK)])
+        for weight, bias in self._linears[:-1]:
+            x = torch.addmm(bias, x, weight).clamp_min_(0)
+        weight, bias = self._linears[-1]
+        logits: Tensor = torch.addmm(bias, x, weight)
+        return logits
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Return what local3 sees [N, h * w * channels]."""
+        if len(images) < _ENOUGH:
+            x: Tensor = self._same_pool(self._conv1(images)).permute(0, 2, 3, 1)
+            self._norm1(x, out=x)
+            x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            self._norm2(x, out=x)
+            x = self._same_pool(x.permute(0, 3, 1, 2))
+            return x.permute(0, 2, 3, 1).flatten(1)
+        pooled = [
+            _pool(_pool(self._conv1(some).permute(0, 2, 3, 1), 1), 2).permute(1, 2, 0, 3)
+            for some in torch.split(images, _LARGE_BLOCK)
+        ]
+        x = torch.cat(pooled, 2).contiguous()
+        padded, inside = self._tiled_conv2.make_room(x)
+        self._norm1(x, out=inside)
+        x = self._tiled_conv2(padded)[: x.shape[0], : x.shape[1]].contiguous()
+        self._norm2(x, out=x)
+        return _pool(_pool(x, 0), 1).permute(2, 0, 1, 3).flatten(1)
+
+
+class _FastSpeednet(nn.Module):
+    """Speednet on a processor, in float32."""
+
+    def __init__(self, model: Speednet) -> None:
+        super().__init__()
+        self._stem = _Convolution(model.stem.weight, _bias(model.stem), padding=0, then="none")
+        self._blocks = [
+            _FoldedBlock(block) for block in model.children() if isinstance(block, Block)
+        ]
+        self._head = (model.head.weight.detach() * model.scale).t().contiguous()
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W], standardized, to logits [N, classes]."""
+        x = torch.cat([self._features(block) for block in torch.split(images, _BLOCK)])
+        logits: Tensor = x @ self._head
+        return logits
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Return what the head sees [N, channels]."""
+        x = F.silu(self._stem(images), inplace=True)
+        for block in self._blocks:
+            x = block(x)
+        return x.amax((2, 3))
+
+
+class _FoldedBlock:
+    """A block of speednet, its batch normalization folded into the convolution."""
+
+    def __init__(self, block: Block) -> None:
+        weight, bias = _folded(block)
+        self._weight, self._bias = weight.contiguous(memory_format=torch.channels_last), bias
+        self._convolution = _Convolution(weight, bias, padding=1, then="none")
+        self._pools = isinstance(block.pool, nn.MaxPool2d)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H, W], or half of H and W after pooling."""
+        if len(x) < _ENOUGH:  # torch's choice among its convolutions begins sooner than oneDNN
+            x = F.conv2d(x, self._weight, self._bias, padding=1)
+            return F.silu(F.max_pool2d(x, 2) if self._pools else x, inplace=True)
+        x = self._convolution(x)
+        return F.silu(_halve(x) if self._pools else x, inplace=True)
+
+
+class _Convolution:
+    """A convolution of stride 1 in oneDNN, with its weights in oneDNN's order, then a function.
+
+    `padding`: on each side; `then`: "none", "relu" or "swish", which is SiLU.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, padding: int, then: str) -> None:
+        nn_functions: Any = torch._C._nn
+        self._padding, self._then = [padding, padding], then
+        self._weight = nn_functions.mkldnn_reorder_conv2d_weight(
+            weight.detach().to_mkldnn(), self._padding, [1, 1], [1, 1], 1
+        )
+        self._bias = bias.clone()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H', W'], in channels_last memory."""
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x.contiguous(memory_format=torch.channels_last),
+            *(self._weight, self._bias, self._padding, [1, 1], [1, 1], 1, self._then, [], ""),
+        )
+        return y
+
+
+class _TiledConvolution:
+    """A convolution with an odd square kernel that keeps the size, then ReLU: Winograd's, in 2-D.
+
+    See `deepcnn.models.winograd`; here both axes are transformed. With the images in the third
+    dimension every transformation is a product of a small matrix with a long one, without any
+    copy, and all that belongs to a tile stays in the cache.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._taps = weight.shape[2]
+        self._to_output, of_kernel, self._of_input = winograd.matrices(_ROWS, self._taps)
+        kernels = torch.einsum("pa,qb,oiab->pqio", of_kernel, of_kernel, weight.detach())
+        self._kernels = kernels.flatten(0, 1).contiguous()
+        self._bias = bias.clone()
+
+    def make_room(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return zeros that are `x` [H, W, N, inputs] padded, and where in them `x` belongs."""
+        sides = [-(-size // _ROWS) * _ROWS + self._taps - 1 for size in x.shape[:2]]
+        padded, half = x.new_zeros(*sides, *x.shape[2:]), self._taps // 2
+        return padded, padded[half : half + x.shape[0], half : half + x.shape[1]]
+
+    def __call__(self, padded: Tensor) -> Tensor:
+        """Map what `make_room` returned to [H, W, N, outputs], H and W rounded up to tiles."""
+        height, width, count, inputs = padded.shape
+        points, outputs = len(self._of_input), self._kernels.shape[2]
+        y = padded.new_empty(height - self._taps + 1, width - self._taps + 1, count, outputs)
+        of_columns = self._of_input.expand(points, -1, -1)
+        to_columns = self._to_output.expand(_ROWS, -1, -1)
+        for top in range(0, len(y), _ROWS):
+            rows = self._of_input @ padded[top : top + points].view(points, -1)
+            rows = rows.view(points, width, -1)
+            for left in range(0, y.shape[1], _ROWS):
+                data = torch.bmm(of_columns, rows[:, left : left + points])
+                products = torch.bmm(data.view(-1, count, inputs), self._kernels)
+                products[points + 1] += self._bias  # at (1, 1), which reaches each output once
+                half = (self._to_output @ products.view(points, -1)).view(_ROWS, points, -1)
+                tile = torch.bmm(to_columns, half).view(_ROWS, _ROWS, count, outputs)
+                torch.clamp_min(tile, 0, out=y[top : top + _ROWS, left : left + _ROWS])
+        return y
+
+
+class _ResponseNorm:
+    """Local response normalization of what is not negative, with few passes over memory."""
+
+    def __init__(self, norm: LocalResponseNorm) -> None:
+        self._band, self._bias = norm.band.flatten(1).clone(), norm.bias
+
+    def __call__(self, x: Tensor, *, out: Tensor) -> None:
+        """Normalize `x` [..., C], contiguous, into `out` of the same shape, which may be `x`."""
+        rows = x.view(-1, x.shape[-1])
+        squares = rows * rows
+        s = torch.mm(squares, self._band).add_(self._bias).sqrt_()
+        s *= torch.sqrt(s, out=squares)  # s ** 0.75; two roots take less time than a power
+        torch.div(x, s.view(x.shape), out=out)
+
+
+def _pool(x: Tensor, dim: int) -> Tensor:
+    """Take maxima along `dim`, 3 wide, stride 2, padded as `SameMaxPool` does.
+
+    Without the indices of the maxima, which max_pool2d stores for a backward pass.
+    """
+    size = x.shape[dim]
+    each = [slice(None)] * dim
+    even, odd = x[(*each, slice(0, None, 2))], x[(*each, slice(1, None, 2))]
+    inner = (size - 1) // 2  # windows that have three values
+    if size % 2 == 0:
+        y = torch.maximum(even, odd)
+        torch.maximum(
+            y.narrow(dim, 0, inner), even.narrow(dim, 1, inner), out=y.narrow(dim, 0, inner)
+        )
+    else:
+        y = even.clone(memory_format=torch.contiguous_format)
+        for start in (0, 1):
+            some = y.narrow(dim, start, inner)
+            torch.maximum(some, odd, out=some)
+    return y
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Take maxima of 2×2 pixels of [N, C, H, W]; a last odd row and column are left out."""
+    height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+    x = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
+    return torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
+
+
+def _folded(block: Block) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a block's convolution with its batch normalization in them."""
+    norm = block.norm
+    if not torch.all(norm.weight > 0):
+        raise ValueError("batch normalization: expected a positive scale, found another")
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        *(block.conv.weight, block.conv.bias, norm.running_mean, norm.running_var),
+        *(norm.eps, norm.weight, norm.bias),
+    )
+    return weight.detach(), bias.detach()
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias.detach().clone()
