@@ -181,7 +181,7 @@ def test_speednet_fixes_its_stem_and_later_its_bias() -> None:
     assert model.stem.bias is not None
     model.prepare_step(0.29)
     assert model.stem.bias.requires_grad
-    model.prepare_step(0.3)
+    model.prepare_step(0.6)
     assert not model.stem.bias.requires_grad
     assert model(torch.zeros(4, 3, 32, 32)).shape == (4, 10)
 

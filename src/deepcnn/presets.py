@@ -8,27 +8,32 @@ from deepcnn.config import Config, Inputs, Model, Optimizer
 
 
 def quick() -> Config:
-    """CIFAR-10 to more than 86 % in about a minute and a half on two processor cores."""
+    """CIFAR-10 to more than 86 % in little more than a minute on two processor cores."""
     return Config(
         preset="quick",
         data="cifar10",
         model=Model("speednet", widths=(32, 64, 128)),
-        inputs=Inputs(pad=1, flip="alternate", standardize="dataset"),
+        inputs=Inputs(
+            pad=1,
+            flip="alternate",
+            standardize="dataset",
+            scales=((0.0, 0.5), (0.3, 0.75), (0.65, 1.0)),
+        ),
         optimizer=Optimizer(
             learning_rate=20.0,
             head_learning_rate=250.0,
             momentum=0.85,
             weight_decay=0.004,
             schedule="linear",
-            muon_learning_rate=0.18,
+            muon_learning_rate=0.25,
             muon_momentum=0.6,
         ),
-        steps=560,
-        batch_size=250,
+        steps=380,
+        batch_size=500,
         label_smoothing=0.2,
         average_decay=None,
-        log_every=20,
-        save_every=200,
+        log_every=10,
+        save_every=100,
     )
 
 

@@ -12,7 +12,7 @@ from deepcnn.errors import ConfigError
 
 WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
-STEM_BIAS_UNTIL = 0.3  # share of the training in which the stem's bias learns
+STEM_BIAS_UNTIL = 0.6  # share of the training in which the stem's bias learns
 DEPTHS = (2, 2, 3)  # convolutions in each group
 
 
@@ -29,7 +29,7 @@ class Block(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
-        self.norm = nn.BatchNorm2d(outputs, momentum=0.4)
+        self.norm = nn.BatchNorm2d(outputs, momentum=0.2)
         self.norm.weight.requires_grad_(False)
         nn.init.kaiming_uniform_(self.conv.weight, a=5**0.5, generator=generator)
         with torch.no_grad():
