@@ -29,6 +29,7 @@ TUTORIAL = Inputs(
     mean=(),
     std=(),
     scales=(),
+    least_side=1,
 )
 
 
@@ -215,5 +216,7 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     torch.testing.assert_close(half, expected)
     assert half.is_contiguous(memory_format=torch.channels_last)
     assert growing.train(images, draws, 0.75).shape == (3, 3, 18, 18)
+    assert dataclasses.replace(growing, least_side=15).scaled(0.5) == (15, 15)
+    assert dataclasses.replace(growing, least_side=30).scaled(0.5) == (24, 24)  # not enlarged
     assert torch.equal(growing.evaluate(images), TUTORIAL.evaluate(images))
     assert Inputs.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing

@@ -74,7 +74,7 @@ def test_from_every_step_of_tiny_one_more_gives_the_same_bits(
 
 @pytest.mark.parametrize("preset", ["quick", "tutorial"])
 def test_muon_and_normalization_resume_to_the_same_bits(tmp_path: Path, preset: str) -> None:
-    """`quick` on small data: its stem's bias is fixed after step 3 of 10, between two resumes."""
+    """`quick` on small data: its stem's bias is fixed after step 6 of 10, between two resumes."""
     config = dataclasses.replace(
         presets.PRESETS[preset](),
         data="synthetic",
@@ -86,7 +86,7 @@ def test_muon_and_normalization_resume_to_the_same_bits(tmp_path: Path, preset: 
     )
     training.train(config, run_dir=tmp_path / "whole")
     saved = checkpoint.paths(tmp_path / "whole" / "checkpoints")
-    for start in (2, 3, 7):
+    for start in (2, 6, 7):
         copy = without_checkpoints(tmp_path / "whole", tmp_path / f"from{start}")
         shutil.copy(saved[start - 1], copy / "checkpoints")
         training.resume(copy)
@@ -271,15 +271,13 @@ def test_images_grow_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(single.Single, "step", watched)
     path = tmp_path / "run"
-    training.train(growing((0.0, 0.5), (0.5, 0.75), (0.75, 1.0)), run_dir=path)
-    assert sides == [(16, 16), (16, 16), (24, 24), (32, 32)]
+    training.train(growing((0.0, 0.1), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)), run_dir=path)
+    assert sides == [(9, 9), (16, 16), (24, 24), (32, 32)]  # speednet needs nine
     with pytest.raises(ConfigError, match=r"^steps: cannot change"):
         training.resume(path, changes=lambda c: dataclasses.replace(c, steps=8))
 
 
-def test_images_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="speednet needs at least 9 pixels a side, found 8 by 8"):
-        training.train(growing((0.0, 0.25)), run_dir=tmp_path / "run")
+def test_only_networks_that_take_any_size_can_see_images_grow(tmp_path: Path) -> None:
     config = tiny()
     config = dataclasses.replace(
         config, inputs=dataclasses.replace(config.inputs, scales=((0.0, 0.5),))

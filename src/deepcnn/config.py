@@ -44,7 +44,8 @@ class Inputs:
     only scale pixels to 0 to 1 (unit)."""
     scales: tuple[tuple[float, float], ...] = ()
     """Growing images: from which share of the training on they are scaled to which share of each
-    side; empty: always whole. Only for networks that take any size."""
+    side, but never to less than the network needs; empty: always whole. Only for networks that
+    take any size."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from deepcnn.events import (
     Traced,
     ignore,
 )
-from deepcnn.models import ChangesWhileTraining, FitsImages, build_model
+from deepcnn.models import BUILDERS, ChangesWhileTraining, FitsImages, build_model
 from deepcnn.run import Run
 from deepcnn.state import TrainState
 
@@ -112,7 +112,7 @@ def train(
         config = _with_validation(config, emit)
         source = _open_training_set(config, emit)
         counts = _count(source, emit)
-        inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
+        inputs = _new_inputs(config, source)
         state = _new_state(config, inputs, source)
         about = {
             "inputs": inputs.to_dict(),
@@ -470,6 +470,17 @@ def _splits_to_score(config: Config) -> tuple[Split, ...]:
     return ("validation" if config.validation_size or "validation" in found else "test",)
 
 
+def _new_inputs(config: Config, source: Source) -> Inputs:
+    """Make the inputs, in which no image is scaled to less than the network can take."""
+    least = getattr(BUILDERS[config.model.name], "smallest_side", None)
+    if config.inputs.scales and least is None:
+        raise ConfigError(
+            f"inputs.scales: the network {config.model.name} takes images of one size; "
+            "leave it empty"
+        )
+    return Inputs.of(source, least_side=least or 1, **dataclasses.asdict(config.inputs))
+
+
 def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
     """Make the state before the first step, on the CPU; the engine moves it."""
     model = build_model(
@@ -479,7 +490,6 @@ def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
         widths=config.model.widths,
         seed=config.seed,
     )
-    _check_scales(config, inputs, model)
     if isinstance(model, FitsImages):
         model.initialize(inputs.evaluate(torch.from_numpy(source.first_images(5000))))
     averages = (
@@ -494,24 +504,6 @@ def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
         loss_scale=torch.full((), INITIAL_LOSS_SCALE),
         good_steps=torch.zeros((), dtype=torch.int64),
     )
-
-
-def _check_scales(config: Config, inputs: Inputs, model: nn.Module) -> None:
-    """Raise ConfigError for images scaled to what the network cannot take."""
-    if not inputs.scales:
-        return
-    least = getattr(model, "smallest_side", None)
-    if least is None:
-        raise ConfigError(
-            f"inputs.scales: the network {config.model.name} takes images of one size; "
-            "leave it empty"
-        )
-    for _, scale in inputs.scales:
-        if min(inputs.scaled(scale)) < least:
-            raise ConfigError(
-                f"inputs.scales: the network {config.model.name} needs at least {least} pixels a "
-                f"side, found {' by '.join(map(str, inputs.scaled(scale)))} at {scale}"
-            )
 
 
 def _optimizers(config: Config, model: nn.Module) -> list[optim.Optimizer]:

@@ -54,9 +54,9 @@ class Inputs:
     the factor, or None; `standardize`: by each "image" alone, or by the mean and the standard
     deviation of each channel of the training set ("dataset"), which `mean` and `std` hold, in
     pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the training
-    on distorted images are scaled to which share of each side, empty for never. (Images that grow
-    while a network is trained: Howard et al., DAWNBench, 2018; Karras et al., "Progressive growing
-    of GANs", 2018.)
+    on distorted images are scaled to which share of each side, empty for never, but not to less
+    than `least_side` pixels. (Images that grow while a network is trained: Howard et al., DAWNBench,
+    2018; Karras et al., "Progressive growing of GANs", 2018.)
     """
 
     height: int
@@ -71,6 +71,7 @@ class Inputs:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scales: tuple[tuple[float, float], ...]
+    least_side: int
 
     @classmethod
     def of(
@@ -83,6 +84,7 @@ class Inputs:
         contrast: tuple[float, float] | None,
         standardize: Literal["image", "dataset", "unit"],
         scales: tuple[tuple[float, float], ...] = (),
+        least_side: int = 1,
     ) -> Inputs:
         """Make the inputs for a training set; `crop` is the share of each side that is seen."""
         height, width, channels = source.shape
@@ -110,6 +112,7 @@ class Inputs:
             mean=mean,
             std=std,
             scales=scales,
+            least_side=least_side,
         )
 
     @classmethod
@@ -181,7 +184,11 @@ class Inputs:
 
     def scaled(self, scale: float) -> tuple[int, int]:
         """Return height and width of the network's input at a share of each side."""
-        return max(1, round(scale * self.crop_height)), max(1, round(scale * self.crop_width))
+        height, width = (
+            max(min(side, self.least_side), round(scale * side))
+            for side in (self.crop_height, self.crop_width)
+        )
+        return height, width
 
     def train(self, images: Tensor, draws: Draws, scale: float = 1.0) -> Tensor:
         """Distort a batch of training images (`distorted_inputs`).
