@@ -55,8 +55,8 @@ class Inputs:
     deviation of each channel of the training set ("dataset"), which `mean` and `std` hold, in
     pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the training
     on distorted images are scaled to which share of each side, empty for never, but not to less
-    than `least_side` pixels. (Images that grow while a network is trained: Howard et al., DAWNBench,
-    2018; Karras et al., "Progressive growing of GANs", 2018.)
+    than `least_side` pixels. (Images that grow while a network is trained: Howard et al.,
+    DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.)
     """
 
     height: int
