@@ -28,6 +28,7 @@ class LateReLU(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Map [N, inputs, H, W] to [N, outputs, H, W], before the ReLU."""
+        # What Winograd saves grows with the product of the channels, what it costs with their sum.
         if min(self.in_channels, self.out_channels) >= 32 and is_plain_float32(input):
             assert self.bias is not None
             return winograd_conv2d(input, self.weight, self.bias, rows=4)
