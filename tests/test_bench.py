@@ -7,7 +7,6 @@ import functools
 import importlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -144,24 +143,6 @@ def test_the_command_prints_one_json_object_or_tables(
     else:
         for text in ("synthetic images", "training tiny", "conv2", "softmax_linear", "GFLOP/s"):
             assert text in out
-
-
-def test_the_help_of_the_command_needs_no_torch(tmp_path: Path) -> None:
-    script = """
-import sys
-from deepcnn import cli
-try:
-    cli.main()
-except SystemExit as end:
-    assert not end.code
-assert "torch" not in sys.modules
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, "bench", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    for option in ("--device", "--threads", "--json"):
-        assert option in done.stdout
 
 
 @whole_repository

@@ -40,14 +40,18 @@ except SystemExit as end:
     assert not end.code
 assert "torch" not in sys.modules
 """
-    for arguments in (["--help"], ["train", "--help"], ["evaluate", "--help"], ["data"]):
+    helps = (["--help"], ["train", "--help"], ["evaluate", "--help"], ["bench", "--help"], ["data"])
+    for arguments in helps:
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
-        for word in {"train": ("--steps", "--resume"), "evaluate": ("--follow",)}.get(
-            arguments[0], ("quick", "tutorial", "data fetch")
-        ):
+        words = {
+            "train": ("--steps", "--resume"),
+            "evaluate": ("--follow",),
+            "bench": ("--device", "--threads", "--json"),
+        }
+        for word in words.get(arguments[0], ("quick", "tutorial", "data fetch")):
             assert word in done.stdout
 
 

@@ -36,10 +36,10 @@ FLOORS = [
         "averages",
         "optim",
         "objective",
-        "devices",
         "checkpoint",
         "data.augment",
     ],
+    ["devices"],
     ["data.source"],
     ["data.shuffle"],
     [

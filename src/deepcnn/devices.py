@@ -89,12 +89,21 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     return "fp32"
 
 
+def is_plain_float32(x: torch.Tensor) -> bool:
+    """Tell whether functions made for float32 on a processor apply: not in a trace, not in bf16."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
 def keep_freed_memory() -> None:
     """Ask the C library to keep the memory that this process frees, for its next step.
 
     A step frees and asks for the same large blocks again. glibc would give them back to the system
-    in between, which then clears page after page anew: 5 to 10 % of a step. Elsewhere than with
-    glibc nothing happens.
+    in between, which then clears page after page anew. Elsewhere than with glibc nothing happens.
     """
     if sys.platform != "linux":
         return

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn.models.response_norm import is_plain_float32
+from deepcnn.devices import is_plain_float32
 from deepcnn.models.winograd import winograd_conv2d
 
 

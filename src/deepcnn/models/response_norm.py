@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from deepcnn.devices import is_plain_float32
+
 _BLOCK = 2304  # pixels at a time, so that what is between two operations stays in the cache
 
 
@@ -69,16 +71,6 @@ class ReLUResponseNorm(LocalResponseNorm):
         band = self.band.flatten(1)
         y: Tensor = _ReLUResponseNorm.apply(rows, band, self.start)  # type: ignore[no-untyped-call]
         return y.view(pixels.shape).permute(0, 3, 1, 2)
-
-
-def is_plain_float32(x: Tensor) -> bool:
-    """Tell whether functions made for float32 on a processor apply: not in a trace, not in bf16."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
 
 
 class _ReLUResponseNorm(torch.autograd.Function):
