@@ -30,6 +30,7 @@ TUTORIAL = Inputs(
     std=(),
     scales=(),
     least_side=1,
+    views="one",
 )
 
 
@@ -220,3 +221,30 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     assert dataclasses.replace(growing, least_side=30).scaled(0.5) == (24, 24)  # not enlarged
     assert torch.equal(growing.evaluate(images), TUTORIAL.evaluate(images))
     assert Inputs.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing
+
+
+def test_views_are_the_image_its_mirror_image_and_both_shifted() -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
+    central = TUTORIAL.evaluate(images).numpy()
+    ((weight, only),) = TUTORIAL.views_of(images)
+    assert weight == 1
+    np.testing.assert_array_equal(only, central)
+    padded = np.pad(central, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    shifted = [central, padded[:, :, :24, :24], padded[:, :, 2:, 2:]]
+    wanted_of = {"mirrored": {0.5: [central]}, "shifted": {0.25: shifted[:1], 0.125: shifted[1:]}}
+    for views, expected in wanted_of.items():
+        inputs = Inputs.from_dict(TUTORIAL.to_dict() | {"views": views})
+        found = inputs.views_of(images)
+        assert sum(weight for weight, _ in found) == 1
+        wanted = [(w, v) for w, some in expected.items() for v in some]
+        wanted += [(w, v[..., ::-1]) for w, v in wanted]
+        assert len(found) == len(wanted)
+        for (weight, view), (expected_weight, expected_view) in zip(found, wanted, strict=True):
+            assert weight == expected_weight
+            np.testing.assert_array_equal(view, expected_view)
+        assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
+    one = in_memory(Arrays(np.zeros((1, 1, 4, 3), np.uint8), np.zeros(1, np.int64), ("a",)))
+    with pytest.raises(ConfigError, match="shifted views"):
+        Inputs.of(
+            one, crop=1, pad=0, flip="none", contrast=None, standardize="image", views="shifted"
+        )

@@ -58,6 +58,36 @@ def test_every_example_counts_once_whatever_the_batch(
         assert loss == pytest.approx(entropy[:count].mean(), rel=1e-5)
 
 
+def test_answers_are_averaged_over_the_views() -> None:
+    arrays = load_dataset("synthetic", "test")
+    inputs = Inputs.of(
+        in_memory(arrays),
+        crop=0.75,
+        pad=0,
+        flip="none",
+        contrast=None,
+        standardize="image",
+        views="shifted",
+    )
+    model = build_model("tutorial", widths=(8, 8, 32, 16)).eval()
+    central = inputs.evaluate(torch.from_numpy(arrays.images))
+    padded = torch.nn.functional.pad(central, (1, 1, 1, 1), mode="reflect")
+    with torch.no_grad():
+
+        def both(view: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = (model(view) + model(view.flip(3))).double() / 2
+            return logits
+
+        shifted = (both(padded[:, :, :24, :24]) + both(padded[:, :, 2:, 2:])) / 2
+        logits = (both(central) + shifted) / 2
+    labels = torch.from_numpy(arrays.labels)
+    correct, _, loss = evaluation.score(
+        model, inputs, in_memory(arrays), Place(torch.device("cpu"), "fp32"), Team()
+    )
+    assert correct == int((logits.argmax(1) == labels).sum())
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
 def test_splits_examples_and_parameters_can_be_chosen(run: Path) -> None:
     whole = evaluate(run)
     assert (whole.step, whole.split, whole.total, whole.averaged) == (100, "test", 512, True)

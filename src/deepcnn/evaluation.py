@@ -172,7 +172,8 @@ def score(
 ) -> tuple[int, int, float]:
     """Return how many examples are right, of how many, and the mean cross-entropy in nats.
 
-    Each process of the team scores its share of the source's blocks of `batch` examples, and all
+    An example's logits are the mean over the views that `inputs` asks for. Each process of the
+    team scores its share of the source's blocks of `batch` examples, and all
     get the sums: each example counts once. The model must lie at `place`, and is left in
     evaluation mode.
     """
@@ -185,7 +186,8 @@ def score(
         images = torch.from_numpy(some_images).to(place.device)
         labels = torch.from_numpy(some_labels).to(place.device)
         with place.autocast():
-            logits: Tensor = predict(inputs.evaluate(images))
+            weighted = [weight * predict(view) for weight, view in inputs.views_of(images)]
+            logits = torch.stack(weighted).sum(0)
         correct += objective.count_correct(logits, labels)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
         total += len(some_labels)

@@ -56,7 +56,8 @@ class Inputs:
     pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the training
     on distorted images are scaled to which share of each side, empty for never, but not to less
     than `least_side` pixels. (Images that grow while a network is trained: Howard et al.,
-    DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.)
+    DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.) `views`: over which views
+    of an image scoring averages, see `views_of`.
     """
 
     height: int
@@ -72,6 +73,7 @@ class Inputs:
     std: tuple[float, ...]
     scales: tuple[tuple[float, float], ...]
     least_side: int
+    views: Literal["one", "mirrored", "shifted"]
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class Inputs:
         standardize: Literal["image", "dataset", "unit"],
         scales: tuple[tuple[float, float], ...] = (),
         least_side: int = 1,
+        views: Literal["one", "mirrored", "shifted"] = "one",
     ) -> Inputs:
         """Make the inputs for a training set; `crop` is the share of each side that is seen."""
         height, width, channels = source.shape
@@ -92,6 +95,12 @@ class Inputs:
             raise ConfigError(
                 f"inputs: expected crop above 0 to 1 and pad 0 to {min(height, width) - 1} for "
                 f"images of {height} by {width}, found crop {crop} and pad {pad}"
+            )
+        crop_height, crop_width = max(1, round(crop * height)), max(1, round(crop * width))
+        if views == "shifted" and min(crop_height, crop_width) < 2:
+            raise ConfigError(
+                "inputs: shifted views need at least 2 pixels a side, found "
+                f"{crop_height} by {crop_width}"
             )
         mean: tuple[float, ...] = ()
         std: tuple[float, ...] = ()
@@ -103,8 +112,8 @@ class Inputs:
             height=height,
             width=width,
             channels=channels,
-            crop_height=max(1, round(crop * height)),
-            crop_width=max(1, round(crop * width)),
+            crop_height=crop_height,
+            crop_width=crop_width,
             pad=pad,
             flip=flip,
             contrast=contrast,
@@ -113,6 +122,7 @@ class Inputs:
             std=std,
             scales=scales,
             least_side=least_side,
+            views=views,
         )
 
     @classmethod
@@ -209,6 +219,26 @@ class Inputs:
         column = (self.width - self.crop_width) // 2
         crops = images[:, row : row + self.crop_height, column : column + self.crop_width]
         return self._standardize(crops, None)
+
+    def views_of(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the views that scoring averages over, each with its weight; the weights sum to 1.
+
+        "one": what `evaluate` returns; "mirrored": that and its mirror image; "shifted": half the
+        weight for these two, and half for the same two of the image shifted by a pixel up and left,
+        and down and right, over reflected edges. (Jordan's airbench, 2024.)
+        """
+        central = self.evaluate(images)
+        if self.views == "one":
+            return [(1.0, central)]
+        if self.views == "mirrored":
+            return [(0.5, central), (0.5, central.flip(3))]
+        height, width = central.shape[2:]
+        padded = F.pad(central, (1, 1, 1, 1), mode="reflect")
+        weighted = [(0.25, central)]
+        for start in (0, 2):
+            shifted = padded[:, :, start : start + height, start : start + width]
+            weighted.append((0.125, shifted))
+        return weighted + [(weight, view.flip(3)) for weight, view in weighted]
 
     def _standardize(self, crops: Tensor, contrast: Tensor | None) -> Tensor:
         """Apply `(x - centre) * scale + offset`, three passes over memory that is still cached."""
