@@ -3,9 +3,9 @@
     python benchmarks/gpu_devices.py        # --device cpu tries it without one
 
 Trains a small network without batch normalization for 100 steps in fp32, at a rate at which
-rounding does not grow: on one device, in two
-towers on it, in two towers of which one computes on the processor, in one process of a group (NCCL
-on a GPU) and in two processes that share the device (gloo). Prints and stores by how much the
+rounding does not grow: on one device, on one that plans many steps and replays recorded ones, in
+two towers on it, in two towers of which one computes on the processor, in one process of a group
+(NCCL on a GPU) and in two processes that share the device (gloo). Prints and stores by how much the
 parameters of each differ from those of one device, against their own size, and how fast each was.
 """
 
@@ -33,7 +33,7 @@ RATE = 0.005  # at that of the preset a ReLU that flips is soon a difference of 
 LARGEST = 1e-5  # difference, as a share of the largest parameter of its kind
 
 
-def in_this_process(device: str, run: Path, *, towers: int) -> None:
+def in_this_process(device: str, run: Path, *, towers: int = 0, steps_per_plan: int = 1) -> None:
     """Train on one device or in towers on it."""
     config = deepcnn.presets.tiny()
     config = dataclasses.replace(
@@ -42,6 +42,7 @@ def in_this_process(device: str, run: Path, *, towers: int) -> None:
         device=device,
         precision="fp32",
         towers=towers,
+        steps_per_plan=steps_per_plan,
         optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, momentum=0.0),
     )
     deepcnn.train(config, run_dir=run)
@@ -63,7 +64,8 @@ def in_processes(device: str, run: Path, *, processes: int) -> None:
 
 
 CASES = {
-    "one device": lambda device, run: in_this_process(device, run, towers=0),
+    "one device": in_this_process,
+    "one device, planned": lambda device, run: in_this_process(device, run, steps_per_plan=30),
     "two towers": lambda device, run: in_this_process(device, run, towers=2),
     "two towers, one on the processor": in_mixed_towers,
     "one process": lambda device, run: in_processes(device, run, processes=1),

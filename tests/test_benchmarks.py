@@ -158,3 +158,48 @@ def test_every_case_is_well_formed_and_listed(
     runner.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(runner.CASES)
+
+
+PUBLISHED = """
+import pathlib, time
+assert pathlib.Path("cifar10/train.pt").exists()
+print("|  run     |  epoch  |  train_acc  |  val_acc  |  tta_val_acc  |  time_seconds  |")
+for run in range(1000):
+    print("|          |      0  |     0.9412  |   0.9240  |               |        1.5000  |")
+    accuracy, seconds = 0.94 + run / 10000, 2 + run / 100
+    print(f"|     |   eval  |     0.9512  |   0.9340  |  {accuracy:.4f}  |  {seconds:.4f}  |")
+"""
+
+
+def test_a_gpus_speed_is_measured_beside_published_programs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On the CPU, with a program that prints what the published ones print."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    speed = importlib.import_module("gpu_speed")
+    (tmp_path / "peer.py").write_text(PUBLISHED)
+    data = tmp_path / "data" / "cifar10"
+    data.mkdir(parents=True)
+    (data / "train.pt").touch()
+    (data / "test.pt").touch()
+    command = [
+        *("gpu_speed.py", "tiny", "--device", "cpu", "--runs", "2", "--out", str(tmp_path / "o")),
+        *("--set", "steps=120", "--steps-per-plan", "40", "--peer-data", str(tmp_path / "data")),
+        *("--peer", f"published={tmp_path / 'peer.py'}"),
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    speed.main()
+    result = json.loads((tmp_path / "o").read_text())
+    ours, published = result["results"]["deepcnn"], result["results"]["published"]
+    assert [run["seed"] for run in ours] == [0, 1]
+    assert all(run["accuracy"] > 0.5 and run["seconds"] > 0 for run in ours)
+    # The first run of a published program, in which it compiles, is left out.
+    assert published == [
+        {"accuracy": 0.9401, "seconds": 2.01},
+        {"accuracy": 0.9402, "seconds": 2.02},
+    ]
+    assert result["summaries"]["published"]["mean accuracy"] == pytest.approx(0.94015)
+    mean = result["summaries"]["deepcnn"]["mean seconds"]
+    assert result["summaries"]["published"]["ratio"] == pytest.approx(2.015 / mean)
+    assert result["profile"]["seconds a step"] > 0
+    assert result["profile"]["most"]

@@ -110,7 +110,7 @@ def test_inputs_logits_losses_gradients_updates_and_averages_equal_tensorflows()
                 assert parameter.grad is not None
                 close(as_reference(parameter.grad), golden[f"gradient.{name}"], 1e-4)
         sgd.step(factor, gate)
-        averages.update(n, gate)
+        averages.update(torch.tensor(averages.weight(n)), gate)
     for name, parameter in parameters.items():
         close(as_reference(parameter), golden[f"updated.{name}"], 1e-5)
         close(as_reference(averages.tensors[name]), golden[f"average.{name}"], 1e-5)

@@ -108,12 +108,12 @@ def test_averages_of_parameters_equal_the_definition_in_float64() -> None:
     for n in range(1, 40):
         with torch.no_grad():
             model.weight.add_(torch.randn(2, 3, generator=torch.Generator().manual_seed(n)))
-        averages.update(n, OPEN)
+        averages.update(torch.tensor(averages.weight(n)), OPEN)
         decay = min(0.7, (1 + n) / (10 + n))  # the warm-up lasts until n = 20
         expected = decay * expected + (1 - decay) * model.weight.detach().double().numpy()
         np.testing.assert_allclose(averages.tensors["weight"], expected, rtol=1e-5, atol=1e-6)
     kept = averages.tensors["weight"].clone()
-    averages.update(40, SHUT)
+    averages.update(torch.tensor(0.3), SHUT)
     assert torch.equal(averages.tensors["weight"], kept)
     assert model.weight is live_before
 

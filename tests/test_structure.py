@@ -22,7 +22,7 @@ FLOORS = [
     ["engines.start"],
     ["engines.processes"],
     ["engines.team"],
-    ["engines.towers", "engines.launch"],
+    ["engines.towers", "engines.planned", "engines.launch"],
     ["engines.single", "engines.signs", "summaries", "graph", "run"],
     ["data.feeds", "data.contact_sheet", "data.convert"],
     ["state", "data.datasets", "data.stream"],

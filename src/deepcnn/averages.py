@@ -21,10 +21,14 @@ class ParameterAverages:
         self._live = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.tensors = {name: p.detach().clone() for name, p in self._live.items()}
 
+    def weight(self, n: int) -> float:
+        """Return how far the averages move after update `n`: 1 - d."""
+        return 1 - min(self._decay, (1 + n) / (10 + n))
+
     @torch.no_grad()
-    def update(self, n: int, gate: Tensor) -> None:
-        """Follow update `n`; where `gate` (bool []) is False the averages stay."""
-        weight = gate * (1 - min(self._decay, (1 + n) / (10 + n)))
+    def update(self, weight: Tensor, gate: Tensor) -> None:
+        """Follow an update of that `weight` (float32 []); where `gate` (bool []) is False, stay."""
+        weight = gate * weight
         for name, parameter in self._live.items():
             self.tensors[name].lerp_(parameter, weight)
 

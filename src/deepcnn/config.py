@@ -132,6 +132,9 @@ class Config:
     """Normalize batches by the statistics of all devices together, not by each one's own."""
     deterministic: bool = False
     """On a GPU: only kernels that give the same bits every time (the CPU's always do)."""
+    steps_per_plan: int = 1
+    """Steps that the host plans at once, in one process and from memory; more than 1: a GPU then
+    replays recorded steps (CUDA graphs) instead of waiting for the host."""
     log_every: int = 10
     """Steps from one line of the log to the next."""
     summary_every: int = 100
@@ -157,6 +160,7 @@ class Config:
             ("keep", self.keep, 1),
             ("threads", self.threads or 1, 1),
             ("towers", self.towers, 0),
+            ("steps_per_plan", self.steps_per_plan, 1),
             ("readers", self.readers, 1),
             ("shuffle_buffer", self.shuffle_buffer, 1),
             ("image_size", min(self.image_size or (1,)), 1),
@@ -168,6 +172,11 @@ class Config:
             raise ConfigError(
                 f"towers: expected at most one for each of the {self.batch_size} examples of a "
                 f"batch, found {self.towers}"
+            )
+        if self.steps_per_plan > 1 and (self.towers or self.feed != "preloaded"):
+            raise ConfigError(
+                "steps_per_plan: only a single device whose feed is preloaded plans ahead; "
+                f"expected 1, found {self.steps_per_plan}"
             )
         if not 0 < self.inputs.crop <= 1:
             raise ConfigError(f"inputs.crop: expected above 0 to 1, found {self.inputs.crop}")

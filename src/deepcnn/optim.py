@@ -2,7 +2,8 @@
 
 An update takes the schedule's factor as a tensor, and a gate: where the gate is False, neither
 parameters nor momenta change. So a step whose loss is not finite leaves no trace, without the
-host having to look at it.
+host having to look at it. (`masked_fill` takes its number along; `torch.where` would copy it to a
+GPU first, and wait for that.)
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Muon:
             # The order of channels_last memory, so no copy; the columns' order does not matter.
             by_pixel = update.permute(0, 2, 3, 1)
             orthogonal = orthogonalize(by_pixel.reshape(len(update), -1)).view(by_pixel.shape)
-            scale = torch.where(gate, len(parameter) ** 0.5 / parameter.norm(), 1.0)
+            scale = (len(parameter) ** 0.5 / parameter.norm()).masked_fill(~gate, 1.0)
             parameter.mul_(scale).addcmul_(orthogonal.permute(0, 3, 1, 2), rate)
 
 
@@ -140,10 +141,11 @@ def _gradient(parameter: nn.Parameter, gate: Tensor, penalty: float = 0.0) -> Te
     assert gradient is not None
     if penalty:
         gradient = torch.add(gradient, parameter, alpha=penalty)
-    return torch.where(gate, gradient, 0.0)
+    return gradient.masked_fill(~gate, 0.0)
 
 
 def _with_momentum(momentum: Tensor, gradient: Tensor, decay: float, gate: Tensor) -> Tensor:
     """Update a momentum and return Nesterov's step; `gradient` is 0 where the gate is shut."""
-    momentum.mul_(torch.where(gate, decay, 1.0)).add_(gradient)
+    kept = torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
+    momentum.mul_(kept).add_(gradient)
     return torch.add(gradient, momentum, alpha=decay)

@@ -24,7 +24,7 @@ from deepcnn import checkpoint, graph, objective, optim, summaries
 from deepcnn.averages import LossAverages, ParameterAverages
 from deepcnn.config import Config, changed_fields, to_dict
 from deepcnn.data import datasets
-from deepcnn.data.augment import Inputs
+from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.feeds import Fed, Feed, FeedSource, Preloaded, Queued, Streamed, from_arrays
 from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
@@ -58,7 +58,8 @@ from deepcnn.state import TrainState
 SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
 HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
 FREE_TO_CHANGE = (
-    *("steps", "towers", "log_every", "summary_every", "save_every", "evaluate_every", "keep"),
+    *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
+    *("evaluate_every", "keep"),
 )
 INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps
 
@@ -253,18 +254,9 @@ def _train(
     """Make the steps; `counts`: int64 [classes], the training examples of each class."""
     examples = int(counts.sum())
     schedule = _schedule(config, examples)
-
-    def load(step: int, part: Part) -> tuple[Tensor, Tensor]:
-        """Bring a part of a batch to its device, distorted."""
-        batch = feed.batch(step, part)
-        draws = inputs.draw(
-            config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
-        )
-        scale = inputs.scale_at(step / config.steps)
-        return inputs.train(batch.images, draws, scale), batch.labels
-
+    batches = _Batches(feed, inputs, config)
     job = Job(
-        load,
+        batches.load,
         config.batch_size,
         schedule,
         label_smoothing=config.label_smoothing,
@@ -272,6 +264,7 @@ def _train(
         if config.class_weights == "balanced"
         else None,
         sync_batch_norm=config.sync_batch_norm,
+        ahead=batches if config.steps_per_plan > 1 else None,
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
@@ -330,7 +323,7 @@ def _train(
                 state.model.prepare_step(step / config.steps)
             if watched and step % config.summary_every == 0 and budget.left():
                 with summaries.capture(engine.model) as activations:
-                    losses = engine.step()
+                    losses = engine.watched_step()
                 with budget:
                     tell(
                         summaries.summarize(
@@ -392,6 +385,7 @@ def _set_up(team: Team, config: Config) -> Place:
             batch_size=config.batch_size,
             towers=config.towers,
             sync_batch_norm=config.sync_batch_norm,
+            steps_per_plan=config.steps_per_plan,
         )
     )
     return place
@@ -624,6 +618,47 @@ def _evaluate(
         total=total,
         loss=loss,
     )
+
+
+class _Batches:
+    """Brings the batch of a step to a device, distorted: at once, or planned ahead (`Ahead`)."""
+
+    def __init__(self, feed: Feed, inputs: Inputs, config: Config) -> None:
+        self._feed, self._inputs, self._config = feed, inputs, config
+        self.steps = config.steps_per_plan
+
+    def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
+        """Return a part of the network's input for a step, and its labels."""
+        batch = self._feed.batch(step, part)
+        draws = self._inputs.draw(
+            self._config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
+        )
+        return self._inputs.train(batch.images, draws, self.scale(step)), batch.labels
+
+    def scale(self, step: int) -> float:
+        """Return the share of each side to which the images of a step are scaled."""
+        return self._inputs.scale_at(step / self._config.steps)
+
+    def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
+        """Return which examples are seen, and the random choices about them: [steps, b] each."""
+        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
+        index, epoch, position = self._feed.places(first_step, self.steps, part)
+        draws = self._inputs.draw(
+            self._config.seed,
+            index=index.flatten(),
+            epoch=epoch.flatten(),
+            position=position.flatten(),
+        )
+        chosen = (draws.row, draws.column, draws.flip, draws.contrast)
+        return index, *(values.view(index.shape) for values in chosen if values is not None)
+
+    def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
+        """Return the network's input for a step of a plan, and its labels."""
+        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
+        index, row, column, flip, *contrast = planned
+        images, labels = self._feed.take(index)
+        draws = Draws(row, column, flip, contrast[0] if contrast else None)
+        return self._inputs.train(images, draws, scale), labels
 
 
 class _Rate:

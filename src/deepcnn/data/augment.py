@@ -15,6 +15,7 @@ subtracted first, so that an image without contrast becomes zeros and not roundi
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -248,8 +249,7 @@ class Inputs:
             sums, squares = _sums(values, channels), _sums(values.square(), channels)
             parts = _by_image(sums, squares, contrast, area=height * width)
         else:
-            mean = torch.tensor(self.mean, dtype=torch.float32, device=crops.device)
-            std = torch.tensor(self.std, dtype=torch.float32, device=crops.device)
+            mean, std = _on_device(self.mean, crops.device), _on_device(self.std, crops.device)
             parts = torch.stack([mean, 1 / std, torch.zeros_like(mean)])[:, None]
             if contrast is not None:
                 centre = _sums(values, channels) / (height * width)
@@ -326,6 +326,12 @@ def _crop_on_host(
 def _reflect(index: Tensor, size: int) -> Tensor:
     """Mirror indices that lie up to size - 1 outside of [0, size) back into it."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+@functools.lru_cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return constants as float32, copied to the device once, since a GPU waits for each copy."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _sums(values: Tensor, channels: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcnn.data import order
@@ -69,18 +70,29 @@ class Preloaded:
 
     def batch(self, step: int, part: Part) -> Batch:
         """Return a part of the batch of a step."""
-        if part.device not in self._on:
-            self._on[part.device] = (
-                torch.from_numpy(self._arrays.images).to(part.device),
-                torch.from_numpy(self._arrays.labels).to(part.device),
-            )
-        images, labels = self._on[part.device]
+        ((index,), (epoch,), (position,)) = self.places(step, 1, part)
+        images, labels = self.take(index)
+        return Batch(images, labels, index, epoch, position)
+
+    def places(self, first_step: int, count: int, part: Part) -> tuple[Tensor, Tensor, Tensor]:
+        """Return index, epoch and position of the batches of `count` steps: int64 [count, b]."""
         mine = part.slice(self._batch_size)
-        index, epoch, position = (
-            torch.from_numpy(values[mine]).to(part.device, non_blocking=True)
-            for values in self._shuffle.batch(step, self._batch_size)
-        )
-        return Batch(images.index_select(0, index), labels[index], index, epoch, position)
+        steps = [
+            np.stack(self._shuffle.batch(step, self._batch_size))[:, mine]
+            for step in range(first_step, first_step + count)
+        ]
+        index, epoch, position = to_device(np.stack(steps, 1), part.device)
+        return index, epoch, position
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and labels of these examples: int64 [b], on their device."""
+        if index.device not in self._on:
+            self._on[index.device] = (
+                torch.from_numpy(self._arrays.images).to(index.device),
+                torch.from_numpy(self._arrays.labels).to(index.device),
+            )
+        images, labels = self._on[index.device]
+        return images.index_select(0, index), labels.index_select(0, index)
 
     def close(self) -> None:
         """Do nothing: there is no thread."""
@@ -319,11 +331,19 @@ def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[
     return feed
 
 
+def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device. A GPU fetches it itself, so that the host need not wait."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def _to_device(batch: HostBatch, part: Part) -> Batch:
     mine = part.slice(len(batch.labels))
     return Batch(
         *(
-            torch.from_numpy(values[mine]).to(part.device, non_blocking=True)
+            to_device(values[mine], part.device)
             for values in (batch.images, batch.labels, batch.index, batch.epoch, batch.position)
         )
     )

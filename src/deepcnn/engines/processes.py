@@ -174,12 +174,18 @@ class Processes(Team):
         batch_size: int,
         towers: int,
         sync_batch_norm: bool,  # noqa: ARG002
+        steps_per_plan: int,
     ) -> None:
         """Raise ConfigError for what these processes cannot do together."""
         if towers:
             raise ConfigError(
                 f"towers: {self.count} processes were started, each of which has one device; leave "
                 "out --towers"
+            )
+        if steps_per_plan > 1:
+            raise ConfigError(
+                f"steps_per_plan: {self.count} processes were started, and only one process alone "
+                f"plans ahead; expected 1, found {steps_per_plan}"
             )
         if self.count > batch_size:
             raise ConfigError(

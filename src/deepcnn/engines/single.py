@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,41 @@ from deepcnn.state import TrainState
 STEPS_TO_GROW = 2000  # good steps after which the loss scale of fp16 is doubled
 
 
+class Ahead(Protocol):
+    """Brings batches to a device in two parts.
+
+    What the host decides is planned for many steps (`steps`) at once; what the device makes of
+    that needs the host no more.
+    """
+
+    steps: int
+
+    def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
+        """Return what the host decides for the steps from `first_step` on.
+
+        Tensors [steps, …] on the part's device, whose shapes and types are the same every time.
+        """
+
+    def scale(self, step: int) -> float:
+        """Return the share of each side to which the images of a step are scaled."""
+
+    def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
+        """Return images and labels of a step, of which `planned` is the row in each tensor."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an update is told of its step, on the state's device.
+
+    `step`: int64 []; `factor`: float32 [], of the learning rates; `weight`: float32 [], how far
+    the averages of the parameters move.
+    """
+
+    step: Tensor
+    factor: Tensor
+    weight: Tensor
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be computed in each step, whoever computes it.
@@ -24,7 +60,8 @@ class Job:
     `load` brings a part of a step's batch to its device: images float32 [b, C, H, W], the network's
     input, and labels int64 [b]; `batch_size` counts the examples of all parts together; `schedule`
     maps a step to the factor of the learning rates; `class_weights`: float32 [classes], or None;
-    `sync_batch_norm`: normalize by the statistics of all parts together.
+    `sync_batch_norm`: normalize by the statistics of all parts together; `ahead`: what brings the
+    same batches as `load` where many steps are to be planned at once, else None.
     """
 
     load: Callable[[int, Part], tuple[Tensor, Tensor]]
@@ -33,6 +70,7 @@ class Job:
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
     sync_batch_norm: bool = False
+    ahead: Ahead | None = None
 
 
 class Engine(ABC):
@@ -62,6 +100,10 @@ class Engine(ABC):
         [len(objective.names(model))], on the state's device. If the total is not finite, then
         neither this update nor any later one is applied, and the state's `failed` holds this step.
         """
+
+    def watched_step(self) -> Tensor:
+        """Make a step in which hooks of the network's layers are called."""
+        return self.step()
 
     def settle(self) -> None:  # noqa: B027 (most engines have nothing to do)
         """Bring the state up to date before it is scored or saved."""
@@ -96,23 +138,38 @@ class Engine(ABC):
             total = total * self._state.loss_scale.to(part.device)
         return total, torch.stack([loss.detach() for loss in losses.values()])
 
-    @torch.no_grad()
     def _update(self, losses: Tensor) -> Tensor:
         """Update the state from its gradients and the losses of the whole batch; return those."""
+        state, device = self._state, self._place.device
+        factor, weight = self._factor_and_weight(state.step)
+        moment = Moment(
+            torch.full((), state.step, device=device),
+            torch.full((), factor, device=device),
+            torch.full((), weight, device=device),
+        )
+        self._apply(losses, moment)
+        state.step += 1
+        return losses
+
+    def _factor_and_weight(self, step: int) -> tuple[float, float]:
+        """Return the `factor` and the `weight` of a step's `Moment`."""
+        averages = self._state.averages
+        return self._job.schedule(step), averages.weight(step + 1) if averages else 0.0
+
+    @torch.no_grad()
+    def _apply(self, losses: Tensor, moment: Moment) -> None:
+        """Change the tensors of the state as an update does, without the host taking part."""
         state = self._state
         first_failure = (state.failed < 0) & ~losses[-1].isfinite()  # the total is the last
-        state.failed.copy_(torch.where(first_failure, state.step, state.failed))
+        state.failed.copy_(torch.where(first_failure, moment.step, state.failed))
         gate = state.failed < 0
         if self._place.precision == "fp16":
             gate = gate & self._unscale_gradients()
-        factor = torch.full((), self._job.schedule(state.step), device=self._place.device)
         for optimizer in state.optimizers:
-            optimizer.step(factor, gate)
-        state.step += 1
+            optimizer.step(moment.factor, gate)
         if state.averages is not None:
-            state.averages.update(state.step, gate)
+            state.averages.update(moment.weight, gate)
         state.loss_averages.update(losses)
-        return losses
 
     def _unscale_gradients(self) -> Tensor:
         """Divide the gradients by the loss scale, adapt the scale, and tell whether all are finite.
@@ -124,10 +181,9 @@ class Engine(ABC):
         for gradient in gradients:
             gradient.div_(state.loss_scale)
         finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
-        state.good_steps.copy_(torch.where(finite, state.good_steps + 1, 0))
-        grow = state.good_steps >= STEPS_TO_GROW
-        change = torch.where(finite, torch.where(grow, 2.0, 1.0), 0.5)
-        state.loss_scale.mul_(change)
+        state.good_steps.add_(1).mul_(finite)
+        grow = state.good_steps >= STEPS_TO_GROW  # only where this step was finite
+        state.loss_scale.mul_(0.5 + 0.5 * finite + 1.0 * grow)  # exact: halved, kept or doubled
         state.good_steps.mul_(~grow)
         return finite
 

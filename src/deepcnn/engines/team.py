@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deepcnn.devices import Place, Precision
+from deepcnn.engines.planned import Planned
 from deepcnn.engines.single import Engine, Job, Single
 from deepcnn.engines.towers import Towers
 from deepcnn.errors import ConfigError
@@ -67,6 +68,7 @@ class Team:
         batch_size: int,  # noqa: ARG002 (processes' matter)
         towers: int,
         sync_batch_norm: bool,
+        steps_per_plan: int,  # noqa: ARG002
     ) -> None:
         """Raise ConfigError for what this team cannot do."""
         devices = len(set(_devices_of(place.device, towers)))
@@ -79,7 +81,7 @@ class Team:
     def engine(self, state: TrainState, place: Place, job: Job, *, towers: int) -> Engine:
         """Make the engine; `towers` is 0 for a single device."""
         if not towers:
-            return Single(state, place, job)
+            return Single(state, place, job) if job.ahead is None else Planned(state, place, job)
         return Towers(state, place, job, _devices_of(place.device, towers))
 
     def describe(self, towers: int) -> dict[str, Any]:

@@ -1,0 +1,239 @@
+r"""How fast a GPU trains: the tutorial as a whole, or runs to 94 % beside published programs.
+
+    python benchmarks/gpu_speed.py tutorial
+    python benchmarks/gpu_speed.py speedrun94 --runs 30 --peer airbench=…/airbench94_muon.py \
+        --peer hiverge=…/cifar10_speedrun.py
+
+Each seed is trained in this process, after one run that is not counted; its time is from before
+the first step to the score, with the checkpoint at its end. A peer's program runs as it is, in the
+folder `--peer-data` (it reads `cifar10/train.pt` and `test.pt` there, which are made where they are
+missing), until it has printed so many results. Every result is stored as it comes, and at the end
+of `--minutes` the program stops with what there is. Then what the GPU did in 50 steps: `gaps` is
+the share of their time in which no kernel ran, with the kernels that took most.
+`--device cpu --set steps=20 …` tries it all without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import report
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import deepcnn
+from deepcnn import config as settings
+from deepcnn.events import Advanced, Evaluated, Event, Listener, Started
+
+PROFILED = 50  # steps
+RESULT = re.compile(r"\|\s*eval\s*\|.*\|\s*(?P<accuracy>[\d.]+)\s*\|\s*(?P<seconds>[\d.]+)\s*\|")
+
+
+class Timer:
+    """Listens to a training: from before its first step to its last score."""
+
+    def __init__(self) -> None:
+        self.seconds, self.accuracy = 0.0, 0.0
+
+    def hear(self, event: Event) -> None:
+        """Take the time."""
+        if isinstance(event, Started):
+            self._began = time.perf_counter()
+        elif isinstance(event, Evaluated):
+            self.seconds = time.perf_counter() - self._began
+            self.accuracy = event.correct / event.total
+
+
+class Profiler:
+    """Listens to a training, and looks at `PROFILED` steps in its middle."""
+
+    def __init__(self, first_step: int) -> None:
+        self._first = first_step
+        self.found: dict[str, Any] = {}
+        activities = [ProfilerActivity.CPU]
+        if torch.cuda.is_available():
+            activities.append(ProfilerActivity.CUDA)
+        self._profile = profile(activities=activities, acc_events=True)
+
+    def hear(self, event: Event) -> None:
+        """Start and stop the profile."""
+        if not isinstance(event, Advanced):
+            return
+        if event.step == self._first:
+            _wait()
+            self._profile.start()
+            self._began = time.perf_counter()
+        elif event.step == self._first + PROFILED:
+            _wait()
+            seconds = time.perf_counter() - self._began
+            self._profile.stop()
+            rows = [
+                (row.key, (row.self_device_time_total or row.self_cpu_time_total) / 1e6, row.count)
+                for row in self._profile.key_averages()
+                if not torch.cuda.is_available() or row.self_device_time_total
+            ]
+            rows.sort(key=lambda row: -row[1])
+            self.found = {
+                "seconds a step": seconds / PROFILED,
+                "gaps": 1 - sum(row[1] for row in rows) / seconds,
+                "most": [
+                    {"name": name, "seconds a step": s / PROFILED, "calls": calls}
+                    for name, s, calls in rows[:12]
+                ],
+            }
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def train(config: settings.Config, seed: int, listener: Listener) -> None:
+    """Train once, in a folder that is then thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        deepcnn.train(dataclasses.replace(config, seed=seed), run_dir=run, emit=listener)
+
+
+def run_peer(program: Path, data: Path, runs: int, deadline: float) -> list[dict[str, float]]:
+    """Run a published program until it has printed `runs` results."""
+    found: list[dict[str, float]] = []
+    last = ""
+    with subprocess.Popen(
+        [sys.executable, "-u", str(program.resolve())],
+        cwd=data,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = line.strip() or last
+            if match := RESULT.search(line):
+                found.append({name: float(value) for name, value in match.groupdict().items()})
+            # The first result is that of the run in which it compiles.
+            if len(found) > runs or time.perf_counter() > deadline:
+                break
+        process.kill()
+    if not found:
+        print(f"{program}: no result; its last line: {last}", file=sys.stderr)
+    return found[1 : runs + 1]
+
+
+def write_for_peers(folder: Path, data_dir: str | None) -> None:
+    """Write CIFAR-10 as the published programs keep it, where it is missing."""
+    (folder / "cifar10").mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        path = folder / "cifar10" / f"{split}.pt"
+        if not path.exists():
+            arrays = deepcnn.load_dataset("cifar10", split, data_dir=data_dir)
+            values = {
+                "images": torch.from_numpy(arrays.images),
+                "labels": torch.from_numpy(arrays.labels),
+                "classes": list(arrays.classes),
+            }
+            torch.save(values, path)
+
+
+def summary(results: list[dict[str, float]]) -> dict[str, float]:
+    """Return mean and deviation of the accuracies, and the mean and median time."""
+    accuracies = [result["accuracy"] for result in results]
+    seconds = [result["seconds"] for result in results]
+    return {
+        "n": len(results),
+        "mean accuracy": statistics.mean(accuracies),
+        "deviation": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        "mean seconds": statistics.mean(seconds),
+        "median seconds": statistics.median(seconds),
+    }
+
+
+def changed(config: settings.Config, changes: list[str]) -> settings.Config:
+    """Return a configuration with settings of its top level changed, as NAME=JSON."""
+    values = settings.to_dict(config)
+    for change in changes:
+        name, _, value = change.partition("=")
+        values[name] = json.loads(value)
+    return settings.from_dict(values)
+
+
+def main() -> None:
+    """Train, run the peers, profile, print and store."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("preset", choices=sorted(deepcnn.presets.PRESETS))
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM")
+    parser.add_argument("--peer-data", type=Path, default=Path("peer_data"))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes")
+    parser.add_argument("--steps-per-plan", type=int, default=100)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--out", type=Path, help="default: results/DATE_gpu_PRESET.json")
+    options = parser.parse_args()
+    out = report.new_file(f"gpu_{options.preset}", options.out)
+    deadline = time.perf_counter() + 60 * options.minutes
+    config = dataclasses.replace(
+        deepcnn.presets.PRESETS[options.preset](),
+        device=options.device,
+        steps_per_plan=options.steps_per_plan,
+        log_every=100,
+        save_every=10**6,
+    )
+    config = changed(config, options.changes)
+    peers = [peer.partition("=")[::2] for peer in options.peer]
+    if peers:
+        write_for_peers(options.peer_data, config.data_dir)
+    result: dict[str, Any] = {
+        "what": f"{options.preset} on {options.device}",
+        **report.circumstances(options.device),
+        "config": settings.to_dict(config),
+        "results": {},
+        "summaries": {},
+        "profile": {},
+    }
+
+    def store(name: str, results: list[dict[str, float]]) -> None:
+        result["results"][name] = results
+        if results:
+            result["summaries"][name] = summary(results)
+        out.write_text(json.dumps(result, indent=2) + "\n")
+
+    warm = min(config.steps, 200) if options.runs == 1 else config.steps
+    profiler = Profiler(max(1, warm // 2 - PROFILED))
+    train(dataclasses.replace(config, steps=warm), options.first_seed, profiler.hear)
+    result["profile"] = profiler.found
+    ours: list[dict[str, float]] = []
+    for seed in range(options.first_seed, options.first_seed + options.runs):
+        if time.perf_counter() > deadline:
+            break
+        timer = Timer()
+        train(config, seed, timer.hear)
+        ours.append({"seed": seed, "accuracy": timer.accuracy, "seconds": timer.seconds})
+        store("deepcnn", ours)
+    for name, program in peers:
+        store(name, run_peer(Path(program), options.peer_data, options.runs, deadline))
+    for name, figures in result["summaries"].items():
+        print(name, {key: round(value, 4) for key, value in figures.items()})
+    means = {name: figures["mean seconds"] for name, figures in result["summaries"].items()}
+    for name, seconds in means.items():
+        if name != "deepcnn":
+            result["summaries"][name]["ratio"] = seconds / means["deepcnn"]
+            print(f"{name} takes {seconds / means['deepcnn']:.2f} times our time")
+    report.store(result, out)
+
+
+if __name__ == "__main__":
+    main()
