@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepcnn.models.layers import LateReLU
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
-from deepcnn.models.winograd import winograd_conv2d
+from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 
 
 def values_and_gradients(
@@ -38,23 +38,49 @@ def check(
         assert (ours - exact).abs().max() < tolerance * exact.abs().max()
 
 
-@pytest.mark.parametrize(("taps", "rows"), [(5, 4), (5, 2), (3, 4), (3, 6)])
-@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 7), (1, 3), (4, 1)])
-def test_winograd_equals_the_direct_sum(taps: int, rows: int, height: int, width: int) -> None:
+@pytest.mark.parametrize(("taps", "tile"), [(5, 4), (5, 2), (3, 1), (3, 4), (3, 6), (3, 7)])
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 7), (1, 3), (4, 1), (7, 7)])
+def test_winograd_equals_the_direct_sum(taps: int, tile: int, height: int, width: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 6, height, width).contiguous(memory_format=torch.channels_last)
     check(
-        lambda x, w, b: winograd_conv2d(x, w, b, rows),
+        lambda x, w, b: winograd_conv2d(x, w, b, tile),
         lambda x, w, b: F.conv2d(x, w, b, padding=taps // 2),
         [x, torch.randn(5, 6, taps, taps), torch.randn(5)],
         torch.randn(3, 5, height, width),
+        1e-4 if tile == 7 else 1e-5,
+    )
+
+
+def test_winograd_without_bias_or_gradient_of_the_images() -> None:
+    torch.manual_seed(0)
+    x, weights = torch.randn(3, 6, 9, 9), torch.randn(3, 5, 9, 9)
+    check(
+        lambda w: winograd_conv2d(x, w, None, 4),
+        lambda w: F.conv2d(x.to(w.dtype), w, padding=1),
+        [torch.randn(5, 6, 3, 3)],
+        weights,
         1e-5,
     )
 
 
+def test_winograd_is_used_where_it_saves_most() -> None:
+    def tile(inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500) -> int | None:
+        image = torch.Size([count, inputs, side, side])
+        return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]))
+
+    assert tile(64, 64, 12, taps=5) == 4  # the tutorial's conv2
+    assert tile(256, 256, 7) == 7  # one tile of 81 points
+    assert tile(64, 256, 15) == 5
+    assert tile(256, 256, 2) == 2
+    assert tile(256, 256, 1) is None  # nothing to save
+    assert tile(24, 64, 31) is None  # too few channels
+    assert tile(256, 256, 7, count=31) is None
+
+
 def test_winograds_result_lies_as_torchs_own_does() -> None:
-    x = torch.randn(2, 32, 12, 12).contiguous(memory_format=torch.channels_last)
-    layer = LateReLU(32, 64, 5)
+    x = torch.randn(32, 64, 12, 12).contiguous(memory_format=torch.channels_last)
+    layer = LateReLU(64, 64, 5)
     y = layer(x)
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(y, F.conv2d(x, layer.weight, layer.bias, padding=2))  # it was used

@@ -10,11 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.devices import is_plain_float32
-from deepcnn.models.winograd import winograd_conv2d
+from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 
 
-class LateReLU(nn.Conv2d):
-    """A convolution that keeps the size (SAME), with bias, whose ReLU is left to a later layer.
+class SameConv2d(nn.Conv2d):
+    """A convolution with a square kernel of odd size that keeps the image's size (SAME).
+
+    In float32 on a processor it is computed in tiles where that is faster; see `winograd`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Map [N, inputs, H, W] to [N, outputs, H, W]."""
+        if is_plain_float32(input):
+            tile = tile_that_pays(input.shape, self.weight.shape)
+            if tile is not None:
+                return winograd_conv2d(input, self.weight, self.bias, tile)
+        return super().forward(input)
+
+
+class LateReLU(SameConv2d):
+    """A convolution that keeps the size, with bias, whose ReLU is left to a later layer.
 
     ReLU and max pooling may change places, and after pooling there is less to do; and it costs
     nothing within a layer that reads its input anyway. `activation` tells who looks at a layer's
@@ -22,17 +40,6 @@ class LateReLU(nn.Conv2d):
     """
 
     activation = staticmethod(F.relu)
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """Map [N, inputs, H, W] to [N, outputs, H, W], before the ReLU."""
-        # What Winograd saves grows with the product of the channels, what it costs with their sum.
-        if min(self.in_channels, self.out_channels) >= 32 and is_plain_float32(input):
-            assert self.bias is not None
-            return winograd_conv2d(input, self.weight, self.bias, rows=4)
-        return super().forward(input)
 
 
 class LinearReLU(nn.Linear):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.errors import ConfigError
+from deepcnn.models.layers import SameConv2d
 
 WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self, inputs: int, outputs: int, *, pool: bool, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv = SameConv2d(inputs, outputs, 3, bias=False)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = nn.BatchNorm2d(outputs, momentum=0.2)
         self.norm.weight.requires_grad_(False)
