@@ -14,6 +14,7 @@ NETWORKS = {
     "tutorial": ("tutorial", (3, 24, 24), ()),
     "tutorial, odd sides": ("tutorial", (1, 27, 21), (16, 16, 32, 32)),
     "speednet": ("speednet", (3, 32, 32), ()),
+    "speednet, many filters": ("speednet", (3, 32, 32), (64, 256, 256)),
     "speednet, odd sides": ("speednet", (1, 27, 21), (8, 16, 32)),
     "mlp": ("mlp", (1, 28, 28), ()),
 }

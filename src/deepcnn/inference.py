@@ -131,6 +131,7 @@ class _FoldedBlock:
         weight, bias = _folded(block)
         self._weight, self._bias = weight.contiguous(memory_format=torch.channels_last), bias
         self._convolution = _Convolution(weight, bias, padding=1, then="none")
+        self._kernels: dict[int, Tensor] = {}  # transformed, by the tiles they are for
         self._pools = isinstance(block.pool, nn.MaxPool2d)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -138,7 +139,13 @@ class _FoldedBlock:
         if len(x) < _ENOUGH:  # torch's choice among its convolutions begins sooner than oneDNN
             x = F.conv2d(x, self._weight, self._bias, padding=1)
             return F.silu(F.max_pool2d(x, 2) if self._pools else x, inplace=True)
-        x = self._convolution(x)
+        tile = winograd.tile_that_pays(x.shape, self._weight.shape)
+        if tile is None:
+            x = self._convolution(x)
+        else:
+            if tile not in self._kernels:
+                self._kernels[tile] = winograd.transform_kernel(self._weight, tile)
+            x = winograd.convolve_tiles(x, self._kernels[tile], self._bias, tile)
         return F.silu(_halve(x) if self._pools else x, inplace=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from deepcnn.config import Config, Inputs, Model, Optimizer
 
@@ -34,6 +35,20 @@ def quick() -> Config:
         average_decay=None,
         log_every=10,
         save_every=100,
+    )
+
+
+def speedrun94() -> Config:
+    """CIFAR-10 to 94 % in a quarter of an hour on two processor cores, scored over six views."""
+    preset = quick()
+    return replace(
+        preset,
+        preset="speedrun94",
+        model=Model("speednet", widths=(64, 256, 256)),
+        inputs=replace(preset.inputs, pad=2, views="shifted"),
+        steps=1400,
+        summary_every=200,
+        save_every=200,
     )
 
 
@@ -87,6 +102,7 @@ def tiny() -> Config:
 
 PRESETS: dict[str, Callable[[], Config]] = {
     "quick": quick,
+    "speedrun94": speedrun94,
     "tutorial": tutorial,
     "mnist": mnist,
     "tiny": tiny,

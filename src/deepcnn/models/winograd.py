@@ -42,7 +42,7 @@ def tile_that_pays(image: torch.Size, weight: torch.Size) -> int | None:
     outputs, inputs, taps, _ = weight
 
     def points(tile: int) -> int:
-        return -(-height // tile) * -(-width // tile) * (tile + taps - 1) ** 2
+        return math.prod(tiles(height, width, tile)) * (tile + taps - 1) ** 2
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
@@ -63,6 +63,44 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -
     return result
 
 
+def transform_kernel(weight: Tensor, tile: int) -> Tensor:
+    """Return G w Gᵀ of a kernel [out, in, k, k]: a matrix [in, out] for each of n² points."""
+    _, g, _ = matrices(tile, weight.shape[2])
+    return _rows(g, _columns(g, weight.permute(2, 3, 1, 0).contiguous())).flatten(0, 1)
+
+
+def convolve_tiles(
+    x: Tensor, kernels: Tensor, bias: Tensor | None, tile: int, data: Tensor | None = None
+) -> Tensor:
+    """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient.
+
+    What the kernels are multiplied with is left in `data` [down, across, n, n, N, in], if given.
+    """
+    height, width = x.shape[2:]
+    side = math.isqrt(len(kernels))
+    taps = side - tile + 1
+    a, _, b = matrices(tile, taps)
+    down, across = tiles(height, width, tile)
+    padded = _surround(x, taps // 2, down * tile + taps - 1, across * tile + taps - 1)
+    y = x.new_empty(down * tile, across * tile, len(x), kernels.shape[2])
+    for i in range(down):
+        rows = _rows(b, padded[i * tile : i * tile + side])
+        for j in range(across):
+            seen = rows[:, j * tile : j * tile + side]
+            points = _columns(b, seen, out=None if data is None else data[i, j])
+            products = torch.bmm(points.flatten(0, 1), kernels)
+            if bias is not None:
+                products[side + 1] += bias  # the point (1, 1) reaches each output once
+            made = _columns(a, _rows(a, _grid(products)))
+            y[i * tile : (i + 1) * tile, j * tile : (j + 1) * tile] = made
+    return _as_images(y[:height, :width])
+
+
+def tiles(height: int, width: int, tile: int) -> tuple[int, int]:
+    """Return how many tiles an image needs downwards and across."""
+    return -(-height // tile), -(-width // tile)
+
+
 class _Winograd(torch.autograd.Function):
     """y = A ((G w Gᵀ) · (B x Bᵀ)) Aᵀ for each tile, and its derivatives.
 
@@ -71,26 +109,14 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -> Tensor:
-        taps, (height, width) = weight.shape[2], x.shape[2:]
-        a, g, b = matrices(tile, taps)
-        side = len(b)
-        down, across = -(-height // tile), -(-width // tile)
-        kernels = _rows(g, _columns(g, weight.permute(2, 3, 1, 0).contiguous())).flatten(0, 1)
-        padded = _surround(x, taps // 2, down * tile + taps - 1, across * tile + taps - 1)
-        data = x.new_empty(down, across, side, side, *padded.shape[2:])
-        y = x.new_empty(down * tile, across * tile, len(x), len(weight))
-        for i in range(down):
-            rows = _rows(b, padded[i * tile : i * tile + side])
-            for j in range(across):
-                _columns(b, rows[:, j * tile : j * tile + side], out=data[i, j])
-                products = torch.bmm(data[i, j].flatten(0, 1), kernels)
-                if bias is not None:
-                    products[side + 1] += bias  # the point (1, 1) reaches each output once
-                made = _columns(a, _rows(a, _grid(products)))
-                y[i * tile : (i + 1) * tile, j * tile : (j + 1) * tile] = made
+        (height, width), taps = x.shape[2:], weight.shape[2]
+        kernels = transform_kernel(weight, tile)
+        side = math.isqrt(len(kernels))
+        data = x.new_empty(*tiles(height, width, tile), side, side, *x.shape[:2])
+        y = convolve_tiles(x, kernels, bias, tile, data)
         ctx.save_for_backward(data, kernels)
         ctx.sizes = height, width, tile, taps
-        return _as_images(y[:height, :width])
+        return y
 
     @staticmethod
     @once_differentiable
