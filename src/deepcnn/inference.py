@@ -24,7 +24,7 @@ from deepcnn.models.tutorial import Tutorial
 _BLOCK = 64  # images at a time
 _LARGE_BLOCK = 16  # images at a time where activations are largest
 _ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
-_ROWS = 4  # and columns of the output that Winograd's convolution makes together
+_TILE = 4  # rows and columns of conv2's output that are made together
 
 
 @torch.no_grad()
@@ -173,44 +173,23 @@ class _Convolution:
 
 
 class _TiledConvolution:
-    """A convolution with an odd square kernel that keeps the size, then ReLU: Winograd's, in 2-D.
+    """A convolution with an odd square kernel that keeps the size, then ReLU, in Winograd's tiles.
 
-    See `deepcnn.models.winograd`; here both axes are transformed. With the images in the third
-    dimension every transformation is a product of a small matrix with a long one, without any
-    copy, and all that belongs to a tile stays in the cache.
+    Its images stay in the third dimension, so that the layers around it need no copy for it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._taps = weight.shape[2]
-        self._to_output, of_kernel, self._of_input = winograd.matrices(_ROWS, self._taps)
-        kernels = torch.einsum("pa,qb,oiab->pqio", of_kernel, of_kernel, weight.detach())
-        self._kernels = kernels.flatten(0, 1).contiguous()
+        self._kernels = winograd.transform_kernel(weight.detach(), _TILE)
         self._bias = bias.clone()
 
     def make_room(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return zeros that are `x` [H, W, N, inputs] padded, and where in them `x` belongs."""
-        sides = [-(-size // _ROWS) * _ROWS + self._taps - 1 for size in x.shape[:2]]
-        padded, half = x.new_zeros(*sides, *x.shape[2:]), self._taps // 2
-        return padded, padded[half : half + x.shape[0], half : half + x.shape[1]]
+        """Return memory for the input, and where in it `x` [H, W, N, inputs] belongs."""
+        return winograd.make_room(x, _TILE, self._taps)
 
     def __call__(self, padded: Tensor) -> Tensor:
         """Map what `make_room` returned to [H, W, N, outputs], H and W rounded up to tiles."""
-        height, width, count, inputs = padded.shape
-        points, outputs = len(self._of_input), self._kernels.shape[2]
-        y = padded.new_empty(height - self._taps + 1, width - self._taps + 1, count, outputs)
-        of_columns = self._of_input.expand(points, -1, -1)
-        to_columns = self._to_output.expand(_ROWS, -1, -1)
-        for top in range(0, len(y), _ROWS):
-            rows = self._of_input @ padded[top : top + points].view(points, -1)
-            rows = rows.view(points, width, -1)
-            for left in range(0, y.shape[1], _ROWS):
-                data = torch.bmm(of_columns, rows[:, left : left + points])
-                products = torch.bmm(data.view(-1, count, inputs), self._kernels)
-                products[points + 1] += self._bias  # at (1, 1), which reaches each output once
-                half = (self._to_output @ products.view(points, -1)).view(_ROWS, points, -1)
-                tile = torch.bmm(to_columns, half).view(_ROWS, _ROWS, count, outputs)
-                torch.clamp_min(tile, 0, out=y[top : top + _ROWS, left : left + _ROWS])
-        return y
+        return winograd.convolve_padded(padded, self._kernels, self._bias, _TILE, least=0)
 
 
 class _ResponseNorm:

@@ -42,7 +42,7 @@ def tile_that_pays(image: torch.Size, weight: torch.Size) -> int | None:
     outputs, inputs, taps, _ = weight
 
     def points(tile: int) -> int:
-        return math.prod(tiles(height, width, tile)) * (tile + taps - 1) ** 2
+        return -(-height // tile) * -(-width // tile) * (tile + taps - 1) ** 2
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
@@ -66,39 +66,60 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -
 def transform_kernel(weight: Tensor, tile: int) -> Tensor:
     """Return G w Gᵀ of a kernel [out, in, k, k]: a matrix [in, out] for each of n² points."""
     _, g, _ = matrices(tile, weight.shape[2])
-    return _rows(g, _columns(g, weight.permute(2, 3, 1, 0).contiguous())).flatten(0, 1)
+    outputs, inputs, taps, _ = weight.shape
+    values = weight.permute(2, 3, 1, 0).reshape(taps, taps, -1)
+    return _rows(g, _columns(g, values)).view(-1, inputs, outputs)
 
 
-def convolve_tiles(
-    x: Tensor, kernels: Tensor, bias: Tensor | None, tile: int, data: Tensor | None = None
-) -> Tensor:
-    """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient.
+def convolve_tiles(x: Tensor, kernels: Tensor, bias: Tensor | None, tile: int) -> Tensor:
+    """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient."""
+    pixels = x.permute(2, 3, 0, 1)
+    padded, inside = make_room(pixels, tile, math.isqrt(len(kernels)) - tile + 1)
+    inside.copy_(pixels)
+    y = convolve_padded(padded, kernels, bias, tile)
+    return _as_images(y[: x.shape[2], : x.shape[3]])
 
-    What the kernels are multiplied with is left in `data` [down, across, n, n, N, in], if given.
+
+def make_room(pixels: Tensor, tile: int, taps: int) -> tuple[Tensor, Tensor]:
+    """Return memory for [H, W, N, C] and the zeros around it, and where in it `pixels` belong.
+
+    The zeros are such that a convolution makes whole tiles of it.
     """
-    height, width = x.shape[2:]
+    height, width = (-(-size // tile) * tile + taps - 1 for size in pixels.shape[:2])
+    return _room(pixels, taps // 2, height, width)
+
+
+def convolve_padded(
+    padded: Tensor,
+    kernels: Tensor,
+    bias: Tensor | None,
+    tile: int,
+    data: Tensor | None = None,
+    least: float = -math.inf,
+) -> Tensor:
+    """Convolve what `make_room` made room for: [H, W, N, out], H and W rounded up to tiles.
+
+    What the kernels are multiplied with is left in `data` [down, across, n, n, N·in], if given.
+    What is below `least` becomes that: 0 is ReLU.
+    """
     side = math.isqrt(len(kernels))
     taps = side - tile + 1
     a, _, b = matrices(tile, taps)
-    down, across = tiles(height, width, tile)
-    padded = _surround(x, taps // 2, down * tile + taps - 1, across * tile + taps - 1)
-    y = x.new_empty(down * tile, across * tile, len(x), kernels.shape[2])
-    for i in range(down):
-        rows = _rows(b, padded[i * tile : i * tile + side])
-        for j in range(across):
-            seen = rows[:, j * tile : j * tile + side]
-            points = _columns(b, seen, out=None if data is None else data[i, j])
-            products = torch.bmm(points.flatten(0, 1), kernels)
+    height, width, count, _ = padded.shape
+    y = padded.new_empty(height - taps + 1, width - taps + 1, count, kernels.shape[2])
+    values = padded.flatten(2)
+    for top in range(0, len(y), tile):
+        rows = _rows(b, values[top : top + side])
+        for left in range(0, y.shape[1], tile):
+            out = None if data is None else data[top // tile, left // tile]
+            points = _columns(b, rows[:, left : left + side], out)
+            products = torch.bmm(points.view(side * side, count, -1), kernels)
             if bias is not None:
                 products[side + 1] += bias  # the point (1, 1) reaches each output once
-            made = _columns(a, _rows(a, _grid(products)))
-            y[i * tile : (i + 1) * tile, j * tile : (j + 1) * tile] = made
-    return _as_images(y[:height, :width])
-
-
-def tiles(height: int, width: int, tile: int) -> tuple[int, int]:
-    """Return how many tiles an image needs downwards and across."""
-    return -(-height // tile), -(-width // tile)
+            made = _columns(a, _rows(a, products.view(side, side, -1)))
+            place = y[top : top + tile, left : left + tile]
+            torch.clamp_min(made.view(place.shape), least, out=place)
+    return y
 
 
 class _Winograd(torch.autograd.Function):
@@ -111,12 +132,16 @@ class _Winograd(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -> Tensor:
         (height, width), taps = x.shape[2:], weight.shape[2]
         kernels = transform_kernel(weight, tile)
-        side = math.isqrt(len(kernels))
-        data = x.new_empty(*tiles(height, width, tile), side, side, *x.shape[:2])
-        y = convolve_tiles(x, kernels, bias, tile, data)
+        pixels = x.permute(2, 3, 0, 1)
+        padded, inside = make_room(pixels, tile, taps)
+        inside.copy_(pixels)
+        side = tile + taps - 1
+        down, across = ((size - taps + 1) // tile for size in padded.shape[:2])
+        data = x.new_empty(down, across, side, side, len(x) * x.shape[1])
+        y = convolve_padded(padded, kernels, bias, tile, data)
         ctx.save_for_backward(data, kernels)
-        ctx.sizes = height, width, tile, taps
-        return y
+        ctx.sizes = x.shape, tile, taps
+        return _as_images(y[:height, :width])
 
     @staticmethod
     @once_differentiable
@@ -124,64 +149,56 @@ class _Winograd(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         data, kernels = ctx.saved_tensors
-        height, width, tile, taps = ctx.sizes
-        down, across = data.shape[:2]
+        (count, inputs, height, width), tile, taps = ctx.sizes
         a, g, b = (matrix.t().contiguous() for matrix in matrices(tile, taps))
-        whole = _surround(gradient, 0, down * tile, across * tile)
+        down, across, side = data.shape[:3]
+        pixels = gradient.permute(2, 3, 0, 1)
+        whole, inside = _room(pixels, 0, down * tile, across * tile)
+        inside.copy_(pixels)
+        values = whole.flatten(2)
         of_kernels = torch.zeros_like(kernels)
         of_padded = []
         for i in range(down):
-            rows = _rows(a, whole[i * tile : (i + 1) * tile])
+            rows = _rows(a, values[i * tile : (i + 1) * tile])
             of_rows = []
             for j in range(across):
-                of_products = _columns(a, rows[:, j * tile : (j + 1) * tile]).flatten(0, 1)
-                of_kernels.baddbmm_(data[i, j].flatten(0, 1).transpose(1, 2), of_products)
+                of_products = _columns(a, rows[:, j * tile : (j + 1) * tile])
+                of_products = of_products.view(side * side, count, -1)
+                points = data[i, j].view(side * side, count, -1)
+                of_kernels.baddbmm_(points.transpose(1, 2), of_products)
                 if ctx.needs_input_grad[0]:
-                    of_data = torch.bmm(of_products, kernels.transpose(1, 2))
-                    of_rows.append(_columns(b, _grid(of_data)))
+                    of_points = torch.bmm(of_products, kernels.transpose(1, 2))
+                    of_rows.append(_columns(b, of_points.view(side, side, -1)))
             if of_rows:
                 of_padded.append(_rows(b, _join(of_rows, 1, tile)))
         of_x = None
         if of_padded:
             half = taps // 2
-            found = _join(of_padded, 0, tile)
-            of_x = _as_images(found[half : half + height, half : half + width])
-        of_weight = _rows(g, _columns(g, _grid(of_kernels)))
+            found = _join(of_padded, 0, tile)[half : half + height, half : half + width]
+            of_x = _as_images(found.unflatten(2, (count, inputs)))  # type: ignore[no-untyped-call]
+        of_weight = _rows(g, _columns(g, of_kernels.view(side, side, -1)))
+        of_weight = of_weight.view(taps, taps, inputs, -1).permute(3, 2, 0, 1)
         of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return of_x, of_weight.permute(3, 2, 0, 1), of_bias, None
+        return of_x, of_weight, of_bias, None
 
 
 def _rows(matrix: Tensor, x: Tensor) -> Tensor:
-    """Multiply a matrix [m, n] with the first dimension of x [n, …]: [m, …]."""
-    return (matrix @ x.reshape(len(x), -1)).view(len(matrix), *x.shape[1:])
+    """Multiply a matrix [m, n] with the first dimension of x [n, k, v]: [m, k, v]."""
+    return (matrix @ x.view(len(x), -1)).view(len(matrix), *x.shape[1:])
 
 
 def _columns(matrix: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Multiply a matrix [m, n] with the second dimension of x [k, n, a, b]: [k, m, a, b]."""
-    flat = None if out is None else out.flatten(2)
-    found = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2), out=flat)
-    return found.view(*found.shape[:2], *x.shape[2:])
+    """Multiply a matrix [m, n] with the second dimension of x [k, n, v]: [k, m, v]."""
+    return torch.bmm(matrix.expand(len(x), -1, -1), x, out=out)
 
 
-def _grid(points: Tensor) -> Tensor:
-    """Turn [n², …] into [n, n, …]."""
-    side = math.isqrt(len(points))
-    return points.view(side, side, *points.shape[1:])
-
-
-def _surround(x: Tensor, before: int, height: int, width: int) -> Tensor:
-    """Turn x [N, C, h, w] into [height, width, N, C], with zeros before it and after it."""
-    pixels = x.permute(2, 3, 0, 1)
-    if pixels.shape[:2] == (height, width):
-        return pixels.contiguous()
-    inside = slice(before, before + pixels.shape[0]), slice(before, before + pixels.shape[1])
-    whole = x.new_empty(height, width, *pixels.shape[2:])
-    whole[:before] = 0
-    whole[inside[0].stop :] = 0
-    whole[:, :before] = 0
-    whole[:, inside[1].stop :] = 0
-    whole[inside] = pixels
-    return whole
+def _room(pixels: Tensor, before: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return memory [height, width, N, C], and where in it [h, w, N, C] belong; zeros elsewhere."""
+    below, right = before + pixels.shape[0], before + pixels.shape[1]
+    whole = pixels.new_empty(height, width, *pixels.shape[2:])
+    for edge in (whole[:before], whole[below:], whole[:, :before], whole[:, right:]):
+        edge.zero_()
+    return whole, whole[before:below, before:right]
 
 
 def _join(parts: list[Tensor], dim: int, step: int) -> Tensor:
