@@ -46,7 +46,7 @@ def speedrun94() -> Config:
         preset="speedrun94",
         model=Model("speednet", widths=(64, 256, 256)),
         inputs=replace(preset.inputs, pad=2, views="shifted"),
-        steps=1400,
+        steps=1450,
         summary_every=200,
         save_every=200,
     )
