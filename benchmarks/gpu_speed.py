@@ -159,11 +159,12 @@ def summary(results: list[dict[str, float]]) -> dict[str, float]:
 
 
 def changed(config: settings.Config, changes: list[str]) -> settings.Config:
-    """Return a configuration with settings of its top level changed, as NAME=JSON."""
+    """Return a configuration with settings changed: NAME=JSON, or GROUP.NAME=JSON."""
     values = settings.to_dict(config)
     for change in changes:
-        name, _, value = change.partition("=")
-        values[name] = json.loads(value)
+        path, _, value = change.partition("=")
+        group, _, name = path.rpartition(".")
+        (values[group] if group else values)[name] = json.loads(value)
     return settings.from_dict(values)
 
 

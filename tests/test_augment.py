@@ -207,6 +207,12 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     growing = dataclasses.replace(TUTORIAL, scales=((0.0, 0.5), (0.4, 0.75)))
     assert [growing.scale_at(p) for p in (0.0, 0.39, 0.4, 0.99)] == [0.5, 0.5, 0.75, 0.75]
     assert TUTORIAL.scale_at(0.0) == 1.0
+    # 0.4 of the steps at a quarter of the pixels, 0.6 at nine sixteenths.
+    total = 0.4 / 4 + 0.6 * 9 / 16
+    assert growing.work_at(0.2) == pytest.approx(0.2 / 4 / total)
+    assert growing.work_at(0.7) == pytest.approx((0.4 / 4 + 0.3 * 9 / 16) / total)
+    assert [inputs.work_at(1.0) for inputs in (growing, TUTORIAL)] == [1.0, 1.0]
+    assert TUTORIAL.work_at(0.3) == 0.3
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
     place = torch.arange(3)
     draws = growing.draw(0, index=place, epoch=place, position=place)

@@ -184,7 +184,16 @@ def test_a_gpus_speed_is_measured_beside_published_programs(
     (data / "test.pt").touch()
     command = [
         *("gpu_speed.py", "tiny", "--device", "cpu", "--runs", "2", "--out", str(tmp_path / "o")),
-        *("--set", "steps=120", "--steps-per-plan", "40", "--peer-data", str(tmp_path / "data")),
+        *(
+            "--set",
+            "steps=120",
+            "--set",
+            "optimizer.learning_rate=0.03",
+            "--steps-per-plan",
+            "40",
+            "--peer-data",
+            str(tmp_path / "data"),
+        ),
         *("--peer", f"published={tmp_path / 'peer.py'}"),
     ]
     monkeypatch.setattr(sys, "argv", command)

@@ -566,8 +566,8 @@ class _Console:
                     _say(f"  {difference}")
             case Advanced() if sys.stderr.isatty():
                 if self._bar is None:
-                    self._bar = _Bar("training", event.steps, in_bytes=False, done=event.step - 1)
-                self._bar.move_to(event.step)
+                    self._bar = _Bar("training", 1.0, shown="text", done=event.work)
+                self._bar.move_to(event.work, f"{event.step}/{event.steps}")
             case Stepped() if self._as_mnist:
                 loss = event.losses["total_loss"]
                 _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
@@ -625,7 +625,7 @@ class _Console:
             self._reading_what, self._reading_told = event.what, now
         elif sys.stderr.isatty():
             if self._bar is None and now - self._reading_told >= 0.5:  # not for what is quick
-                self._bar = _Bar(event.what, event.total, in_bytes=False, done=event.done)
+                self._bar = _Bar(event.what, event.total, shown="count", done=event.done)
             if self._bar is not None:
                 self._bar.move_to(event.done)
         elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
@@ -639,7 +639,7 @@ class _Console:
             _say(f"Fetching {event.dataset} from {event.source}")
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = _Bar(event.dataset, event.total, in_bytes=True, done=event.done)
+                self._bar = _Bar(event.dataset, event.total, shown="bytes", done=event.done)
             self._bar.move_to(event.done)
         elif now - self._fetch_told >= 5:  # seconds from line to line where there is no terminal
             self._fetch_told = now
@@ -655,31 +655,47 @@ _MNIST_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"
 
 
 class _Bar:
-    """A progress bar on the terminal, on standard error; lines go to standard output above it."""
+    """A progress bar on the terminal, on standard error; lines go to standard output above it.
 
-    def __init__(self, title: str, total: int | None, *, in_bytes: bool, done: int) -> None:
+    `shown` beside it: how much of the total is done, as a count or in bytes with their speed, or a
+    text of the caller's.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: float | None,
+        *,
+        shown: Literal["count", "bytes", "text"],
+        done: float,
+    ) -> None:
         from rich import progress
         from rich.console import Console
 
-        amount: progress.ProgressColumn = (
-            progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
-        )
-        speed = [progress.TransferSpeedColumn()] if in_bytes else []
+        amount: dict[str, list[progress.ProgressColumn]] = {
+            "count": [progress.MofNCompleteColumn()],
+            "bytes": [progress.DownloadColumn(), progress.TransferSpeedColumn()],
+            "text": [progress.TextColumn("{task.fields[text]}")],
+        }
         self._progress: Progress = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
-            amount,
-            *speed,
+            *amount[shown],
             progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._task: TaskID = self._progress.add_task(title, total=total, completed=done)
+        self._task: TaskID = self._progress.add_task(
+            title,
+            total=total,
+            completed=done,  # type: ignore[arg-type]  # it takes shares as well
+            text="",
+        )
         self._progress.start()
 
-    def move_to(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)
+    def move_to(self, done: float, text: str = "") -> None:
+        self._progress.update(self._task, completed=done, text=text)
 
     def close(self) -> None:
         self._progress.stop()

@@ -126,10 +126,14 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class Advanced(Event):
-    """A step has been handed to the device: for progress bars. Its result may not be there yet."""
+    """A step has been handed to the device: for progress bars. Its result may not be there yet.
+
+    `work`: the share of all the training's work that is done, where steps differ.
+    """
 
     step: int
     steps: int
+    work: float
 
 
 @dataclass(frozen=True)

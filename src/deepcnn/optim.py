@@ -121,13 +121,14 @@ def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x
     gram = x @ x.t()
-    product = torch.eye(len(gram), dtype=x.dtype, device=x.device)
-    for _ in range(iterations):
+    product: Tensor | None = None
+    for left in reversed(range(iterations)):
         polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal().add_(a)
-        product = polynomial @ product
-        gram = polynomial @ gram @ polynomial
-    x = product @ x
+        product = polynomial if product is None else polynomial @ product
+        if left:
+            gram = polynomial @ gram @ polynomial
+    x = x if product is None else product @ x
     return x.t() if tall else x
 
 

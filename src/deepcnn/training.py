@@ -337,7 +337,8 @@ def _train(
                 losses = engine.step()
             for parameter in state.model.parameters():
                 parameter.grad = None
-            tell(Advanced(state.step, config.steps))
+            work = inputs.work_at(state.step / config.steps)
+            tell(Advanced(state.step, config.steps, work))
             last = state.step == config.steps
             stop = team.any(stopping.is_set()) and not last
             if step % config.log_every == 0 or last:
@@ -377,6 +378,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _set_up(team: Team, config: Config) -> Place:
     torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
     keep_freed_memory()
     place = team.place(config.device, config.precision, config.threads)
     team.once(

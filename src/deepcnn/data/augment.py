@@ -193,6 +193,22 @@ class Inputs:
         """Return the share of each side that is used at `progress`, 0 to below 1, of training."""
         return next((scale for start, scale in reversed(self.scales) if start <= progress), 1.0)
 
+    def work_at(self, progress: float) -> float:
+        """Return the share of the work that is done at `progress`, 0 to 1, of the training.
+
+        A step's work is taken to go with the pixels.
+        """
+        phases = self.scales or ((0.0, 1.0),)
+        stops = [*(start for start, _ in phases[1:]), 1.0]
+        done, total = (
+            sum(
+                scale**2 * max(0.0, min(until, stop) - start)
+                for (start, scale), stop in zip(phases, stops, strict=True)
+            )
+            for until in (progress, 1.0)
+        )
+        return done / total
+
     def scaled(self, scale: float) -> tuple[int, int]:
         """Return height and width of the network's input at a share of each side."""
         height, width = (
