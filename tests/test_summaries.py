@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,35 @@ def test_the_graph_names_layers_variables_and_shapes() -> None:
     assert nodes["conv1/conv2d"].shape == (-1, 64, 24, 24)
     assert nodes["local3/weight"].operation == "variable"
     assert nodes["softmax_linear/linear"].shape == (-1, 10)
+    assert nodes["permute"].shape == (-1, 6, 6, 64)
+    assert nodes["norm1/mul_2"].inputs == ("norm1/relu", "norm1/mul")
     assert all(source in nodes for node in nodes.values() for source in node.inputs)
+    order = list(nodes)
+    assert all(order.index(i) < order.index(n) for n, node in nodes.items() for i in node.inputs)
+
+
+@pytest.mark.parametrize(("name", "side"), [("tutorial", 24), ("speednet", 32), ("mlp", 28)])
+def test_tracing_leaves_the_network_alone(name: str, side: int) -> None:
+    model = build_model(name, shape=(3, side, side))
+    model.train()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    nodes = graph.trace(model, (3, side, side))
+    assert nodes[-1].shape == (-1, 10)
+    assert model.training
+    assert all(t.dtype == before[n].dtype for n, t in model.state_dict().items())
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_training_does_without_torchs_compiler(tmp_path: Path) -> None:
+    """Its import takes longer than all else before the first step."""
+    script = f"""
+import dataclasses, sys
+from deepcnn import presets, train
+train(dataclasses.replace(presets.tiny(), steps=1), run_dir={str(tmp_path / "run")!r})
+assert not {{"torch._dynamo", "torch._inductor"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def read_back(directory: Path) -> Any:

@@ -45,13 +45,19 @@ class TrainState:
         return found
 
     def to(self, device: torch.device) -> None:
-        """Move everything to a device; the parameters stay the same objects."""
+        """Move everything to a device; the parameters stay the same objects.
+
+        On a GPU filters, and what belongs to them, lie in the order that its convolutions read.
+        """
         self.model.to(device)
-        for optimizer in self.optimizers:
-            optimizer.tensors = {name: t.to(device) for name, t in optimizer.tensors.items()}
-        if self.averages is not None:
-            tensors = self.averages.tensors
-            self.averages.tensors = {name: t.to(device) for name, t in tensors.items()}
+        if device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        like = dict(self.model.named_parameters())
+        kept = [optimizer.tensors for optimizer in self.optimizers]
+        kept += [self.averages.tensors] if self.averages is not None else []
+        for tensors in kept:
+            for name, tensor in tensors.items():
+                tensors[name] = torch.empty_like(like[name]).copy_(tensor)
         self.loss_averages.biased = self.loss_averages.biased.to(device)
         self.failed = self.failed.to(device)
         self.loss_scale = self.loss_scale.to(device)

@@ -377,7 +377,8 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _set_up(team: Team, config: Config) -> Place:
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
+        torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
     keep_freed_memory()
     place = team.place(config.device, config.precision, config.threads)
