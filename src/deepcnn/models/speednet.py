@@ -85,7 +85,7 @@ class Speednet(nn.Module):
                 self.add_module(f"group{group}_{k}", block)
                 inputs = outputs
         self.head = nn.Linear(inputs, classes, bias=False)
-        nn.init.kaiming_uniform_(self.head.weight, a=5**0.5, generator=generator)
+        nn.init.uniform_(self.head.weight, -(3**0.5), 3**0.5, generator=generator)  # variance 1
         self.scale = 1 / inputs
 
     @torch.no_grad()
