@@ -31,8 +31,11 @@ def main(folder: Path) -> None:
     for seed, correct, total, seconds in rows:
         print(f"| {seed} | {correct} | {total} | {correct / total:.2%} | {seconds:.1f} s |")
     accuracies = [100 * correct / total for _, correct, total, _ in rows]
-    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
     times = [seconds for *_, seconds in rows]
+    if len(rows) == 1:
+        print("\nn = 1: an observation, without a deviation")
+        return
+    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
     print(
         f"\nn = {len(rows)}: mean {mean:.2f} %, standard deviation {deviation:.2f}, mean - 2 "
         f"deviations {mean - 2 * deviation:.2f} %; whole process: median "
