@@ -373,7 +373,7 @@ def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path)
 
 
 def test_a_short_quick_on_the_real_data(tmp_path: Path, cifar10_folder: Path) -> None:
-    """`quick` for a sixth of its steps, at half its widths, to four deviations below the mean."""
+    """`quick` for a fifth of its steps, at half its widths, to four deviations below the mean."""
     quick = presets.quick()
     config = dataclasses.replace(
         quick,
@@ -385,5 +385,5 @@ def test_a_short_quick_on_the_real_data(tmp_path: Path, cifar10_folder: Path) ->
     result = training.train(config, run_dir=tmp_path / "run")
     assert result.evaluated is not None
     assert result.evaluated.total == 10_000
-    # Six seeds gave 0.661 with a deviation of 0.009.
-    assert result.evaluated.accuracy >= 0.625
+    # Six seeds gave 0.671 with a deviation of 0.0065.
+    assert result.evaluated.accuracy >= 0.645
