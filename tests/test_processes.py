@@ -371,11 +371,27 @@ def test_settings_that_cannot_be_are_one_clear_error(two: Path, three: Path) -> 
             assert rank or not told
 
 
-def test_the_command_starts_processes_and_tells_their_error_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            ("--batch-size", "1"),
+            "batch_size: expected at least one example for each of 2 processes, found 1",
+        ),
+        (
+            ("--steps-per-plan", "5"),
+            "steps_per_plan: 2 processes were started, and only one process alone plans ahead; "
+            "expected 1, found 5",
+        ),
+    ],
+)
+def test_the_command_starts_processes_and_tells_their_error_once(
+    tmp_path: Path, setting: tuple[str, str], message: str
+) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "deepcnn", "train", "tiny", "--devices", "2"),
-            *("--batch-size", "1", "--device", "cpu"),
+            *(*setting, "--device", "cpu"),
         ],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -384,9 +400,7 @@ def test_the_command_starts_processes_and_tells_their_error_once(tmp_path: Path)
         timeout=120,
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "deepcnn: batch_size: expected at least one example for each of 2 processes, found 1"
-    ]
+    assert done.stderr.splitlines() == [f"deepcnn: {message}"]
 
 
 if __name__ == "__main__":
