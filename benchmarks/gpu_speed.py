@@ -8,8 +8,8 @@ Each seed is trained in this process, after one run that is not counted; its tim
 the first step to the score, with the checkpoint at its end. A peer's program runs as it is, in the
 folder `--peer-data` (it reads `cifar10/train.pt` and `test.pt` there, which are made where they are
 missing), until it has printed so many results. Every result is stored as it comes, and at the end
-of `--minutes` the program stops with what there is. Then what the GPU did in 50 steps: `gaps` is
-the share of their time in which no kernel ran, with the kernels that took most.
+of `--minutes` the program stops with what there is. The run that is not counted is watched for 50
+steps: `gaps` is the share of their time in which no kernel ran, with the kernels that took most.
 `--device cpu --set steps=20 …` tries it all without a GPU.
 """
 

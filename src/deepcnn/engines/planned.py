@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from deepcnn.data.feeds import to_device
-from deepcnn.devices import Part, Place
-from deepcnn.engines.single import Engine, Job, Moment
-from deepcnn.events import Placed
+from deepcnn.devices import Place
+from deepcnn.engines.single import Job, Moment, Single
 from deepcnn.state import TrainState
 
 WARM_UP = 3  # steps of a kind before it is recorded: libraries choose their kernels in these
@@ -36,7 +35,7 @@ class _Recording:
     losses: Tensor
 
 
-class Planned(Engine):
+class Planned(Single):
     """One device, one process, plans for `job.ahead.steps` steps at a time.
 
     The numbers are those of `Single`. On other devices than a GPU there is nothing to record; each
@@ -49,7 +48,6 @@ class Planned(Engine):
         super().__init__(state, place, job)
         assert job.ahead is not None
         self._ahead = job.ahead
-        self._part = Part(0, 1, place.device)
         self._row = torch.zeros(1, dtype=torch.int64, device=place.device)  # of the next step
         self._plan: list[Tensor] = []  # tensors [steps, …], the same memory for every plan
         self._steps = range(0)  # that the plan is for
@@ -79,11 +77,6 @@ class Planned(Engine):
         """Make a step without a recording, since a replay calls no hooks."""
         return self._eagerly(self._prepare())
 
-    def placed(self) -> Placed:
-        """Tell what lies where."""
-        place = (str(self._place.device),)
-        return self._table(("where",), place, place)
-
     def _prepare(self) -> Kind:
         """Make a plan where the last one is used up, and tell which kind of step is next."""
         step = self._state.step
@@ -109,12 +102,8 @@ class Planned(Engine):
     def _compute(self, scale: float) -> tuple[Tensor, Tensor]:
         """Make the step of the next row of the plan; return images and losses."""
         step, factor, weight, *planned = (t.index_select(0, self._row)[0] for t in self._plan)
-        model = self._state.model
         images, labels = self._ahead.take(tuple(planned), scale)
-        with self._place.autocast():
-            logits = model(images)
-        total, losses = self._losses(model, logits, labels, self._part)
-        torch.autograd.backward(total)
+        losses = self._learn(images, labels)
         self._apply(losses, Moment(step, factor, weight))
         self._row += 1
         return images, losses

@@ -220,13 +220,17 @@ class Single(Engine):
 
     def step(self) -> Tensor:
         """Make one step; see `Engine.step`."""
-        model = self._state.model
         self.images, labels = self._job.load(self._state.step, self._part)
+        return self._update(self._learn(self.images, labels))
+
+    def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Go forward and backward; return the losses, detached."""
+        model = self._state.model
         with self._place.autocast():
-            logits = model(self.images)
+            logits = model(images)
         total, losses = self._losses(model, logits, labels, self._part)
         torch.autograd.backward(total)
-        return self._update(losses)
+        return losses
 
     def placed(self) -> Placed:
         """Tell what lies where."""
