@@ -25,6 +25,7 @@ TUTORIAL = Inputs(
     pad=0,
     flip="random",
     contrast=(0.2, 1.8),
+    cutout=0,
     standardize="image",
     mean=(),
     std=(),
@@ -227,6 +228,36 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     assert dataclasses.replace(growing, least_side=30).scaled(0.5) == (24, 24)  # not enlarged
     assert torch.equal(growing.evaluate(images), TUTORIAL.evaluate(images))
     assert Inputs.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing
+
+
+def test_a_square_anywhere_inside_is_blanked_and_nothing_else_changes() -> None:
+    cutting = dataclasses.replace(TUTORIAL, cutout=7)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (2000, 32, 32, 3), np.uint8))
+    place = torch.arange(len(images))
+    draws = cutting.draw(5, index=place, epoch=place * 0 + 3, position=place)
+    plain = TUTORIAL.draw(5, index=place, epoch=place * 0 + 3, position=place)
+    assert TUTORIAL.drawn == ("row", "column", "flip", "contrast")
+    assert all(torch.equal(getattr(draws, n), getattr(plain, n)) for n in TUTORIAL.drawn)
+    found, whole = cutting.train(images, draws).numpy(), TUTORIAL.train(images, plain).numpy()
+    assert draws.cut_row is not None
+    assert draws.cut_column is not None
+    rows, columns = draws.cut_row.tolist(), draws.cut_column.tolist()
+    for image, row, column in zip(whole, rows, columns, strict=True):
+        image[:, row : row + 7, column : column + 7] = 0
+    np.testing.assert_array_equal(found, whole)
+    assert set(rows) == set(columns) == set(range(18))  # 24 - 7 + 1 places
+    assert len(set(zip(rows, columns, strict=True))) == 18 * 18  # row and column are independent
+    half = cutting.train(images, draws, 0.5)  # what is scaled has been cut already
+    expected = whole.astype(np.float64).reshape(-1, 3, 12, 2, 12, 2).mean((3, 5))
+    np.testing.assert_allclose(half, expected, atol=1e-5)
+    np.testing.assert_array_equal(cutting.evaluate(images), TUTORIAL.evaluate(images))
+    assert Inputs.from_dict(json.loads(json.dumps(cutting.to_dict()))) == cutting
+    source = in_memory(Arrays(images.numpy(), np.zeros(2000, np.int64), ("a",)))
+    with pytest.raises(ConfigError, match=r"cutout: expected 0 to 24 .* found 25"):
+        Inputs.of(
+            *(source,), crop=0.75, pad=0, flip="none", contrast=None, standardize="image", cutout=25
+        )
 
 
 def test_views_are_the_image_its_mirror_image_and_both_shifted() -> None:

@@ -16,6 +16,7 @@ NETWORKS = {
     "speednet": ("speednet", (3, 32, 32), ()),
     "speednet, many filters": ("speednet", (3, 32, 32), (64, 256, 256)),
     "speednet, odd sides": ("speednet", (1, 27, 21), (8, 16, 32)),
+    "residual speednet": ("residual_speednet", (3, 32, 32), (16, 192, 32)),
     "mlp": ("mlp", (1, 28, 28), ()),
 }
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from deepcnn import objective, optim
 from deepcnn.averages import ParameterAverages
@@ -186,7 +187,35 @@ def test_speednet_fixes_its_stem_and_later_its_bias() -> None:
     assert model(torch.zeros(4, 3, 32, 32)).shape == (4, 10)
 
 
-@pytest.mark.parametrize("name", ["tutorial", "speednet"])
+def test_a_residual_group_adds_what_its_first_block_made() -> None:
+    """Against torch's own functions, in the order of the literature."""
+    model = build_model("residual_speednet", shape=(3, 32, 32), widths=(8, 12, 16), seed=1)
+    assert isinstance(model, Speednet)
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    model.initialize(images)
+
+    def convolved(x: Tensor, name: str) -> Tensor:
+        return F.conv2d(x, model.get_parameter(f"{name}.conv.weight"), padding=1)
+
+    def normal(x: Tensor, name: str) -> Tensor:
+        bias = model.get_parameter(f"{name}.norm.bias")
+        return F.batch_norm(x, None, None, None, bias, training=True)
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.bias"):
+                parameter.normal_(generator=torch.Generator().manual_seed(3))
+        x = F.silu(F.conv2d(images, model.stem.weight, model.stem.bias))
+        for group in ("group1", "group2", "group3"):
+            x = F.silu(normal(F.max_pool2d(convolved(x, f"{group}_1"), 2), f"{group}_1"))
+            first = x
+            x = F.silu(normal(convolved(x, f"{group}_2"), f"{group}_2"))
+            x = F.silu(normal(convolved(x, f"{group}_3"), f"{group}_3") + first)
+        expected = F.linear(x.amax((2, 3)), model.head.weight) / 16
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tutorial", "speednet", "residual_speednet"])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 24, 33)])
 def test_networks_take_other_sizes_channels_and_classes(
     name: str, shape: tuple[int, int, int]
@@ -198,7 +227,10 @@ def test_networks_take_other_sizes_channels_and_classes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet"}, "expected one of tutorial, speednet, mlp, found 'resnet'"),
+        (
+            {"name": "resnet"},
+            "expected one of tutorial, speednet, residual_speednet, mlp, found 'resnet'",
+        ),
         ({"name": "tutorial", "widths": (1, 2)}, "has 4 .* found 2"),
         ({"name": "speednet", "widths": (1, 2)}, "has 3 groups, found 2"),
         ({"name": "speednet", "shape": (3, 8, 32)}, "at least 9 pixels a side, found 8 by 32"),

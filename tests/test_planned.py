@@ -21,9 +21,10 @@ from tests.test_engines import QUICK, TINY, last
 # All there is in a step: distortions, averages, class weights; growing images, what learns, Muon.
 TUTORIAL = dataclasses.replace(TINY, steps=23, summary_every=9, class_weights="balanced")
 GROWING = dataclasses.replace(QUICK, steps=23, save_every=100)
+CUTTING = dataclasses.replace(TINY, steps=23, inputs=dataclasses.replace(TINY.inputs, cutout=9))
 
 
-@pytest.mark.parametrize("config", [TUTORIAL, GROWING])
+@pytest.mark.parametrize("config", [TUTORIAL, GROWING, CUTTING])
 def test_planned_steps_are_those_of_a_single_device(config: Config, tmp_path: Path) -> None:
     """Bit for bit, with plans that end anywhere, and also from the middle of one on."""
     heard: dict[str, list[Event]] = {"single": [], "planned": []}

@@ -21,7 +21,7 @@ from deepcnn.errors import ConfigError
 class Model:
     """Which network."""
 
-    name: Literal["tutorial", "speednet", "mlp"]
+    name: Literal["tutorial", "speednet", "residual_speednet", "mlp"]
     """The network's name."""
     widths: tuple[int, ...] = ()
     """Filters or units of its layers; empty: those of the literature."""
@@ -39,6 +39,8 @@ class Inputs:
     """Mirror left to right: at random, each image every other epoch, or never."""
     contrast: tuple[float, float] | None = None
     """Range of the random contrast factor."""
+    cutout: int = 0
+    """Pixels a side of a square that is blanked at a random place in each training image."""
     standardize: Literal["image", "dataset", "unit"] = "dataset"
     """Subtract mean and divide by deviation of each image, or of the training set's channels; or
     only scale pixels to 0 to 1 (unit)."""

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
 from deepcnn.models.response_norm import LocalResponseNorm
-from deepcnn.models.speednet import Block, Speednet
+from deepcnn.models.speednet import Block, Speednet, through_groups
 from deepcnn.models.tutorial import Tutorial
 
 _BLOCK = 64  # images at a time
@@ -104,9 +104,8 @@ class _FastSpeednet(nn.Module):
     def __init__(self, model: Speednet) -> None:
         super().__init__()
         self._stem = _Convolution(model.stem.weight, _bias(model.stem), padding=0, then="none")
-        self._blocks = [
-            _FoldedBlock(block) for block in model.children() if isinstance(block, Block)
-        ]
+        self._groups = [[_FoldedBlock(block) for block in group] for group in model.groups()]
+        self._residual = model.residual
         self._head = (model.head.weight.detach() * model.scale).t().contiguous()
 
     @torch.inference_mode()
@@ -119,9 +118,7 @@ class _FastSpeednet(nn.Module):
     def _features(self, images: Tensor) -> Tensor:
         """Return what the head sees [N, channels]."""
         x = F.silu(self._stem(images), inplace=True)
-        for block in self._blocks:
-            x = block(x)
-        return x.amax((2, 3))
+        return through_groups(self._groups, x, residual=self._residual).amax((2, 3))
 
 
 class _FoldedBlock:
@@ -134,19 +131,25 @@ class _FoldedBlock:
         self._kernels: dict[int, Tensor] = {}  # transformed, by the tiles they are for
         self._pools = isinstance(block.pool, nn.MaxPool2d)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map [N, inputs, H, W] to [N, outputs, H, W], or half of H and W after pooling."""
+    def __call__(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        """Do what `Block.forward` does."""
+        few = len(x) < _ENOUGH
+        x = self._convolve(x)
+        if self._pools:
+            x = F.max_pool2d(x, 2) if few else _halve(x)
+        if shortcut is not None:
+            x += shortcut
+        return F.silu(x, inplace=True)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         if len(x) < _ENOUGH:  # torch's choice among its convolutions begins sooner than oneDNN
-            x = F.conv2d(x, self._weight, self._bias, padding=1)
-            return F.silu(F.max_pool2d(x, 2) if self._pools else x, inplace=True)
+            return F.conv2d(x, self._weight, self._bias, padding=1)
         tile = winograd.tile_that_pays(x.shape, self._weight.shape)
         if tile is None:
-            x = self._convolution(x)
-        else:
-            if tile not in self._kernels:
-                self._kernels[tile] = winograd.transform_kernel(self._weight, tile)
-            x = winograd.convolve_tiles(x, self._kernels[tile], self._bias, tile)
-        return F.silu(_halve(x) if self._pools else x, inplace=True)
+            return self._convolution(x)
+        if tile not in self._kernels:
+            self._kernels[tile] = winograd.transform_kernel(self._weight, tile)
+        return winograd.convolve_tiles(x, self._kernels[tile], self._bias, tile)
 
 
 class _Convolution:

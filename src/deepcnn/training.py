@@ -652,15 +652,15 @@ class _Batches:
             epoch=epoch.flatten(),
             position=position.flatten(),
         )
-        chosen = (draws.row, draws.column, draws.flip, draws.contrast)
-        return index, *(values.view(index.shape) for values in chosen if values is not None)
+        chosen = (getattr(draws, name) for name in self._inputs.drawn)
+        return index, *(values.view(index.shape) for values in chosen)
 
     def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
         """Return the network's input for a step of a plan, and its labels."""
         assert isinstance(self._feed, Preloaded), "the configuration refuses others"
-        index, row, column, flip, *contrast = planned
+        index, *chosen = planned
         images, labels = self._feed.take(index)
-        draws = Draws(row, column, flip, contrast[0] if contrast else None)
+        draws = Draws(**dict(zip(self._inputs.drawn, chosen, strict=True)))
         return self._inputs.train(images, draws, scale), labels
 
 

@@ -36,13 +36,16 @@ class Draws:
     """The random choices for a batch of B images.
 
     `row`, `column`: int64 [B], where the crop starts in the padded image; `flip`: bool [B];
-    `contrast`: float32 [B], the factor, or None for no change.
+    `contrast`: float32 [B], the factor, or None for no change; `cut_row`, `cut_column`: int64 [B],
+    where the square that is blanked starts in the crop, or None for no such square.
     """
 
     row: Tensor
     column: Tensor
     flip: Tensor
-    contrast: Tensor | None
+    contrast: Tensor | None = None
+    cut_row: Tensor | None = None
+    cut_column: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Inputs:
     `height`, `width`, `channels`: of the images; `crop_height`, `crop_width`: of the network's
     input; `pad`: pixels of reflection added at each edge before a random crop; `flip`: "random"
     (each time anew), "alternate" (each image every other epoch) or "none"; `contrast`: range of
-    the factor, or None; `standardize`: by each "image" alone, or by the mean and the standard
-    deviation of each channel of the training set ("dataset"), which `mean` and `std` hold, in
-    pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the training
-    on distorted images are scaled to which share of each side, empty for never, but not to less
-    than `least_side` pixels. (Images that grow while a network is trained: Howard et al.,
+    the factor, or None; `cutout`: pixels a side of the square, wholly inside, that becomes zero in
+    a standardized image, 0 for none (DeVries and Taylor: "Improved regularization of convolutional
+    neural networks with cutout", 2017); `standardize`: by each "image" alone, or by the mean and
+    the standard deviation of each channel of the training set ("dataset"), which `mean` and `std`
+    hold, in pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the
+    training on distorted images are scaled to which share of each side, empty for never, but not to
+    less than `least_side` pixels. (Images that grow while a network is trained: Howard et al.,
     DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.) `views`: over which views
     of an image scoring averages, see `views_of`.
     """
@@ -69,6 +74,7 @@ class Inputs:
     pad: int
     flip: Literal["random", "alternate", "none"]
     contrast: tuple[float, float] | None
+    cutout: int
     standardize: Literal["image", "dataset", "unit"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -86,6 +92,7 @@ class Inputs:
         flip: Literal["random", "alternate", "none"],
         contrast: tuple[float, float] | None,
         standardize: Literal["image", "dataset", "unit"],
+        cutout: int = 0,
         scales: tuple[tuple[float, float], ...] = (),
         least_side: int = 1,
         views: Literal["one", "mirrored", "shifted"] = "one",
@@ -103,6 +110,11 @@ class Inputs:
                 "inputs: shifted views need at least 2 pixels a side, found "
                 f"{crop_height} by {crop_width}"
             )
+        if not 0 <= cutout <= min(crop_height, crop_width):
+            raise ConfigError(
+                f"inputs.cutout: expected 0 to {min(crop_height, crop_width)} for a network's "
+                f"input of {crop_height} by {crop_width}, found {cutout}"
+            )
         mean: tuple[float, ...] = ()
         std: tuple[float, ...] = ()
         if standardize == "dataset":
@@ -118,6 +130,7 @@ class Inputs:
             pad=pad,
             flip=flip,
             contrast=contrast,
+            cutout=cutout,
             standardize=standardize,
             mean=mean,
             std=std,
@@ -160,17 +173,25 @@ class Inputs:
         """How many places a crop can start at, horizontally."""
         return self.width + 2 * self.pad - self.crop_width + 1
 
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The fields of `Draws` that hold choices for these inputs."""
+        names: tuple[str, ...] = ("row", "column", "flip")
+        names += ("contrast",) if self.contrast is not None else ()
+        return names + (("cut_row", "cut_column") if self.cutout else ())
+
     def draw(self, seed: int, *, index: Tensor, epoch: Tensor, position: Tensor) -> Draws:
         """Make the random choices for B examples: functions of (seed, epoch, position) alone.
 
         `index`, `epoch`, `position`: int64 [B], as a feed's batch has them.
         """
-        streams = (order.ROW, order.COLUMN, order.FLIP, order.CONTRAST)
+        cut_streams = (order.CUT_ROW, order.CUT_COLUMN) if self.cutout else ()
+        streams = (order.ROW, order.COLUMN, order.FLIP, order.CONTRAST, *cut_streams)
         if epoch.device.type == "cpu":  # NumPy is quicker where numbers are few
-            on_host = order.bits(seed, streams, epoch.numpy(), position.numpy())
-            row, column, flip_bits, contrast_bits = torch.from_numpy(on_host)
+            bits = torch.from_numpy(order.bits(seed, streams, epoch.numpy(), position.numpy()))
         else:
-            row, column, flip_bits, contrast_bits = order.bits(seed, streams, epoch, position)
+            bits = order.bits(seed, streams, epoch, position)
+        row, column, flip_bits, contrast_bits, *cut = bits
         if self.flip == "random":
             flip = (flip_bits & 1).bool()
         elif self.flip == "alternate":
@@ -178,16 +199,18 @@ class Inputs:
             flip = ((first + epoch) & 1).bool()
         else:
             flip = torch.zeros_like(epoch, dtype=torch.bool)
-        contrast = None
+        draws = {
+            "row": order.below(self.row_offsets, row),
+            "column": order.below(self.column_offsets, column),
+            "flip": flip,
+        }
         if self.contrast is not None:
             low, high = self.contrast
-            contrast = low + (high - low) * order.unit(contrast_bits).to(torch.float32)
-        return Draws(
-            order.below(self.row_offsets, row),
-            order.below(self.column_offsets, column),
-            flip,
-            contrast,
-        )
+            draws["contrast"] = low + (high - low) * order.unit(contrast_bits).to(torch.float32)
+        if self.cutout:
+            draws["cut_row"] = order.below(self.crop_height - self.cutout + 1, cut[0])
+            draws["cut_column"] = order.below(self.crop_width - self.cutout + 1, cut[1])
+        return Draws(**draws)
 
     def scale_at(self, progress: float) -> float:
         """Return the share of each side that is used at `progress`, 0 to below 1, of training."""
@@ -226,6 +249,11 @@ class Inputs:
         size = (self.crop_height, self.crop_width)
         crops = crop(images, draws.row, draws.column, draws.flip, size, pad=self.pad)
         distorted = self._standardize(crops, draws.contrast)
+        if draws.cut_row is not None and draws.cut_column is not None:
+            down = torch.arange(self.crop_height, device=images.device) - draws.cut_row[:, None]
+            across = torch.arange(self.crop_width, device=images.device) - draws.cut_column[:, None]
+            blanked = _within(down, self.cutout)[:, :, None] & _within(across, self.cutout)[:, None]
+            distorted.masked_fill_(blanked[:, None], 0.0)
         if scale == 1.0:
             return distorted
         return F.interpolate(distorted, self.scaled(scale), mode="bilinear", align_corners=False)
@@ -342,6 +370,10 @@ def _crop_on_host(
 def _reflect(index: Tensor, size: int) -> Tensor:
     """Mirror indices that lie up to size - 1 outside of [0, size) back into it."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def _within(index: Tensor, size: int) -> Tensor:
+    return (index >= 0) & (index < size)
 
 
 @functools.lru_cache

@@ -26,7 +26,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: the increment of SplitMix64
 
 # What a random number is for. Distinct streams are independent; a number, once given, stays.
-ORDER, ROW, COLUMN, FLIP, CONTRAST, SPLIT, SYNTHETIC, SLOT, PIECE = range(9)
+ORDER, ROW, COLUMN, FLIP, CONTRAST, SPLIT, SYNTHETIC, SLOT, PIECE, CUT_ROW, CUT_COLUMN = range(11)
 
 
 def _signed(value: int) -> int:

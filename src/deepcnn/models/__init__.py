@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from deepcnn.errors import ConfigError
 from deepcnn.models.mlp import MLP
-from deepcnn.models.speednet import Speednet
+from deepcnn.models.speednet import ResidualSpeednet, Speednet
 from deepcnn.models.tutorial import Tutorial
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "tutorial": Tutorial,
     "speednet": Speednet,
+    "residual_speednet": ResidualSpeednet,
     "mlp": MLP,
 }
 

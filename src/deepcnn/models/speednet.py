@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,6 @@ from deepcnn.models.layers import SameConv2d
 WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
 STEM_BIAS_UNTIL = 0.6  # share of the training in which the stem's bias learns
-DEPTHS = (2, 2, 3)  # convolutions in each group
 
 
 class Block(nn.Module):
@@ -36,9 +36,13 @@ class Block(nn.Module):
         with torch.no_grad():
             nn.init.dirac_(self.conv.weight[: min(inputs, outputs)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, inputs, H, W] to [N, outputs, H, W], or half of H and W after pooling."""
-        return F.silu(self.norm(self.pool(self.conv(x))))
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H, W], or half of H and W after pooling.
+
+        `shortcut`, of the output's shape, is added before SiLU.
+        """
+        x = self.norm(self.pool(self.conv(x)))
+        return F.silu(x if shortcut is None else x + shortcut)
 
 
 class Speednet(nn.Module):
@@ -50,7 +54,9 @@ class Speednet(nn.Module):
     on a single GPU", 2024) and David Page's "How to train your ResNet" (2018), with fewer filters.
     """
 
-    smallest_side: ClassVar[int] = 2 ** len(DEPTHS) + 1  # of images; any size from there on
+    depths: ClassVar[tuple[int, ...]] = (2, 2, 3)  # convolutions in each group
+    residual: ClassVar[bool] = False  # add what a group's first block makes before its last SiLU
+    smallest_side: ClassVar[int] = 2 ** len(depths) + 1  # of images; any size from there on
 
     def __init__(
         self,
@@ -63,13 +69,13 @@ class Speednet(nn.Module):
         super().__init__()
         channels, height, width = shape
         widths = widths or (32, 64, 128)
-        if len(widths) != len(DEPTHS):
+        if len(widths) != len(self.depths):
             raise ConfigError(
-                f"model.widths: speednet has {len(DEPTHS)} groups, found {len(widths)} widths"
+                f"model.widths: speednet has {len(self.depths)} groups, found {len(widths)} widths"
             )
         if min(height, width) < self.smallest_side:
             raise ConfigError(
-                f"model: speednet halves its input {len(DEPTHS)} times and needs at least "
+                f"model: speednet halves its input {len(self.depths)} times and needs at least "
                 f"{self.smallest_side} pixels a side, found {height} by {width}"
             )
         generator = torch.Generator().manual_seed(seed)
@@ -79,7 +85,7 @@ class Speednet(nn.Module):
         nn.init.zeros_(self.stem.weight)
         nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]  # there is a bias
         inputs = 2 * patch
-        for group, (outputs, depth) in enumerate(zip(widths, DEPTHS, strict=True), start=1):
+        for group, (outputs, depth) in enumerate(zip(widths, self.depths, strict=True), start=1):
             for k in range(1, depth + 1):
                 block = Block(inputs, outputs, pool=k == 1, generator=generator)
                 self.add_module(f"group{group}_{k}", block)
@@ -110,9 +116,37 @@ class Speednet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
-        x = F.silu(self.stem(images))
-        for name, block in self.named_children():
-            if name.startswith("group"):
-                x = block(x)
+        x = through_groups(self.groups(), F.silu(self.stem(images)), residual=self.residual)
         logits: Tensor = self.head(x.amax((2, 3))) * self.scale
         return logits
+
+    def groups(self) -> list[list[Block]]:
+        """Return the blocks of each group."""
+        blocks = iter([child for child in self.children() if isinstance(child, Block)])
+        return [[next(blocks) for _ in range(depth)] for depth in self.depths]
+
+
+class ResidualSpeednet(Speednet):
+    """Speednet with three blocks in each group, the last of which adds what the first one made.
+
+    (The network of Jordan's airbench96, 2024; He et al.: "Deep residual learning", 2015.)
+    """
+
+    depths: ClassVar[tuple[int, ...]] = (3, 3, 3)
+    residual: ClassVar[bool] = True
+
+
+def through_groups(
+    groups: Sequence[Sequence[Callable[[Tensor, Tensor | None], Tensor]]],
+    x: Tensor,
+    *,
+    residual: bool,
+) -> Tensor:
+    """Return what groups of blocks make of `x` [N, C, H, W], one after the other."""
+    for first, *between, last in groups:
+        x = first(x, None)
+        shortcut = x if residual else None
+        for block in between:
+            x = block(x, None)
+        x = last(x, shortcut)
+    return x
