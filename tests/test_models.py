@@ -175,15 +175,17 @@ def test_speednet_whitens_real_patches(cifar10_test: Arrays) -> None:
     assert torch.allclose(out[12:], -out[:12], atol=1e-4)
 
 
-def test_speednet_fixes_its_stem_and_later_its_bias() -> None:
+def test_speednet_fixes_its_stem_and_later_its_first_group() -> None:
     model = build_model("speednet", shape=(3, 32, 32))
     assert isinstance(model, Speednet)
     assert not model.stem.weight.requires_grad
-    assert model.stem.bias is not None
-    model.prepare_step(0.29)
-    assert model.stem.bias.requires_grad
-    model.prepare_step(0.6)
-    assert not model.stem.bias.requires_grad
+    until = {name: model.learns_until(name) for name, p in model.named_parameters()}
+    assert until["stem.bias"] == 0.3
+    early = {name for name, share in until.items() if share == 0.8}
+    assert early == {
+        f"group1_{k}.{name}" for k in (1, 2) for name in ("conv.weight", "norm.weight", "norm.bias")
+    }
+    assert {share for name, share in until.items() if name not in {"stem.bias", *early}} <= {0.3, 1}
     assert model(torch.zeros(4, 3, 32, 32)).shape == (4, 10)
 
 

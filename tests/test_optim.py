@@ -167,3 +167,24 @@ def test_losses_equal_the_definition_in_float64() -> None:
 def test_an_answer_that_is_not_a_number_is_never_right() -> None:
     logits = torch.tensor([[2.0, 1.0], [1.0, 2.0], [float("nan"), 0.0], [0.0, float("inf")]])
     assert int(objective.count_correct(logits, torch.tensor([0, 0, 0, 1]))) == 1
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Muon])
+def test_what_learns_until_half_time_learns_as_in_half_a_training(
+    make: type[optim.SGD] | type[optim.Muon],
+) -> None:
+    weights = []
+    for until, steps in ((0.5, 20), (1.0, 10)):
+        generator = torch.Generator().manual_seed(0)
+        parameter = nn.Parameter(torch.randn(4, 3, 2, 2, generator=generator))
+        optimizer = make({"w": parameter}, learning_rate=0.3, momentum=0.6, until=until)
+        for step in range(12):
+            parameter.grad = torch.randn(4, 3, 2, 2, generator=generator)
+            factor = torch.tensor(optim.linear(step, steps=steps))
+            optimizer.step(factor, torch.tensor(True))
+            if step == 9:
+                before = parameter.detach().clone()
+        if make is optim.SGD:  # Muon also scales to its norm, whatever the rate
+            assert torch.equal(parameter, before)
+        weights.append(parameter.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)

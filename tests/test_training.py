@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,22 @@ def test_images_grow_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sides == [(9, 9), (16, 16), (24, 24), (32, 32)]  # speednet needs nine
     with pytest.raises(ConfigError, match=r"^steps: cannot change"):
         training.resume(path, changes=lambda c: dataclasses.replace(c, steps=8))
+
+
+def test_the_first_group_no_longer_changes_at_the_end(tmp_path: Path) -> None:
+    config = dataclasses.replace(growing((0.0, 1.0)), steps=10, save_every=1, keep=10)
+    training.train(config, run_dir=tmp_path / "run")
+    states = [
+        checkpoint.load(path)[1] for path in checkpoint.paths(tmp_path / "run" / "checkpoints")
+    ]
+    changes = {
+        name: [not torch.equal(a[f"model.{name}"], b[f"model.{name}"]) for a, b in pairwise(states)]
+        for name in ("stem.bias", "group1_2.conv.weight", "group2_1.conv.weight")
+    }
+    # From step 1 on: those of steps 2 and 3, 2 to 8, and all.
+    assert changes["stem.bias"] == [True] * 2 + [False] * 7
+    assert changes["group1_2.conv.weight"] == [True] * 7 + [False] * 2
+    assert changes["group2_1.conv.weight"] == [True] * 9
 
 
 def test_only_networks_that_take_any_size_can_see_images_grow(tmp_path: Path) -> None:

@@ -25,6 +25,14 @@ def linear(step: int, *, steps: int) -> float:
     return max(0.0, 1 - step / steps)
 
 
+def sooner(factor: Tensor, until: float) -> Tensor:
+    """Return the factor `linear` has where the training ends at the share `until` of its steps.
+
+    `factor`: float32 [], that of the whole training.
+    """
+    return factor if until == 1.0 else (1 - (1 - factor) / until).clamp_min(0.0)
+
+
 class Optimizer(Protocol):
     """Updates some of the parameters of a model; `tensors` is all that it remembers."""
 
@@ -45,7 +53,7 @@ class SGD:
     torch.optim.SGD.)
 
     `weight_decay` is the share of each parameter that a step takes away at the initial rate,
-    through the gradient: g + weight_decay / learning_rate · p.
+    through the gradient: g + weight_decay / learning_rate · p. `until`: see `sooner`.
     """
 
     def __init__(
@@ -55,17 +63,19 @@ class SGD:
         learning_rate: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        until: float = 1.0,
     ) -> None:
         self._parameters = parameters
         self._learning_rate = learning_rate
         self._momentum = momentum
         self._penalty = weight_decay / learning_rate if weight_decay else 0.0
+        self._until = until
         self.tensors = _zeros(parameters) if momentum else {}
 
     @torch.no_grad()
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
-        rate = factor * gate * -self._learning_rate
+        rate = sooner(factor, self._until) * gate * -self._learning_rate
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue
@@ -82,21 +92,27 @@ class Muon:
     by the nearest matrix with orthonormal rows or columns, which a few Newton-Schulz iterations
     approximate. (Jordan et al.: "Muon: an optimizer for hidden layers in neural networks", 2024.)
     Before an update a filter bank is scaled to the norm √out, so that the rate alone says how
-    far it turns; batch normalization makes the network blind to this scale.
+    far it turns; batch normalization makes the network blind to this scale. `until`: see `sooner`.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], *, learning_rate: float, momentum: float
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        learning_rate: float,
+        momentum: float,
+        until: float = 1.0,
     ) -> None:
         self._parameters = parameters
         self._learning_rate = learning_rate
         self._momentum = momentum
+        self._until = until
         self.tensors = _zeros(parameters)
 
     @torch.no_grad()
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
-        rate = factor * gate * -self._learning_rate
+        rate = sooner(factor, self._until) * gate * -self._learning_rate
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue

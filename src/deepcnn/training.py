@@ -51,7 +51,7 @@ from deepcnn.events import (
     Traced,
     ignore,
 )
-from deepcnn.models import BUILDERS, ChangesWhileTraining, FitsImages, build_model
+from deepcnn.models import BUILDERS, FitsImages, FreezesLayers, build_model
 from deepcnn.run import Run
 from deepcnn.state import TrainState
 
@@ -309,6 +309,8 @@ def _train(
                 yield _evaluate(split, opened[split], state, inputs, place, team)
 
         watched = team.writes and config.summary_every > 0
+        parameters = dict(state.model.named_parameters())
+        ending = [(parameters[name], share) for name, share in _learn_until(state.model).items()]
         tell(_started(config, run, state, examples, place, team))
         tell(engine.placed())
         began = time.perf_counter()
@@ -319,8 +321,8 @@ def _train(
         state.model.train()
         while state.step < config.steps:
             step = state.step
-            if isinstance(state.model, ChangesWhileTraining):
-                state.model.prepare_step(step / config.steps)
+            for parameter, share in ending:
+                parameter.requires_grad_(step / config.steps < share)
             if watched and step % config.summary_every == 0 and budget.left():
                 with summaries.capture(engine.model) as activations:
                     losses = engine.watched_step()
@@ -504,32 +506,52 @@ def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
 
 
 def _optimizers(config: Config, model: nn.Module) -> list[optim.Optimizer]:
-    """Give each trainable parameter to the optimizer that the configuration names for its kind."""
+    """Give each trainable parameter to the optimizer that the configuration names for its kind.
+
+    On the linear schedule the rates of layers that stop learning sooner reach 0 by then.
+    """
     wanted = config.optimizer
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     head = list(trainable)[-1].rpartition(".")[0] + ".weight"
-    filters = {n: p for n, p in trainable.items() if p.ndim == 4 and wanted.muon_learning_rate}
-    heads = {n: p for n, p in trainable.items() if n == head and wanted.head_learning_rate}
-    rest = {n: p for n, p in trainable.items() if n not in filters and n not in heads}
-    found: list[optim.Optimizer] = [
-        optim.SGD(
-            parameters,
-            learning_rate=rate,
-            momentum=wanted.momentum,
-            weight_decay=wanted.weight_decay,
-        )
+    until = _learn_until(model) if wanted.schedule == "linear" else {}
+    found: list[optim.Optimizer] = []
+    for end in sorted({until.get(name, 1.0) for name in trainable}):
+        some = {n: p for n, p in trainable.items() if until.get(n, 1.0) == end}
+        filters = {n: p for n, p in some.items() if p.ndim == 4 and wanted.muon_learning_rate}
+        heads = {n: p for n, p in some.items() if n == head and wanted.head_learning_rate}
+        rest = {n: p for n, p in some.items() if n not in filters and n not in heads}
         for parameters, rate in (
             (rest, wanted.learning_rate),
             (heads, wanted.head_learning_rate or wanted.learning_rate),
-        )
-    ]
-    if wanted.muon_learning_rate:
-        found.append(
-            optim.Muon(
-                filters, learning_rate=wanted.muon_learning_rate, momentum=wanted.muon_momentum
+        ):
+            found.append(
+                optim.SGD(
+                    parameters,
+                    learning_rate=rate,
+                    momentum=wanted.momentum,
+                    weight_decay=wanted.weight_decay,
+                    until=end,
+                )
             )
-        )
+        if wanted.muon_learning_rate:
+            found.append(
+                optim.Muon(
+                    filters,
+                    learning_rate=wanted.muon_learning_rate,
+                    momentum=wanted.muon_momentum,
+                    until=end,
+                )
+            )
     return found
+
+
+def _learn_until(model: nn.Module) -> dict[str, float]:
+    """Return the shares of the training after which parameters are fixed, where that is not 1."""
+    if not isinstance(model, FreezesLayers):
+        return {}
+    learning = [name for name, p in model.named_parameters() if p.requires_grad]
+    until = {name: model.learns_until(name) for name in learning}
+    return {name: share for name, share in until.items() if share < 1}
 
 
 def _schedule(config: Config, examples: int) -> Callable[[int], float]:

@@ -30,11 +30,11 @@ class FitsImages(Protocol):
 
 
 @runtime_checkable
-class ChangesWhileTraining(Protocol):
-    """A network that does not train all its weights all the time."""
+class FreezesLayers(Protocol):
+    """A network some of whose layers stop learning before the end."""
 
-    def prepare_step(self, progress: float) -> None:
-        """Choose what learns in a step, a function of the share of steps done, 0 to 1."""
+    def learns_until(self, parameter: str) -> float:
+        """Return the share of the training, above 0 to 1, after which a parameter is fixed."""
 
 
 def build_model(

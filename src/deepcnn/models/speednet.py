@@ -14,7 +14,8 @@ from deepcnn.models.layers import SameConv2d
 
 WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
-STEM_BIAS_UNTIL = 0.6  # share of the training in which the stem's bias learns
+STEM_UNTIL = 0.3  # share of the training in which the stem's bias learns
+FIRST_GROUP_UNTIL = 0.8  # share of the training in which the first group learns
 
 
 class Block(nn.Module):
@@ -105,14 +106,16 @@ class Speednet(nn.Module):
         filters = filters.reshape(count, self.stem.in_channels, 2, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))
 
-    def prepare_step(self, progress: float) -> None:
-        """Choose what learns at `progress`, the share of the training that is done.
+    def learns_until(self, parameter: str) -> float:
+        """Return the share of the training after which a parameter no longer learns.
 
-        Later in the training the stem's bias hardly moves. With it fixed the backward pass ends
-        one layer earlier, at the largest activations of all.
+        The first layers settle first, and have the largest activations. Once they are fixed, the
+        backward pass ends before them. (Brock et al.: "FreezeOut: accelerate training by
+        progressively freezing layers", 2017.)
         """
-        assert self.stem.bias is not None
-        self.stem.bias.requires_grad_(progress < STEM_BIAS_UNTIL)
+        if parameter.startswith("stem"):
+            return STEM_UNTIL
+        return FIRST_GROUP_UNTIL if parameter.startswith("group1") else 1.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
