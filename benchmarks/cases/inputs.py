@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,13 +19,14 @@ from deepcnn.data.stream import Stream
 from deepcnn.devices import Part
 
 BATCH = 128
+SEED = 0
 WAITING = 20_000  # as the reference, and tf.data's shuffle buffer
 WARM_UP, STEPS = 450, 1200  # as many to warm up as the peers; three epochs to measure
 
 
 def images_per_second(
     name: str, _: Path, *, warm_up: int = WARM_UP, steps: int = STEPS
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return the speed of a feed of CIFAR-10, under the name of where it reads from."""
     torch.set_num_threads(1)  # one core distorts; the other one reads, where there is reading
     source = open_dataset("cifar10", "train")
@@ -32,9 +34,9 @@ def images_per_second(
     if name == "preloaded":
         arrays = source.load()
         source = in_memory(arrays)
-        feed = Preloaded(arrays, Shuffle.full(0, len(arrays)), batch_size=BATCH)
+        feed = Preloaded(arrays, Shuffle.full(SEED, len(arrays)), batch_size=BATCH)
     else:
-        shuffle = Shuffle.of(source.shards, seed=0, readers=16, buffer=WAITING + BATCH)
+        shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING + BATCH)
         stream = Stream.extract(source.shards, shuffle, threads=name == "queued").shuffle()
         if name == "queued":
             feed = Queued(stream, examples_in_queue=WAITING, batch_size=BATCH)
@@ -48,7 +50,8 @@ def images_per_second(
         for step in range(warm_up, warm_up + steps):
             distort(step)
         seconds = time.perf_counter() - began
-    return {"memory" if name == "preloaded" else "files": round(steps * BATCH / seconds)}
+    where = "memory" if name == "preloaded" else "files"
+    return {where: round(steps * BATCH / seconds), "seeds": [SEED]}
 
 
 def distorting(feed: Feed, source: Source) -> Callable[[int], None]:
@@ -60,7 +63,7 @@ def distorting(feed: Feed, source: Source) -> Callable[[int], None]:
 
     def distort(step: int) -> None:
         batch = feed.batch(step, whole)
-        draws = inputs.draw(0, index=batch.index, epoch=batch.epoch, position=batch.position)
+        draws = inputs.draw(SEED, index=batch.index, epoch=batch.epoch, position=batch.position)
         inputs.train(batch.images, draws)
 
     return distort

@@ -59,7 +59,8 @@ def predict(folder: Path, prepare: Callable[[nn.Module], nn.Module]) -> dict[str
             for some in images.split(BATCH)
         )
         agreement[preset] = f"{agreeing} of {len(images)}"
-    return found | {"agreement with torch": agreement}
+    seeds = [Run.open(folder / preset).config().seed for preset in PRESETS]
+    return found | {"agreement with torch": agreement, "seeds": seeds}
 
 
 def load(path: Path) -> tuple[nn.Module, Tensor]:

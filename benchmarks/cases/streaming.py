@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cases.inputs import BATCH, WAITING, distorting
+from cases.inputs import BATCH, SEED, WAITING, distorting
 from deepcnn.data.datasets import fetch, open_dataset
 from deepcnn.data.feeds import Streamed
 from deepcnn.data.shuffle import Shuffle
@@ -66,7 +66,7 @@ def megabytes(gigabytes: float, folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
             images = len(source.labels())
             survey = time.perf_counter() - began
-            shuffle = Shuffle.of(source.shards, seed=0, readers=16, buffer=WAITING)
+            shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING)
             stream = Stream.extract(source.shards, shuffle).shuffle()
             began = time.perf_counter()
             with closing(Streamed(stream, batch_size=BATCH)) as feed:
@@ -77,6 +77,7 @@ def megabytes(gigabytes: float, folder: Path) -> dict[str, Any]:
     return {
         "at the start": round(at_start),
         "at the most": round(peak.megabytes),
+        "seeds": [SEED],
         "on the way": {
             "files": count,
             "images": images,

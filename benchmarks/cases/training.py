@@ -8,20 +8,23 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from deepcnn.run import Run
 
 WARM_UP = 20  # steps
 
 
 def images_per_second(
     precision: str, options: tuple[str, ...], folder: Path, *, steps: int = 150
-) -> dict[str, float]:
-    """Return the speed of `deepcnn train tutorial`."""
+) -> dict[str, Any]:
+    """Return the speed of `deepcnn train tutorial`, and its seed."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run = Path(scratch) / "run"
         command = [sys.executable, "-m", "deepcnn", "train", "tutorial", "--steps", str(steps)]
         command += ["--precision", precision, "--run-dir", str(run), *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return {precision: round(median_rate(run))}
+        return {precision: round(median_rate(run)), "seeds": [Run.open(run).config().seed]}
 
 
 def median_rate(run: Path) -> float:
