@@ -184,6 +184,16 @@ def test_the_moments_of_a_processor_and_of_a_gpu_are_the_same(cifar10_test: Arra
         torch.testing.assert_close(on_host, on_device.to(torch.float32), rtol=3e-6, atol=1e-7)
 
 
+def test_the_data_sets_statistics_are_exact() -> None:
+    """Where the deviation is small beside the values, a sum of squares in float32 is too coarse."""
+    images = np.random.default_rng(0).integers(250, 256, (5000, 2, 2, 3), np.uint8)
+    source = in_memory(Arrays(images, np.zeros(len(images), np.int64), ("a",)))
+    inputs = Inputs.of(source, crop=1, pad=0, flip="none", contrast=None, standardize="dataset")
+    values = images.reshape(-1, 3).astype(np.float64)
+    assert inputs.mean == pytest.approx(values.mean(0), rel=1e-12)
+    assert inputs.std == pytest.approx(values.std(0), rel=1e-9)
+
+
 def test_sums_are_exact_for_large_images() -> None:
     images = torch.full((2, 300, 290, 3), 255, dtype=torch.uint8)
     images[1, 0, 0, 2] = 254

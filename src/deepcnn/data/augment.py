@@ -427,12 +427,15 @@ def _moments(sums: Any, squares: Any, factor: Any, area: int) -> tuple[Any, Any,
 def _statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and population standard deviation of each channel over all pixels."""
     height, width, channels = source.shape
-    total = torch.zeros(channels, dtype=torch.float64)
-    squares = torch.zeros(channels, dtype=torch.float64)
+    total, squares = torch.zeros(2, height * width * channels, dtype=torch.float64)
+    # So few images that float32 holds the sums of squares exactly, and the cache all there is.
+    count = max(1, min(256, 2**20 // len(total)))
     for images, _ in source.blocks():
-        values = torch.from_numpy(images).reshape(-1, channels).to(torch.float32)
-        total += values.sum(0, dtype=torch.float64)
-        squares += values.square().sum(0, dtype=torch.float64)
+        for some in torch.split(torch.from_numpy(images).flatten(1), count):
+            values = some.to(torch.float32)
+            total += values.sum(0)
+            squares += values.square_().sum(0)
+    total, squares = (sums.view(-1, channels).sum(0) for sums in (total, squares))
     pixels = len(source) * height * width
     mean = total / pixels
     std = (squares / pixels - mean.square()).sqrt().clamp_min(1e-3)

@@ -98,12 +98,19 @@ class Speednet(nn.Module):
     @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
         """Set the whitening filters from the first of `images` [N, C, H, W], undistorted input."""
-        sample = images[:WHITENING_IMAGES].cpu()
-        count = self.stem.in_channels * 4
-        patches = F.unfold(sample, 2).transpose(1, 2).reshape(-1, count)
-        variances, directions = torch.linalg.eigh(patches.t() @ patches / len(patches))
+        pixels = images[:WHITENING_IMAGES].cpu().permute(0, 2, 3, 1)
+        height, width, channels = pixels.shape[1:]
+        products, count = torch.zeros(4 * channels, 4 * channels), 0
+        corners = [(i, j) for i in (0, 1) for j in (0, 1)]
+        for some in torch.split(pixels, 500):
+            patches = torch.cat(
+                [some[:, i : height - 1 + i, j : width - 1 + j] for i, j in corners], 3
+            ).flatten(0, 2)
+            products += patches.t() @ patches
+            count += len(patches)
+        variances, directions = torch.linalg.eigh(products / count)
         filters = (directions / (variances + WHITENING_EPSILON).sqrt()).t()
-        filters = filters.reshape(count, self.stem.in_channels, 2, 2)
+        filters = filters.reshape(-1, 2, 2, channels).permute(0, 3, 1, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))
 
     def learns_until(self, parameter: str) -> float:
