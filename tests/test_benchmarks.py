@@ -7,6 +7,7 @@ import json
 import pickle
 import shlex
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -212,3 +213,17 @@ def test_a_gpus_speed_is_measured_beside_published_programs(
     assert result["summaries"]["published"]["ratio"] == pytest.approx(2.015 / mean)
     assert result["profile"]["seconds a step"] > 0
     assert result["profile"]["most"]
+
+
+def test_a_published_program_that_hangs_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    speed = importlib.import_module("gpu_speed")
+    (tmp_path / "peer.py").write_text(PUBLISHED + "\ntime.sleep(1000)\n")
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "train.pt").touch()
+    began = time.perf_counter()
+    found = speed.run_peer(tmp_path / "peer.py", tmp_path, 1000, began + 3)
+    assert time.perf_counter() - began < 60
+    assert found[0] == {"accuracy": 0.9401, "seconds": 2.01}
