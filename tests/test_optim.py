@@ -177,7 +177,7 @@ def test_what_learns_until_half_time_learns_as_in_half_a_training(
     for until, steps in ((0.5, 20), (1.0, 10)):
         generator = torch.Generator().manual_seed(0)
         parameter = nn.Parameter(torch.randn(4, 3, 2, 2, generator=generator))
-        optimizer = make({"w": parameter}, learning_rate=0.3, momentum=0.6, until=until)
+        optimizer = make({"w": parameter}, learning_rate=0.3, momentum=0.6, until={"w": until})
         for step in range(12):
             parameter.grad = torch.randn(4, 3, 2, 2, generator=generator)
             factor = torch.tensor(optim.linear(step, steps=steps))

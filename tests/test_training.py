@@ -390,7 +390,7 @@ def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path)
 
 
 def test_a_short_quick_on_the_real_data(tmp_path: Path, cifar10_folder: Path) -> None:
-    """`quick` for a fifth of its steps, at half its widths, to four deviations below the mean."""
+    """`quick` for a sixth of its steps, at half its widths."""
     quick = presets.quick()
     config = dataclasses.replace(
         quick,
@@ -402,5 +402,5 @@ def test_a_short_quick_on_the_real_data(tmp_path: Path, cifar10_folder: Path) ->
     result = training.train(config, run_dir=tmp_path / "run")
     assert result.evaluated is not None
     assert result.evaluated.total == 10_000
-    # Six seeds gave 0.671 with a deviation of 0.0065.
+    # Six seeds gave 0.657 with a deviation of 0.014, and the one that this is 0.678.
     assert result.evaluated.accuracy >= 0.645

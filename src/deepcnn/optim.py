@@ -53,7 +53,8 @@ class SGD:
     torch.optim.SGD.)
 
     `weight_decay` is the share of each parameter that a step takes away at the initial rate,
-    through the gradient: g + weight_decay / learning_rate · p. `until`: see `sooner`.
+    through the gradient: g + weight_decay / learning_rate · p. `until`: the share of the training
+    that parameters learn for, by name, where it is not all of it; see `sooner`.
     """
 
     def __init__(
@@ -63,22 +64,23 @@ class SGD:
         learning_rate: float,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        until: float = 1.0,
+        until: Mapping[str, float] | None = None,
     ) -> None:
         self._parameters = parameters
         self._learning_rate = learning_rate
         self._momentum = momentum
         self._penalty = weight_decay / learning_rate if weight_decay else 0.0
-        self._until = until
+        self._until = until or {}
         self.tensors = _zeros(parameters) if momentum else {}
 
     @torch.no_grad()
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
-        rate = sooner(factor, self._until) * gate * -self._learning_rate
+        rates = _rates(factor, gate, self._learning_rate, self._until)
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue
+            rate = rates[self._until.get(name, 1.0)]
             update = _gradient(parameter, gate, self._penalty)
             if self._momentum:
                 update = _with_momentum(self.tensors[name], update, self._momentum, gate)
@@ -92,7 +94,7 @@ class Muon:
     by the nearest matrix with orthonormal rows or columns, which a few Newton-Schulz iterations
     approximate. (Jordan et al.: "Muon: an optimizer for hidden layers in neural networks", 2024.)
     Before an update a filter bank is scaled to the norm √out, so that the rate alone says how
-    far it turns; batch normalization makes the network blind to this scale. `until`: see `sooner`.
+    far it turns; batch normalization makes the network blind to this scale. `until`: as for SGD.
     """
 
     def __init__(
@@ -101,21 +103,22 @@ class Muon:
         *,
         learning_rate: float,
         momentum: float,
-        until: float = 1.0,
+        until: Mapping[str, float] | None = None,
     ) -> None:
         self._parameters = parameters
         self._learning_rate = learning_rate
         self._momentum = momentum
-        self._until = until
+        self._until = until or {}
         self.tensors = _zeros(parameters)
 
     @torch.no_grad()
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
-        rate = sooner(factor, self._until) * gate * -self._learning_rate
+        rates = _rates(factor, gate, self._learning_rate, self._until)
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue
+            rate = rates[self._until.get(name, 1.0)]
             gradient = _gradient(parameter, gate)
             update = _with_momentum(self.tensors[name], gradient, self._momentum, gate)
             # The order of channels_last memory, so no copy; the columns' order does not matter.
@@ -146,6 +149,14 @@ def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
             gram = polynomial @ gram @ polynomial
     x = x if product is None else product @ x
     return x.t() if tall else x
+
+
+def _rates(
+    factor: Tensor, gate: Tensor, learning_rate: float, until: Mapping[str, float]
+) -> dict[float, Tensor]:
+    """Return the negative rate for each share of the training that a parameter learns for."""
+    shares = {1.0, *until.values()}
+    return {share: sooner(factor, share) * gate * -learning_rate for share in shares}
 
 
 def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -514,34 +514,31 @@ def _optimizers(config: Config, model: nn.Module) -> list[optim.Optimizer]:
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     head = list(trainable)[-1].rpartition(".")[0] + ".weight"
     until = _learn_until(model) if wanted.schedule == "linear" else {}
-    found: list[optim.Optimizer] = []
-    for end in sorted({until.get(name, 1.0) for name in trainable}):
-        some = {n: p for n, p in trainable.items() if until.get(n, 1.0) == end}
-        filters = {n: p for n, p in some.items() if p.ndim == 4 and wanted.muon_learning_rate}
-        heads = {n: p for n, p in some.items() if n == head and wanted.head_learning_rate}
-        rest = {n: p for n, p in some.items() if n not in filters and n not in heads}
+    filters = {n: p for n, p in trainable.items() if p.ndim == 4 and wanted.muon_learning_rate}
+    heads = {n: p for n, p in trainable.items() if n == head and wanted.head_learning_rate}
+    rest = {n: p for n, p in trainable.items() if n not in filters and n not in heads}
+    found: list[optim.Optimizer] = [
+        optim.SGD(
+            parameters,
+            learning_rate=rate,
+            momentum=wanted.momentum,
+            weight_decay=wanted.weight_decay,
+            until=until,
+        )
         for parameters, rate in (
             (rest, wanted.learning_rate),
             (heads, wanted.head_learning_rate or wanted.learning_rate),
-        ):
-            found.append(
-                optim.SGD(
-                    parameters,
-                    learning_rate=rate,
-                    momentum=wanted.momentum,
-                    weight_decay=wanted.weight_decay,
-                    until=end,
-                )
+        )
+    ]
+    if wanted.muon_learning_rate:
+        found.append(
+            optim.Muon(
+                filters,
+                learning_rate=wanted.muon_learning_rate,
+                momentum=wanted.muon_momentum,
+                until=until,
             )
-        if wanted.muon_learning_rate:
-            found.append(
-                optim.Muon(
-                    filters,
-                    learning_rate=wanted.muon_learning_rate,
-                    momentum=wanted.muon_momentum,
-                    until=end,
-                )
-            )
+        )
     return found
 
 
