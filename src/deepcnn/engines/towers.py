@@ -12,7 +12,8 @@ import copy
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,7 @@ class Towers(Engine):
         return self._table(columns, ("cpu", *devices), ("cpu", *("" for _ in devices)))
 
     def _load(self, first_step: int) -> Iterator[Inputs]:
+        torch.set_num_threads(1)  # of this loading thread: enough to stay ahead of the towers
         for step in itertools.count(first_step):
             yield [self._job.load(step, tower.part) for tower in self._towers]
 
@@ -111,15 +113,34 @@ class Towers(Engine):
             raise
 
 
+class _Here(Executor):
+    """Computes what is submitted at once, in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
 class _Tower:
-    """A replica with parameters of its own, and the thread that computes with it."""
+    """A replica with parameters of its own, and the thread that computes with it.
+
+    A single tower computes in the thread that makes the updates: each of the two would start as
+    many threads of the processor as it has cores, and OpenMP, seeing more threads than cores, puts
+    them to sleep between any two pieces of work.
+    """
 
     def __init__(self, model: nn.Module, part: Part, exchange: _Exchange, threads: int) -> None:
         self.part = part
         self.model = copy.deepcopy(model).to(part.device).train()
         # Threads of the processor are a setting of each thread that starts them.
-        self.thread = ThreadPoolExecutor(
-            1, f"tower {part.index}", torch.set_num_threads, (threads,)
+        self.thread: Executor = (
+            _Here()
+            if part.count == 1
+            else ThreadPoolExecutor(1, f"tower {part.index}", torch.set_num_threads, (threads,))
         )
         self._pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
         for name, parameter in self.model.named_parameters():
