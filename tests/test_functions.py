@@ -52,6 +52,23 @@ def test_winograd_equals_the_direct_sum(taps: int, tile: int, height: int, width
     )
 
 
+@pytest.mark.parametrize(("taps", "tile"), [(5, 4), (3, 1), (3, 4), (3, 6), (3, 7)])
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 7), (15, 14), (3, 2)])
+def test_winograd_leaves_out_what_pooling_does_not_see(
+    taps: int, tile: int, height: int, width: int
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width).contiguous(memory_format=torch.channels_last)
+    rows, columns = height // 2 * 2, width // 2 * 2
+    check(
+        lambda x, w, b: winograd_conv2d(x, w, b, tile, even=True),
+        lambda x, w, b: F.conv2d(x, w, b, padding=taps // 2)[:, :, :rows, :columns],
+        [x, torch.randn(5, 6, taps, taps), torch.randn(5)],
+        torch.randn(3, 5, rows, columns),
+        1e-4 if tile == 7 else 1e-5,
+    )
+
+
 def test_winograd_without_bias_or_gradient_of_the_images() -> None:
     torch.manual_seed(0)
     x, weights = torch.randn(3, 6, 9, 9), torch.randn(3, 5, 9, 9)
@@ -65,13 +82,17 @@ def test_winograd_without_bias_or_gradient_of_the_images() -> None:
 
 
 def test_winograd_is_used_where_it_saves_most() -> None:
-    def tile(inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500) -> int | None:
+    def tile(
+        inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500, even: bool = False
+    ) -> int | None:
         image = torch.Size([count, inputs, side, side])
-        return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]))
+        return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]), even=even)
 
     assert tile(64, 64, 12, taps=5) == 4  # the tutorial's conv2
     assert tile(256, 256, 7) == 7  # one tile of 81 points
+    assert tile(256, 256, 7, even=True) == 6  # one of 64, for 6 × 6
     assert tile(64, 256, 15) == 5
+    assert tile(64, 256, 15, even=True) == 7  # four of 81 instead of nine of 49
     assert tile(256, 256, 2) == 2
     assert tile(256, 256, 1) is None  # nothing to save
     assert tile(24, 64, 31) is None  # too few channels

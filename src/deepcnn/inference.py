@@ -144,12 +144,12 @@ class _FoldedBlock:
     def _convolve(self, x: Tensor) -> Tensor:
         if len(x) < _ENOUGH:  # torch's choice among its convolutions begins sooner than oneDNN
             return F.conv2d(x, self._weight, self._bias, padding=1)
-        tile = winograd.tile_that_pays(x.shape, self._weight.shape)
+        tile = winograd.tile_that_pays(x.shape, self._weight.shape, even=self._pools)
         if tile is None:
             return self._convolution(x)
         if tile not in self._kernels:
             self._kernels[tile] = winograd.transform_kernel(self._weight, tile)
-        return winograd.convolve_tiles(x, self._kernels[tile], self._bias, tile)
+        return winograd.convolve_tiles(x, self._kernels[tile], self._bias, tile, even=self._pools)
 
 
 class _Convolution:
@@ -188,7 +188,8 @@ class _TiledConvolution:
 
     def make_room(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return memory for the input, and where in it `x` [H, W, N, inputs] belongs."""
-        return winograd.make_room(x, _TILE, self._taps)
+        height, width = x.shape[:2]
+        return winograd.make_room(x, (height, width), _TILE, self._taps)
 
     def __call__(self, padded: Tensor) -> Tensor:
         """Map what `make_room` returned to [H, W, N, outputs], H and W rounded up to tiles."""

@@ -16,18 +16,22 @@ from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 class SameConv2d(nn.Conv2d):
     """A convolution with a square kernel of odd size that keeps the image's size (SAME).
 
-    In float32 on a processor it is computed in tiles where that is faster; see `winograd`.
+    In float32 on a processor it is computed in tiles where that is faster; see `winograd`. Those
+    leave out a last odd row and column where `even`, since pooling by 2 follows.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, bias: bool = True, even: bool = False
+    ) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+        self._even = even
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """Map [N, inputs, H, W] to [N, outputs, H, W]."""
+        """Map [N, inputs, H, W] to [N, outputs, H, W], or as `even` has it."""
         if is_plain_float32(input):
-            tile = tile_that_pays(input.shape, self.weight.shape)
+            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even)
             if tile is not None:
-                return winograd_conv2d(input, self.weight, self.bias, tile)
+                return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)
         return super().forward(input)
 
 

@@ -29,7 +29,7 @@ class Block(nn.Module):
         self, inputs: int, outputs: int, *, pool: bool, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.conv = SameConv2d(inputs, outputs, 3, bias=False)
+        self.conv = SameConv2d(inputs, outputs, 3, bias=False, even=pool)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = nn.BatchNorm2d(outputs, momentum=0.2)
         self.norm.weight.requires_grad_(False)

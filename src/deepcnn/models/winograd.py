@@ -32,7 +32,7 @@ _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied f
 
 
 @functools.lru_cache
-def tile_that_pays(image: torch.Size, weight: torch.Size) -> int | None:
+def tile_that_pays(image: torch.Size, weight: torch.Size, *, even: bool = False) -> int | None:
     """Return the side of the tiles with which `winograd_conv2d` is faster than the direct sum.
 
     `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]. None where no tile is. What is
@@ -40,9 +40,10 @@ def tile_that_pays(image: torch.Size, weight: torch.Size) -> int | None:
     """
     count, _, height, width = image
     outputs, inputs, taps, _ = weight
+    rows, columns = _size(image, even=even)
 
     def points(tile: int) -> int:
-        return -(-height // tile) * -(-width // tile) * (tile + taps - 1) ** 2
+        return -(-rows // tile) * -(-columns // tile) * (tile + taps - 1) ** 2
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
@@ -50,16 +51,20 @@ def tile_that_pays(image: torch.Size, weight: torch.Size) -> int | None:
     return tile if pays and count >= _FEWEST else None
 
 
-def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -> Tensor:
+def winograd_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tile: int, *, even: bool = False
+) -> Tensor:
     """Convolve with a square kernel of odd size k, keeping the size (SAME).
 
     `x`: float32 [N, in, H, W]; `weight`: float32 [out, in, k, k]; `bias`: float32 [out] or None;
-    `tile`: how many rows and columns of the output are made together, with tile + k - 1 at most 9.
+    `tile`: how many rows and columns of the output are made together, with tile + k - 1 at most 9;
+    `even`: leave out a last odd row and column, which pooling by 2 does not look at.
     Returns float32 [N, out, H, W] in channels_last memory. Against the result's size the error is
     about 1e-6 for 6 points along an axis (tile + k - 1), 4e-6 for 8 and 2e-5 for 9; that of the
     direct sum is 3e-7.
     """
-    result: Tensor = _Winograd.apply(x, weight, bias, tile)  # type: ignore[no-untyped-call]
+    size = _size(x.shape, even=even)
+    result: Tensor = _Winograd.apply(x, weight, bias, tile, size)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -71,21 +76,25 @@ def transform_kernel(weight: Tensor, tile: int) -> Tensor:
     return _rows(g, _columns(g, values)).view(-1, inputs, outputs)
 
 
-def convolve_tiles(x: Tensor, kernels: Tensor, bias: Tensor | None, tile: int) -> Tensor:
+def convolve_tiles(
+    x: Tensor, kernels: Tensor, bias: Tensor | None, tile: int, *, even: bool = False
+) -> Tensor:
     """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient."""
     pixels = x.permute(2, 3, 0, 1)
-    padded, inside = make_room(pixels, tile, math.isqrt(len(kernels)) - tile + 1)
+    height, width = _size(x.shape, even=even)
+    padded, inside = make_room(pixels, (height, width), tile, math.isqrt(len(kernels)) - tile + 1)
     inside.copy_(pixels)
     y = convolve_padded(padded, kernels, bias, tile)
-    return _as_images(y[: x.shape[2], : x.shape[3]])
+    return _as_images(y[:height, :width])
 
 
-def make_room(pixels: Tensor, tile: int, taps: int) -> tuple[Tensor, Tensor]:
+def make_room(pixels: Tensor, size: tuple[int, int], tile: int, taps: int) -> tuple[Tensor, Tensor]:
     """Return memory for [H, W, N, C] and the zeros around it, and where in it `pixels` belong.
 
-    The zeros are such that a convolution makes whole tiles of it.
+    The zeros are such that a convolution makes whole tiles of it, for `size` rows and columns of
+    the output, of which there may be one less than of the input.
     """
-    height, width = (-(-size // tile) * tile + taps - 1 for size in pixels.shape[:2])
+    height, width = (-(-length // tile) * tile + taps - 1 for length in size)
     return _room(pixels, taps // 2, height, width)
 
 
@@ -129,25 +138,32 @@ class _Winograd(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tile: int) -> Tensor:
-        (height, width), taps = x.shape[2:], weight.shape[2]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tile: int,
+        size: tuple[int, int],
+    ) -> Tensor:
+        taps = weight.shape[2]
         kernels = transform_kernel(weight, tile)
         pixels = x.permute(2, 3, 0, 1)
-        padded, inside = make_room(pixels, tile, taps)
+        padded, inside = make_room(pixels, size, tile, taps)
         inside.copy_(pixels)
         side = tile + taps - 1
-        down, across = ((size - taps + 1) // tile for size in padded.shape[:2])
+        down, across = (-(-length // tile) for length in size)
         data = x.new_empty(down, across, side, side, len(x) * x.shape[1])
         y = convolve_padded(padded, kernels, bias, tile, data)
         ctx.save_for_backward(data, kernels)
         ctx.sizes = x.shape, tile, taps
-        return _as_images(y[:height, :width])
+        return _as_images(y[: size[0], : size[1]])
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         data, kernels = ctx.saved_tensors
         (count, inputs, height, width), tile, taps = ctx.sizes
         a, g, b = (matrix.t().contiguous() for matrix in matrices(tile, taps))
@@ -179,7 +195,13 @@ class _Winograd(torch.autograd.Function):
         of_weight = _rows(g, _columns(g, of_kernels.view(side, side, -1)))
         of_weight = of_weight.view(taps, taps, inputs, -1).permute(3, 2, 0, 1)
         of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return of_x, of_weight, of_bias, None
+        return of_x, of_weight, of_bias, None, None
+
+
+def _size(image: torch.Size, *, even: bool) -> tuple[int, int]:
+    """Return how many rows and columns the result for an image [N, C, H, W] has."""
+    height, width = image[2:]
+    return (height // 2 * 2, width // 2 * 2) if even else (height, width)
 
 
 def _rows(matrix: Tensor, x: Tensor) -> Tensor:
