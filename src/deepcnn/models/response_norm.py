@@ -89,10 +89,10 @@ class _ReLUResponseNorm(torch.autograd.Function):
             torch.clamp_min(x[rows], 0, out=f)
             torch.mul(f, f, out=y[rows])
             torch.addmm(start, y[rows], band, out=s)
-            torch.rsqrt(s, out=y[rows])
-            torch.sqrt(y[rows], out=r[rows]).mul_(y[rows])
+            torch.reciprocal(s, out=y_over_s[rows])
+            torch.mul(s.sqrt_().sqrt_(), y_over_s[rows], out=r[rows])
             torch.mul(f, r[rows], out=y[rows])
-            torch.div(y[rows], s, out=y_over_s[rows])
+            y_over_s[rows].mul_(y[rows])
         ctx.save_for_backward(x, r, y_over_s, band)
         return y
 

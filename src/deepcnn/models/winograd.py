@@ -125,9 +125,10 @@ def convolve_padded(
             products = torch.bmm(points.view(side * side, count, -1), kernels)
             if bias is not None:
                 products[side + 1] += bias  # the point (1, 1) reaches each output once
-            made = _columns(a, _rows(a, products.view(side, side, -1)))
-            place = y[top : top + tile, left : left + tile]
-            torch.clamp_min(made.view(place.shape), least, out=place)
+            place = y[top : top + tile, left : left + tile].flatten(2)
+            _columns(a, _rows(a, products.view(side, side, -1)), place)
+            if least > -math.inf:
+                place.clamp_min_(least)
     return y
 
 
@@ -173,24 +174,33 @@ class _Winograd(torch.autograd.Function):
         inside.copy_(pixels)
         values = whole.flatten(2)
         of_kernels = torch.zeros_like(kernels)
-        of_padded = []
+        high, wide = down * tile + taps - 1, across * tile + taps - 1
+        # Tiles of the input overlap, so what reaches it is added up; one alone is not.
+        add_down, add_across = min(down - 1, 1), min(across - 1, 1)
+        wanted = ctx.needs_input_grad[0]
+        of_padded = gradient.new_zeros(high, wide, count * inputs) if wanted else None
+        of_rows = gradient.new_empty(side, wide, count * inputs)
         for i in range(down):
             rows = _rows(a, values[i * tile : (i + 1) * tile])
-            of_rows = []
+            if wanted and add_across:
+                of_rows.zero_()
             for j in range(across):
                 of_products = _columns(a, rows[:, j * tile : (j + 1) * tile])
                 of_products = of_products.view(side * side, count, -1)
                 points = data[i, j].view(side * side, count, -1)
                 of_kernels.baddbmm_(points.transpose(1, 2), of_products)
-                if ctx.needs_input_grad[0]:
+                if wanted:
                     of_points = torch.bmm(of_products, kernels.transpose(1, 2))
-                    of_rows.append(_columns(b, of_points.view(side, side, -1)))
-            if of_rows:
-                of_padded.append(_rows(b, _join(of_rows, 1, tile)))
+                    some = of_rows[:, j * tile : j * tile + side]
+                    of_points = of_points.view(side, side, -1)
+                    some.baddbmm_(b.expand(side, -1, -1), of_points, beta=add_across)
+            if of_padded is not None:
+                some = of_padded[i * tile : i * tile + side].flatten(1)
+                some.addmm_(b, of_rows.flatten(1), beta=add_down)
         of_x = None
-        if of_padded:
+        if of_padded is not None:
             half = taps // 2
-            found = _join(of_padded, 0, tile)[half : half + height, half : half + width]
+            found = of_padded[half : half + height, half : half + width]
             of_x = _as_images(found.unflatten(2, (count, inputs)))  # type: ignore[no-untyped-call]
         of_weight = _rows(g, _columns(g, of_kernels.view(side, side, -1)))
         of_weight = of_weight.view(taps, taps, inputs, -1).permute(3, 2, 0, 1)
@@ -221,19 +231,6 @@ def _room(pixels: Tensor, before: int, height: int, width: int) -> tuple[Tensor,
     for edge in (whole[:before], whole[below:], whole[:, :before], whole[:, right:]):
         edge.zero_()
     return whole, whole[before:below, before:right]
-
-
-def _join(parts: list[Tensor], dim: int, step: int) -> Tensor:
-    """Add tensors that lie `step` apart along a dimension, and overlap if they are longer."""
-    if len(parts) == 1:
-        return parts[0]
-    shape = list(parts[0].shape)
-    length = shape[dim]
-    shape[dim] = (len(parts) - 1) * step + length
-    whole = parts[0].new_zeros(shape)
-    for k, part in enumerate(parts):
-        whole.narrow(dim, k * step, length).add_(part)
-    return whole
 
 
 def _as_images(pixels: Tensor) -> Tensor:
