@@ -2,8 +2,8 @@
 
 As in TensorFlow's program for several GPUs, each tower has a replica of the network on its device
 and computes the gradients of its part of the batch; the gradients are averaged on the CPU, one
-update follows there, and fresh parameters go out to the towers. Each tower has a thread of its own,
-and inputs that are ready ahead. Where there are fewer devices than towers, they share them.
+update follows there, and fresh parameters go out to the towers. Inputs are ready ahead; each of
+several towers has a thread of its own. Where there are fewer devices than towers, they share them.
 """
 
 from __future__ import annotations
