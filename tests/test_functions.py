@@ -81,6 +81,18 @@ def test_winograd_without_bias_or_gradient_of_the_images() -> None:
     )
 
 
+@pytest.mark.parametrize("side", [4, 9])  # one tile, several
+def test_winograd_of_more_images_than_a_block(side: int) -> None:
+    torch.manual_seed(0)
+    check(
+        lambda x, w: winograd_conv2d(x, w, None, 4),
+        lambda x, w: F.conv2d(x, w, padding=1),
+        [torch.randn(130, 2, side, side), torch.randn(3, 2, 3, 3)],
+        torch.randn(130, 3, side, side),
+        1e-5,
+    )
+
+
 def test_winograd_is_used_where_it_saves_most() -> None:
     def tile(
         inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500, even: bool = False
@@ -94,9 +106,29 @@ def test_winograd_is_used_where_it_saves_most() -> None:
     assert tile(64, 256, 15) == 5
     assert tile(64, 256, 15, even=True) == 7  # four of 81 instead of nine of 49
     assert tile(256, 256, 2) == 2
+    assert tile(64, 64, 15) == 5
+    assert tile(128, 128, 2) == 2
+    assert tile(32, 64, 15, even=True) == 7
     assert tile(256, 256, 1) is None  # nothing to save
-    assert tile(24, 64, 31) is None  # too few channels
+    assert tile(32, 32, 7) is None  # too few channels for the transformations
+    assert tile(24, 32, 15, even=True) is None
+    assert tile(24, 64, 31) is None
+    assert tile(64, 64, 3) == 3  # one tile alone needs to save less
+    assert tile(32, 32, 15) is None
     assert tile(256, 256, 7, count=31) is None
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_a_single_pixel_is_convolved_by_the_kernels_middle(taps: int) -> None:
+    torch.manual_seed(0)
+    layer = LateReLU(6, 5, taps)
+    check(
+        lambda x, w, b: torch.func.functional_call(layer, {"weight": w, "bias": b}, x),
+        lambda x, w, b: F.conv2d(x, w, b, padding=taps // 2),
+        [torch.randn(3, 6, 1, 1), torch.randn(5, 6, taps, taps), torch.randn(5)],
+        torch.randn(3, 5, 1, 1),
+        1e-6,
+    )
 
 
 def test_winograds_result_lies_as_torchs_own_does() -> None:

@@ -61,7 +61,8 @@ class _FastTutorial(nn.Module):
         super().__init__()
         self._conv1 = _Convolution(model.conv1.weight, _bias(model.conv1), padding=2, then="relu")
         self._conv2 = _Convolution(model.conv2.weight, _bias(model.conv2), padding=2, then="relu")
-        self._tiled_conv2 = _TiledConvolution(model.conv2.weight, _bias(model.conv2))
+        self._kernels2 = winograd.transform_kernel(model.conv2.weight.detach(), _TILE)
+        self._bias2 = _bias(model.conv2)
         self._same_pool = SameMaxPool()
         self._norm1, self._norm2 = _ResponseNorm(model.norm1), _ResponseNorm(model.norm2)
         linears = model.local3, model.local4, model.softmax_linear
@@ -91,11 +92,11 @@ class _FastTutorial(nn.Module):
             for some in torch.split(images, _LARGE_BLOCK)
         ]
         x = torch.cat(pooled, 2).contiguous()
-        padded, inside = self._tiled_conv2.make_room(x)
-        self._norm1(x, out=inside)
-        x = self._tiled_conv2(padded)[: x.shape[0], : x.shape[1]].contiguous()
-        self._norm2(x, out=x)
-        return _pool(_pool(x, 0), 1).permute(2, 0, 1, 3).flatten(1)
+        self._norm1(x, out=x)
+        y = x.new_empty(*x.shape[:3], len(self._bias2))
+        winograd.convolve_pixels(x, self._kernels2, self._bias2, _TILE, out=y, least=0)
+        self._norm2(y, out=y)
+        return _pool(_pool(y, 0), 1).permute(2, 0, 1, 3).flatten(1)
 
 
 class _FastSpeednet(nn.Module):
@@ -173,27 +174,6 @@ class _Convolution:
             *(self._weight, self._bias, self._padding, [1, 1], [1, 1], 1, self._then, [], ""),
         )
         return y
-
-
-class _TiledConvolution:
-    """A convolution with an odd square kernel that keeps the size, then ReLU, in Winograd's tiles.
-
-    Its images stay in the third dimension, so that the layers around it need no copy for it.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._taps = weight.shape[2]
-        self._kernels = winograd.transform_kernel(weight.detach(), _TILE)
-        self._bias = bias.clone()
-
-    def make_room(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return memory for the input, and where in it `x` [H, W, N, inputs] belongs."""
-        height, width = x.shape[:2]
-        return winograd.make_room(x, (height, width), _TILE, self._taps)
-
-    def __call__(self, padded: Tensor) -> Tensor:
-        """Map what `make_room` returned to [H, W, N, outputs], H and W rounded up to tiles."""
-        return winograd.convolve_padded(padded, self._kernels, self._bias, _TILE, least=0)
 
 
 class _ResponseNorm:

@@ -77,7 +77,12 @@ class Source:
                     yield from reading
 
     def load(self, progress: Progress | None = None) -> Arrays:
-        """Read everything into memory; raises DataError as `blocks` does, or if it cannot fit."""
+        """Read everything into memory; raises DataError as `blocks` does, or if it cannot fit.
+
+        A set that is there already is not copied.
+        """
+        if len(self.shards) == 1 and isinstance(only := self.shards[0], Memory):
+            return Arrays(only.arrays.images, only.arrays.labels, self.classes)
         needed = len(self) * math.prod(self.shape)
         memory = _memory()
         # A system that is asked for too much would rather end the process than say no.

@@ -8,17 +8,21 @@ largest tile of a 3 × 3 kernel. What is left is one product of matrices for eac
 
 Transformations move memory, and all is lost if it is moved once more than needed. With the images
 in the third dimension, [H, W, N, C], each of them is a product of a small matrix with a long one,
-without any copy: rows of the image are rows of the long matrix.
+without any copy: rows of the image are rows of the long matrix, and then its columns are. An image
+that one tile covers is taken for a single row of H · W pixels, and one matrix does both. Pixels
+beyond the image are zeros, so they and what they would be multiplied with are left out.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -26,8 +30,9 @@ from torch.autograd.function import once_differentiable
 _PLACES = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
 _EIGHT_PLACES = (0.0, 1.0, -1.0, 0.5, -1.5, -0.5, 1.5, 3.0)
 _MOST = 9  # points along an axis; with more of them rounding grows beyond use
+_BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
 # Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
-_WORTH = 120  # how much must be saved, times channels
+_WORTH, _WORTH_ALONE = 90, 71.5  # how much must be saved, times channels; by a single tile
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 
@@ -47,14 +52,15 @@ def tile_that_pays(image: torch.Size, weight: torch.Size, *, even: bool = False)
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
-    pays = saved * inputs * outputs / (inputs + outputs) >= _WORTH
+    worth = _WORTH_ALONE if max(rows, columns) <= tile else _WORTH
+    pays = saved * inputs * outputs / (inputs + outputs) >= worth
     return tile if pays and count >= _FEWEST else None
 
 
 def winograd_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, tile: int, *, even: bool = False
 ) -> Tensor:
-    """Convolve with a square kernel of odd size k, keeping the size (SAME).
+    """Convolve with a square kernel of odd size k > 1, keeping the size (SAME).
 
     `x`: float32 [N, in, H, W]; `weight`: float32 [out, in, k, k]; `bias`: float32 [out] or None;
     `tile`: how many rows and columns of the output are made together, with tile + k - 1 at most 9;
@@ -63,73 +69,78 @@ def winograd_conv2d(
     about 1e-6 for 6 points along an axis (tile + k - 1), 4e-6 for 8 and 2e-5 for 9; that of the
     direct sum is 3e-7.
     """
-    size = _size(x.shape, even=even)
-    result: Tensor = _Winograd.apply(x, weight, bias, tile, size)  # type: ignore[no-untyped-call]
+    result: Tensor = _Winograd.apply(x, weight, bias, tile, even)  # type: ignore[no-untyped-call]
     return result
 
 
 def transform_kernel(weight: Tensor, tile: int) -> Tensor:
-    """Return G w Gᵀ of a kernel [out, in, k, k]: a matrix [in, out] for each of n² points."""
-    _, g, _ = matrices(tile, weight.shape[2])
+    """Return G w Gᵀ of a kernel [out, in, k, k]: a matrix [out, in] for each of n² points."""
     outputs, inputs, taps, _ = weight.shape
-    values = weight.permute(2, 3, 1, 0).reshape(taps, taps, -1)
-    return _rows(g, _columns(g, values)).view(-1, inputs, outputs)
+    return (_of_kernel(tile, taps) @ _by_tap(weight)).view(-1, outputs, inputs)
 
 
 def convolve_tiles(
-    x: Tensor, kernels: Tensor, bias: Tensor | None, tile: int, *, even: bool = False
-) -> Tensor:
-    """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient."""
-    pixels = x.permute(2, 3, 0, 1)
-    height, width = _size(x.shape, even=even)
-    padded, inside = make_room(pixels, (height, width), tile, math.isqrt(len(kernels)) - tile + 1)
-    inside.copy_(pixels)
-    y = convolve_padded(padded, kernels, bias, tile)
-    return _as_images(y[:height, :width])
-
-
-def make_room(pixels: Tensor, size: tuple[int, int], tile: int, taps: int) -> tuple[Tensor, Tensor]:
-    """Return memory for [H, W, N, C] and the zeros around it, and where in it `pixels` belong.
-
-    The zeros are such that a convolution makes whole tiles of it, for `size` rows and columns of
-    the output, of which there may be one less than of the input.
-    """
-    height, width = (-(-length // tile) * tile + taps - 1 for length in size)
-    return _room(pixels, taps // 2, height, width)
-
-
-def convolve_padded(
-    padded: Tensor,
+    x: Tensor,
     kernels: Tensor,
     bias: Tensor | None,
     tile: int,
-    data: Tensor | None = None,
-    least: float = -math.inf,
+    *,
+    even: bool = False,
+    points: list[Tensor] | None = None,
 ) -> Tensor:
-    """Convolve what `make_room` made room for: [H, W, N, out], H and W rounded up to tiles.
+    """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient.
 
-    What the kernels are multiplied with is left in `data` [down, across, n, n, N·in], if given.
-    What is below `least` becomes that: 0 is ReLU.
+    `points`: see `convolve_pixels`.
+    """
+    y = x.new_empty(len(x), *_size(x.shape, even=even), kernels.shape[1])
+    of_y = y.permute(1, 2, 0, 3)
+    convolve_pixels(x.permute(2, 3, 0, 1), kernels, bias, tile, out=of_y, points=points)
+    return y.permute(0, 3, 1, 2)
+
+
+def convolve_pixels(
+    pixels: Tensor,
+    kernels: Tensor,
+    bias: Tensor | None,
+    tile: int,
+    *,
+    out: Tensor,
+    least: float = -math.inf,
+    points: list[Tensor] | None = None,
+) -> None:
+    """Do the same with the images in the third dimension.
+
+    `pixels`: [H, W, N, in]; `out`: [H, W, N, out], where the result is written, one row after
+    another in memory; H and W may be one less. What is below `least` becomes that: 0 is ReLU.
+    `points` is extended by what the kernels are multiplied with, [n², images, in] for each tile of
+    each block of images.
     """
     side = math.isqrt(len(kernels))
-    taps = side - tile + 1
-    a, _, b = matrices(tile, taps)
-    height, width, count, _ = padded.shape
-    y = padded.new_empty(height - taps + 1, width - taps + 1, count, kernels.shape[2])
-    values = padded.flatten(2)
-    for top in range(0, len(y), tile):
-        rows = _rows(b, values[top : top + side])
-        for left in range(0, y.shape[1], tile):
-            out = None if data is None else data[top // tile, left // tile]
-            points = _columns(b, rows[:, left : left + side], out)
-            products = torch.bmm(points.view(side * side, count, -1), kernels)
-            if bias is not None:
-                products[side + 1] += bias  # the point (1, 1) reaches each output once
-            place = y[top : top + tile, left : left + tile].flatten(2)
-            _columns(a, _rows(a, products.view(side, side, -1)), place)
-            if least > -math.inf:
-                place.clamp_min_(least)
-    return y
+    down, across = _axes(pixels.shape[:2], out.shape[:2], tile, side - tile + 1)
+    transposed = kernels.transpose(1, 2)
+    block = _block(pixels.shape[2], down, across)
+    for part, result in zip(torch.split(pixels, block, 2), torch.split(out, block, 2), strict=True):
+        count = part.shape[2]
+        values = part.reshape(down[-1].inputs.stop, -1)
+        result = result.view(down[-1].outputs.stop, -1, count, out.shape[3])
+        for rows in down:
+            of_rows = _rows(rows.to_points, values[rows.inputs])
+            of_rows = of_rows.view(len(of_rows), across[-1].inputs.stop, -1)
+            for columns in across:
+                data = _columns(columns.to_points, of_rows[:, columns.inputs])
+                data = data.view(len(kernels), count, -1)
+                if points is not None:
+                    points.append(data)
+                products = torch.bmm(data, transposed)
+                if bias is not None:
+                    products[side + 1] += bias  # the point (1, 1) reaches each output once
+                products = products.view(len(of_rows), -1, count * out.shape[3])
+                y = _columns(columns.from_points, products)
+                y = _rows(rows.from_points, y.flatten(1))
+                if least > -math.inf:
+                    y.clamp_min_(least)
+                place = result[rows.outputs, columns.outputs]
+                place.copy_(y.view(place.shape))
 
 
 class _Winograd(torch.autograd.Function):
@@ -145,67 +156,162 @@ class _Winograd(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         tile: int,
-        size: tuple[int, int],
+        even: bool,
     ) -> Tensor:
-        taps = weight.shape[2]
         kernels = transform_kernel(weight, tile)
-        pixels = x.permute(2, 3, 0, 1)
-        padded, inside = make_room(pixels, size, tile, taps)
-        inside.copy_(pixels)
-        side = tile + taps - 1
-        down, across = (-(-length // tile) for length in size)
-        data = x.new_empty(down, across, side, side, len(x) * x.shape[1])
-        y = convolve_padded(padded, kernels, bias, tile, data)
-        ctx.save_for_backward(data, kernels)
-        ctx.sizes = x.shape, tile, taps
-        return _as_images(y[: size[0], : size[1]])
+        points: list[Tensor] = []
+        y = convolve_tiles(x, kernels, bias, tile, even=even, points=points)
+        ctx.save_for_backward(kernels, *points)
+        ctx.sizes = x.shape, tile, weight.shape[2]
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        data, kernels = ctx.saved_tensors
+        kernels, *points = ctx.saved_tensors
         (count, inputs, height, width), tile, taps = ctx.sizes
-        a, g, b = (matrix.t().contiguous() for matrix in matrices(tile, taps))
-        down, across, side = data.shape[:3]
-        pixels = gradient.permute(2, 3, 0, 1)
-        whole, inside = _room(pixels, 0, down * tile, across * tile)
-        inside.copy_(pixels)
-        values = whole.flatten(2)
+        axes = _axes((height, width), gradient.shape[2:], tile, taps)
         of_kernels = torch.zeros_like(kernels)
-        high, wide = down * tile + taps - 1, across * tile + taps - 1
-        # Tiles of the input overlap, so what reaches it is added up; one alone is not.
-        add_down, add_across = min(down - 1, 1), min(across - 1, 1)
-        wanted = ctx.needs_input_grad[0]
-        of_padded = gradient.new_zeros(high, wide, count * inputs) if wanted else None
-        of_rows = gradient.new_empty(side, wide, count * inputs)
-        for i in range(down):
-            rows = _rows(a, values[i * tile : (i + 1) * tile])
-            if wanted and add_across:
-                of_rows.zero_()
-            for j in range(across):
-                of_products = _columns(a, rows[:, j * tile : (j + 1) * tile])
-                of_products = of_products.view(side * side, count, -1)
-                points = data[i, j].view(side * side, count, -1)
-                of_kernels.baddbmm_(points.transpose(1, 2), of_products)
-                if wanted:
-                    of_points = torch.bmm(of_products, kernels.transpose(1, 2))
-                    some = of_rows[:, j * tile : j * tile + side]
-                    of_points = of_points.view(side, side, -1)
-                    some.baddbmm_(b.expand(side, -1, -1), of_points, beta=add_across)
-            if of_padded is not None:
-                some = of_padded[i * tile : i * tile + side].flatten(1)
-                some.addmm_(b, of_rows.flatten(1), beta=add_down)
-        of_x = None
-        if of_padded is not None:
-            half = taps // 2
-            found = of_padded[half : half + height, half : half + width]
-            of_x = _as_images(found.unflatten(2, (count, inputs)))  # type: ignore[no-untyped-call]
-        of_weight = _rows(g, _columns(g, of_kernels.view(side, side, -1)))
-        of_weight = of_weight.view(taps, taps, inputs, -1).permute(3, 2, 0, 1)
+        block = _block(count, *axes)
+        gradients = torch.split(gradient.permute(2, 3, 0, 1), block, 2)
+        of_x: Tensor | None = None
+        of_parts: list[Tensor | None] = [None] * len(gradients)
+        if ctx.needs_input_grad[0]:
+            of_x = gradient.new_empty(count, height, width, inputs)
+            of_parts = [*torch.split(of_x.permute(1, 2, 0, 3), block, 2)]
+        saved = iter(points)
+        for part, of_part in zip(gradients, of_parts, strict=True):
+            _go_back(part, kernels, saved, axes, of_kernels, of_part)
+        of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
+        of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
         of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return of_x, of_weight, of_bias, None, None
+        return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, of_bias, None, None
+
+
+def _go_back(
+    gradient: Tensor,
+    kernels: Tensor,
+    points: Iterator[Tensor],
+    axes: tuple[_Axis, _Axis],
+    of_kernels: Tensor,
+    out: Tensor | None,
+) -> None:
+    """Go backward through `convolve_pixels`, for one block of images [H, W, N, out].
+
+    Adds to `of_kernels`, and writes the derivative towards the pixels to `out`, if wanted.
+    """
+    down, across = axes
+    count = gradient.shape[2]
+    values = gradient.reshape(down[-1].outputs.stop, -1)
+    # Tiles of the input overlap, so what reaches it is added up; one alone is not.
+    alone = _alone(down, across)
+    new = gradient.new_empty if alone else gradient.new_zeros
+    height, width = (axis[-1].inputs.stop for axis in axes)
+    of_pixels = None if out is None else new(height, width, out[0, 0].numel())
+    for rows in down:
+        of_y = _rows(rows.of_outputs, values[rows.outputs])
+        of_y = of_y.view(len(of_y), across[-1].outputs.stop, -1)
+        of_rows = of_pixels
+        if of_pixels is not None and not alone:
+            of_rows = new(len(of_y), *of_pixels.shape[1:])
+        for columns in across:
+            of_products = _columns(columns.of_outputs, of_y[:, columns.outputs])
+            of_products = of_products.view(len(kernels), count, -1)
+            of_kernels.baddbmm_(of_products.transpose(1, 2), next(points))
+            if of_rows is not None:
+                of_points = torch.bmm(of_products, kernels)
+                of_points = of_points.view(len(of_y), -1, of_rows.shape[2])
+                matrix = columns.of_points.expand(len(of_y), -1, -1)
+                place = of_rows[:, columns.inputs]
+                place.baddbmm_(matrix, of_points, beta=0 if alone else 1)
+        if of_pixels is not None and of_rows is not None and not alone:
+            of_pixels[rows.inputs].flatten(1).addmm_(rows.of_points, of_rows.flatten(1))
+    if out is not None and of_pixels is not None:
+        out.copy_(of_pixels.view(out.shape))
+
+
+class _Span(NamedTuple):
+    """What a tile makes and reads along an axis, without what lies beyond the image."""
+
+    outputs: slice
+    inputs: slice
+    to_points: Tensor  # [points, inputs]
+    from_points: Tensor  # [outputs, points]
+    of_points: Tensor  # [inputs, points], the transpose of the first, for the way back
+    of_outputs: Tensor  # [points, outputs], that of the second
+
+
+_Axis = tuple[_Span, ...]
+
+
+@functools.lru_cache
+def _axes(
+    image: tuple[int, int], size: tuple[int, int], tile: int, taps: int
+) -> tuple[_Axis, _Axis]:
+    """Return the tiles down and across, for an image whose result has `size`.
+
+    If there is only one tile, then those of the image as a single row.
+    """
+    down, across = (_axis(*sizes, tile, taps) for sizes in zip(image, size, strict=True))
+    if _alone(down, across):
+        to_points = torch.kron(down[0].to_points, across[0].to_points)
+        from_points = torch.kron(down[0].from_points, across[0].from_points)
+        row = _span(slice(1), slice(1), torch.ones(1, 1), torch.ones(1, 1))
+        pixels = slice(len(from_points)), slice(to_points.shape[1])
+        return (row,), (_span(*pixels, to_points, from_points),)
+    return down, across
+
+
+def _axis(length: int, size: int, tile: int, taps: int) -> _Axis:
+    """Return the tiles of an axis of `length` inputs and `size` outputs."""
+    a, _, b = _matrices(tile, taps)
+    reach = taps // 2
+    found = []
+    for start in range(0, size, tile):
+        end = min(start + tile, size)
+        first, last = max(start - reach, 0), min(end + reach, length)
+        seen = b[:, first - (start - reach) : last - (start - reach)]
+        found.append(_span(slice(start, end), slice(first, last), seen, a[: end - start]))
+    return tuple(found)
+
+
+def _span(outputs: slice, inputs: slice, to_points: Tensor, from_points: Tensor) -> _Span:
+    matrices = to_points, from_points, to_points.t(), from_points.t()
+    return _Span(outputs, inputs, *(matrix.contiguous() for matrix in matrices))
+
+
+def _alone(down: _Axis, across: _Axis) -> bool:
+    """Tell whether there is only one tile."""
+    return len(down) == len(across) == 1
+
+
+@functools.lru_cache
+def _of_kernel(tile: int, taps: int) -> Tensor:
+    """Return what takes a kernel's k² taps to its n² points, [n², k²]."""
+    _, g, _ = _matrices(tile, taps)
+    return torch.kron(g, g)
+
+
+def _by_tap(weight: Tensor) -> Tensor:
+    """Return a kernel [out, in, k, k] as [k², out · in]."""
+    return weight.permute(2, 3, 0, 1).reshape(weight.shape[2] ** 2, -1)
+
+
+def _block(count: int, down: _Axis, across: _Axis) -> int:
+    """Return how many of `count` images are computed at a time."""
+    return count if _alone(down, across) else _BLOCK
+
+
+def _rows(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply a matrix [m, k] with x [k, v]; not by a single 1, which is what a row alone has."""
+    return x if matrix.numel() == 1 else matrix @ x
+
+
+def _columns(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply a matrix [m, k] with the second dimension of x [r, k, v]: [r, m, v]."""
+    return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
 def _size(image: torch.Size, *, even: bool) -> tuple[int, int]:
@@ -214,49 +320,32 @@ def _size(image: torch.Size, *, even: bool) -> tuple[int, int]:
     return (height // 2 * 2, width // 2 * 2) if even else (height, width)
 
 
-def _rows(matrix: Tensor, x: Tensor) -> Tensor:
-    """Multiply a matrix [m, n] with the first dimension of x [n, k, v]: [m, k, v]."""
-    return (matrix @ x.view(len(x), -1)).view(len(matrix), *x.shape[1:])
-
-
-def _columns(matrix: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Multiply a matrix [m, n] with the second dimension of x [k, n, v]: [k, m, v]."""
-    return torch.bmm(matrix.expand(len(x), -1, -1), x, out=out)
-
-
-def _room(pixels: Tensor, before: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return memory [height, width, N, C], and where in it [h, w, N, C] belong; zeros elsewhere."""
-    below, right = before + pixels.shape[0], before + pixels.shape[1]
-    whole = pixels.new_empty(height, width, *pixels.shape[2:])
-    for edge in (whole[:before], whole[below:], whole[:, :before], whole[:, right:]):
-        edge.zero_()
-    return whole, whole[before:below, before:right]
-
-
-def _as_images(pixels: Tensor) -> Tensor:
-    """Turn [H, W, N, C] into [N, C, H, W] in channels_last memory."""
-    return pixels.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
-
-
 @functools.lru_cache
-def matrices(tile: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
+def _matrices(tile: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return A [tile, n], G [n, taps] and B [n, n], n = tile + taps - 1, float32.
 
     For n inputs d and a kernel g, A ((G g) · (B d)) holds the sums of products of g with each of
-    the `tile` windows of d. (The transpose of Toom and Cook's multiplication of
-    polynomials; B's rows are scaled to 1, and G's by the inverse.)
+    the `tile` windows of d: the transpose of Toom and Cook's multiplication of polynomials. Row i
+    of B are the coefficients of the polynomial that is 0 at all places but the i-th, times a power
+    of 2 that brings the largest close to 1; G makes up for that. So A and B, and products of their
+    values, are exact in float32.
     """
     n = tile + taps - 1
-    places = _EIGHT_PLACES if n == 9 else _PLACES[: n - 1]
+    places = np.array(_EIGHT_PLACES if n == 9 else _PLACES[: n - 1])
 
-    def powers(count: int) -> Any:
+    def powers(count: int) -> NDArray[np.float64]:
         matrix = np.zeros((n, count))
-        matrix[:-1] = np.array(places)[:, None] ** np.arange(count)
+        matrix[:-1] = places[:, None] ** np.arange(count)
         matrix[-1, -1] = 1.0  # infinity
         return matrix
 
-    of_input = np.linalg.inv(powers(n)).T
-    scale = np.abs(of_input).max(1, keepdims=True)
-    found = powers(tile).T, powers(taps) * scale, of_input / scale
-    a, g, b = (torch.from_numpy(matrix).to(torch.float32) for matrix in found)
-    return a, g, b
+    b, scale = np.zeros((n, n)), np.ones((n, 1))
+    for i in range(n):
+        others = np.delete(places, i) if i < n - 1 else places
+        polynomial = np.poly(others)[::-1]
+        power = 2.0 ** np.round(np.log2(np.abs(polynomial).max()))
+        b[i, : len(polynomial)] = polynomial / power
+        scale[i] = power / np.prod(places[i] - others) if i < n - 1 else power
+    found = powers(tile).T, powers(taps) * scale, b
+    of_products, of_kernel, of_input = (torch.from_numpy(matrix).float() for matrix in found)
+    return of_products, of_kernel, of_input
