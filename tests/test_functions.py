@@ -95,10 +95,10 @@ def test_winograd_of_more_images_than_a_block(side: int) -> None:
 
 def test_winograd_is_used_where_it_saves_most() -> None:
     def tile(
-        inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500, even: bool = False
+        inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500, **rest: bool
     ) -> int | None:
         image = torch.Size([count, inputs, side, side])
-        return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]), even=even)
+        return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]), **rest)
 
     assert tile(64, 64, 12, taps=5) == 4  # the tutorial's conv2
     assert tile(256, 256, 7) == 7  # one tile of 81 points
@@ -109,6 +109,7 @@ def test_winograd_is_used_where_it_saves_most() -> None:
     assert tile(64, 64, 15) == 5
     assert tile(128, 128, 2) == 2
     assert tile(32, 64, 15, even=True) == 7
+    assert tile(32, 64, 15, even=True, backward=False) is None
     assert tile(256, 256, 1) is None  # nothing to save
     assert tile(32, 32, 7) is None  # too few channels for the transformations
     assert tile(24, 32, 15, even=True) is None

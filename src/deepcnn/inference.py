@@ -145,7 +145,9 @@ class _FoldedBlock:
     def _convolve(self, x: Tensor) -> Tensor:
         if len(x) < _ENOUGH:  # torch's choice among its convolutions begins sooner than oneDNN
             return F.conv2d(x, self._weight, self._bias, padding=1)
-        tile = winograd.tile_that_pays(x.shape, self._weight.shape, even=self._pools)
+        tile = winograd.tile_that_pays(
+            x.shape, self._weight.shape, even=self._pools, backward=False
+        )
         if tile is None:
             return self._convolution(x)
         if tile not in self._kernels:

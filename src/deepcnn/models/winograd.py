@@ -32,16 +32,21 @@ _EIGHT_PLACES = (0.0, 1.0, -1.0, 0.5, -1.5, -0.5, 1.5, 3.0)
 _MOST = 9  # points along an axis; with more of them rounding grows beyond use
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
 # Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
-_WORTH, _WORTH_ALONE = 90, 71.5  # how much must be saved, times channels; by a single tile
+# how much must be saved, times channels, by several tiles and by one alone.
+_WORTH = (90.0, 71.5)
+_WORTH_FORWARD = (120.0, 71.5)
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 
 @functools.lru_cache
-def tile_that_pays(image: torch.Size, weight: torch.Size, *, even: bool = False) -> int | None:
+def tile_that_pays(
+    image: torch.Size, weight: torch.Size, *, even: bool = False, backward: bool = True
+) -> int | None:
     """Return the side of the tiles with which `winograd_conv2d` is faster than the direct sum.
 
-    `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]. None where no tile is. What is
-    saved grows with the product of the channels, what the transformations cost with their sum.
+    `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]; `backward`: whether there will be
+    derivatives, with which more is saved. None where no tile is faster. What is saved grows with
+    the product of the channels, what the transformations cost with their sum.
     """
     count, _, height, width = image
     outputs, inputs, taps, _ = weight
@@ -52,7 +57,8 @@ def tile_that_pays(image: torch.Size, weight: torch.Size, *, even: bool = False)
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
-    worth = _WORTH_ALONE if max(rows, columns) <= tile else _WORTH
+    several, alone = _WORTH if backward else _WORTH_FORWARD
+    worth = alone if max(rows, columns) <= tile else several
     pays = saved * inputs * outputs / (inputs + outputs) >= worth
     return tile if pays and count >= _FEWEST else None
 
