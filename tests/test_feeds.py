@@ -23,7 +23,7 @@ from deepcnn.data.formats.npz import NpzShard
 from deepcnn.data.formats.tfrecord import TFRecordShard
 from deepcnn.data.shards import Blocks, Shard
 from deepcnn.data.shuffle import Shuffle
-from deepcnn.data.source import Source
+from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Prefetch, Stream
 from deepcnn.devices import Part
 from deepcnn.errors import DataError
@@ -108,6 +108,14 @@ def test_the_four_feeds_give_the_same_bytes(
     everything = source.load()
     assert np.array_equal(batch.images, everything.images[batch.index])
     assert np.array_equal(batch.labels, everything.labels[batch.index])
+
+
+def test_a_set_in_memory_is_loaded_without_a_copy(files: dict[str, Source]) -> None:
+    arrays = files["cifar"].load()
+    again = in_memory(arrays).load()
+    assert again.images is arrays.images
+    assert again.labels is arrays.labels
+    assert again.classes == arrays.classes
 
 
 def test_a_full_queue_gives_the_permutation_of_a_preloaded_set(files: dict[str, Source]) -> None:

@@ -390,17 +390,17 @@ def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path)
 
 
 def test_a_short_quick_on_the_real_data(tmp_path: Path, cifar10_folder: Path) -> None:
-    """`quick` for a sixth of its steps, at half its widths."""
+    """`quick` for a fifth of its steps, at half its widths."""
     quick = presets.quick()
     config = dataclasses.replace(
         quick,
         steps=60,
-        model=dataclasses.replace(quick.model, widths=(16, 32, 64)),
+        model=dataclasses.replace(quick.model, widths=(16, 48, 64)),
         summary_every=0,
         data_dir=str(cifar10_folder.parent),
     )
     result = training.train(config, run_dir=tmp_path / "run")
     assert result.evaluated is not None
     assert result.evaluated.total == 10_000
-    # Six seeds gave 0.657 with a deviation of 0.014, and the one that this is 0.678.
-    assert result.evaluated.accuracy >= 0.645
+    # Six seeds gave 0.673 with a deviation of 0.0073, and the one that this is 0.682.
+    assert result.evaluated.accuracy >= 0.65

@@ -13,7 +13,7 @@ def quick() -> Config:
     return Config(
         preset="quick",
         data="cifar10",
-        model=Model("speednet", widths=(32, 64, 128)),
+        model=Model("speednet", widths=(32, 96, 128)),
         inputs=Inputs(
             pad=1,
             flip="alternate",
@@ -29,7 +29,7 @@ def quick() -> Config:
             muon_learning_rate=0.18,
             muon_momentum=0.6,
         ),
-        steps=360,
+        steps=290,
         batch_size=500,
         label_smoothing=0.2,
         average_decay=None,

@@ -69,7 +69,7 @@ class Speednet(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = shape
-        widths = widths or (32, 64, 128)
+        widths = widths or (32, 96, 128)
         if len(widths) != len(self.depths):
             raise ConfigError(
                 f"model.widths: speednet has {len(self.depths)} groups, found {len(widths)} widths"
