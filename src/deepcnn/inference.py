@@ -94,7 +94,7 @@ class _FastTutorial(nn.Module):
         x = torch.cat(pooled, 2).contiguous()
         self._norm1(x, out=x)
         y = x.new_empty(*x.shape[:3], len(self._bias2))
-        winograd.convolve_pixels(x, self._kernels2, self._bias2, _TILE, out=y, least=0)
+        winograd.convolve_pixels(x, self._kernels2, self._bias2, _TILE, out=y, relu=True)
         self._norm2(y, out=y)
         return _pool(_pool(y, 0), 1).permute(2, 0, 1, 3).flatten(1)
 

@@ -111,15 +111,15 @@ def convolve_pixels(
     tile: int,
     *,
     out: Tensor,
-    least: float = -math.inf,
+    relu: bool = False,
     points: list[Tensor] | None = None,
 ) -> None:
     """Do the same with the images in the third dimension.
 
     `pixels`: [H, W, N, in]; `out`: [H, W, N, out], where the result is written, one row after
-    another in memory; H and W may be one less. What is below `least` becomes that: 0 is ReLU.
-    `points` is extended by what the kernels are multiplied with, [n², images, in] for each tile of
-    each block of images.
+    another in memory; H and W may be one less; `relu`: what is below 0 becomes 0; `points` is
+    extended by what the kernels are multiplied with, [n², images, in] for each tile of each block
+    of images.
     """
     side = math.isqrt(len(kernels))
     down, across = _axes(pixels.shape[:2], out.shape[:2], tile, side - tile + 1)
@@ -143,8 +143,8 @@ def convolve_pixels(
                 products = products.view(len(of_rows), -1, count * out.shape[3])
                 y = _columns(columns.from_points, products)
                 y = _rows(rows.from_points, y.flatten(1))
-                if least > -math.inf:
-                    y.clamp_min_(least)
+                if relu:
+                    y.clamp_min_(0)
                 place = result[rows.outputs, columns.outputs]
                 place.copy_(y.view(place.shape))
 
