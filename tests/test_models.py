@@ -180,12 +180,15 @@ def test_speednet_fixes_its_stem_and_later_its_first_group() -> None:
     assert isinstance(model, Speednet)
     assert not model.stem.weight.requires_grad
     until = {name: model.learns_until(name) for name, p in model.named_parameters()}
-    assert until["stem.bias"] == 0.3
+    assert until["stem.bias"] == 0.15
     early = {name for name, share in until.items() if share == 0.8}
     assert early == {
         f"group1_{k}.{name}" for k in (1, 2) for name in ("conv.weight", "norm.weight", "norm.bias")
     }
-    assert {share for name, share in until.items() if name not in {"stem.bias", *early}} <= {0.3, 1}
+    assert {share for name, share in until.items() if name not in {"stem.bias", *early}} <= {
+        0.15,
+        1,
+    }
     assert model(torch.zeros(4, 3, 32, 32)).shape == (4, 10)
 
 

@@ -77,8 +77,9 @@ def test_each_kind_of_step_is_recorded_once_and_replayed(
     monkeypatch.setattr(team, "Planned", Recorder)
     training.train(dataclasses.replace(config, steps_per_plan=6), run_dir=tmp_path / "planned")
     assert last(tmp_path / "planned") == last(tmp_path / "single")
-    # Half, three quarters and whole images, and whole ones again with the first group fixed.
-    assert [scale for scale, _ in recorded] == [0.5, 0.75, 1.0, 1.0]
+    # Half, with and without the stem's bias, three quarters and whole images, and whole ones again
+    # with the first group fixed.
+    assert [scale for scale, _ in recorded] == [0.5, 0.5, 0.75, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("change", [{"towers": 2}, {"feed": "streamed"}, {"feed": "fed"}])

@@ -29,7 +29,7 @@ def quick() -> Config:
             muon_learning_rate=0.18,
             muon_momentum=0.6,
         ),
-        steps=280,
+        steps=290,
         batch_size=500,
         label_smoothing=0.2,
         average_decay=None,

@@ -14,7 +14,7 @@ from deepcnn.models.layers import SameConv2d
 
 WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
-STEM_UNTIL = 0.3  # share of the training in which the stem's bias learns
+STEM_UNTIL = 0.15  # share of the training in which the stem's bias learns
 FIRST_GROUP_UNTIL = 0.8  # share of the training in which the first group learns
 
 
