@@ -39,7 +39,7 @@ def quick() -> Config:
 
 
 def speedrun94() -> Config:
-    """CIFAR-10 to 94 % in less than eleven minutes on two processor cores, over six views."""
+    """CIFAR-10 to about 94 % in less than eleven minutes on two processor cores, over six views."""
     preset = quick()
     return replace(
         preset,

@@ -82,7 +82,8 @@ def winograd_conv2d(
 def transform_kernel(weight: Tensor, tile: int) -> Tensor:
     """Return G w Gᵀ of a kernel [out, in, k, k]: a matrix [out, in] for each of n² points."""
     outputs, inputs, taps, _ = weight.shape
-    return (_of_kernel(tile, taps) @ _by_tap(weight)).view(-1, outputs, inputs)
+    by_tap = weight.permute(2, 3, 0, 1).reshape(taps * taps, -1)
+    return (_of_kernel(tile, taps) @ by_tap).view(-1, outputs, inputs)
 
 
 def convolve_tiles(
@@ -298,11 +299,6 @@ def _of_kernel(tile: int, taps: int) -> Tensor:
     """Return what takes a kernel's k² taps to its n² points, [n², k²]."""
     _, g, _ = _matrices(tile, taps)
     return torch.kron(g, g)
-
-
-def _by_tap(weight: Tensor) -> Tensor:
-    """Return a kernel [out, in, k, k] as [k², out · in]."""
-    return weight.permute(2, 3, 0, 1).reshape(weight.shape[2] ** 2, -1)
 
 
 def _block(count: int, down: _Axis, across: _Axis) -> int:
