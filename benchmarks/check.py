@@ -33,7 +33,7 @@ from deepcnn import presets, training
 from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.synthetic import synthetic
-from deepcnn.devices import Part, Place, keep_freed_memory
+from deepcnn.devices import Part, Place, prepare_processor
 from deepcnn.engines.single import Job, Single
 from deepcnn.engines.team import Team
 from deepcnn.evaluation import BATCH, score
@@ -269,7 +269,7 @@ def main() -> None:
     torch.set_num_threads(1)
     about = report.circumstances()
     committed = {} if write else json.loads(FILE.read_text())["ratios"]
-    keep_freed_memory()
+    prepare_processor()
     found = {}
     for name, (make, rounds) in PARTS.items():
         found[name] = round(ratio(make(), rounds), 4)

@@ -49,6 +49,7 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("inputs.scales", [[0, 0.5], [0, 1]], "inputs.scales: expected pairs .* rising from 0"),
         ("inputs.scales", [[0, 0.5], [1, 1]], "inputs.scales: expected pairs .* rising from 0"),
         ("inputs.scales", [[0, 1.5]], "inputs.scales: expected pairs .* above 0 to 1"),
+        ("optimizer.freeze", [["stem", 0]], "freeze: stem: expected .* above 0 to 1, found 0"),
         ("average_decay", 1.0, "average_decay: expected 0 to below 1, found 1.0"),
         ("optimizer.learning_rate", float("nan"), "learning_rate: expected above 0, found nan"),
         ("optimizer.learning_rate", 0.0, "learning_rate: expected above 0, found 0.0"),

@@ -67,6 +67,20 @@ def test_predictions_are_those_of_evaluation_mode(name: str, count: int) -> None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("count", [1, 20, 130])
+def test_predictions_in_bf16_are_the_same_to_its_rounding(name: str, count: int) -> None:
+    model, shape = as_trained(name)
+    images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(5))
+    expected = exact(model, images)
+    found = for_inference(model, torch.bfloat16)(images)
+    assert (found.dtype, found.requires_grad) == (torch.float32, False)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        autocast = copy.deepcopy(model).eval()(images)
+    of_autocast = (autocast - expected).norm() / expected.norm()
+    assert (found - expected).norm() / expected.norm() < max(3 * of_autocast, 1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_model_is_left_as_it_is_and_not_shared(name: str) -> None:
     model, shape = as_trained(name)
     images = torch.randn(20, *shape)

@@ -278,8 +278,10 @@ def test_images_grow_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         training.resume(path, changes=lambda c: dataclasses.replace(c, steps=8))
 
 
-def test_the_first_group_no_longer_changes_at_the_end(tmp_path: Path) -> None:
+def test_layers_learn_for_their_share_of_the_training(tmp_path: Path) -> None:
     config = dataclasses.replace(growing((0.0, 1.0)), steps=10, save_every=1, keep=10)
+    optimizer = dataclasses.replace(config.optimizer, freeze=(("stem", 0.15), ("group1", 0.8)))
+    config = dataclasses.replace(config, optimizer=optimizer)
     training.train(config, run_dir=tmp_path / "run")
     states = [
         checkpoint.load(path)[1] for path in checkpoint.paths(tmp_path / "run" / "checkpoints")
@@ -292,6 +294,16 @@ def test_the_first_group_no_longer_changes_at_the_end(tmp_path: Path) -> None:
     assert changes["stem.bias"] == [True] + [False] * 8
     assert changes["group1_2.conv.weight"] == [True] * 7 + [False] * 2
     assert changes["group2_1.conv.weight"] == [True] * 9
+
+
+def test_what_is_to_be_fixed_sooner_has_to_be_a_layer_that_learns(tmp_path: Path) -> None:
+    config = dataclasses.replace(growing((0.0, 1.0)), steps=10)
+    optimizer = dataclasses.replace(config.optimizer, freeze=(("group2", 0.5), ("conv1", 0.8)))
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.freeze: .*speednet.*stem, group1_1.*found 'conv1'"
+    ):
+        training.train(dataclasses.replace(config, optimizer=optimizer), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_networks_that_take_any_size_can_see_images_grow(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ CASES = {
         unit="images/s, ms",
         contenders={
             "deepcnn": prediction.prepared,
+            "deepcnn, bf16": prediction.prepared_in_bf16,
             "torch": prediction.plain,
         },
         denominator="onnxruntime",

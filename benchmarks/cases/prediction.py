@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn import checkpoint
-from deepcnn.devices import keep_freed_memory
+from deepcnn.devices import prepare_processor
 from deepcnn.evaluation import load_model, open_split, read_inputs
 from deepcnn.inference import for_inference
 from deepcnn.run import Run
@@ -37,6 +38,11 @@ def prepared(folder: Path) -> dict[str, Any]:
     return predict(folder, for_inference)
 
 
+def prepared_in_bf16(folder: Path) -> dict[str, Any]:
+    """Return the same for networks that multiply in bf16."""
+    return predict(folder, partial(for_inference, dtype=torch.bfloat16))
+
+
 def plain(folder: Path) -> dict[str, Any]:
     """Return the speed of the networks as they are, in evaluation mode."""
     return predict(folder, lambda model: model)
@@ -45,7 +51,7 @@ def plain(folder: Path) -> dict[str, Any]:
 @torch.no_grad()
 def predict(folder: Path, prepare: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
     """Return the speed of what `prepare` makes of each preset's network."""
-    keep_freed_memory()
+    prepare_processor()
     found: dict[str, Any] = {}
     agreement = {}
     for preset in PRESETS:

@@ -27,7 +27,7 @@ from deepcnn.data.augment import Inputs
 from deepcnn.data.feeds import Preloaded
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source
-from deepcnn.devices import Part, Place, describe_environment, keep_freed_memory
+from deepcnn.devices import Part, Place, describe_environment, prepare_processor
 from deepcnn.errors import ConfigError
 from deepcnn.evaluation import Scorer
 from deepcnn.events import Event, Listener, Noted, Stepped, ignore
@@ -122,7 +122,7 @@ def measure(
         if threads < 1:
             raise ConfigError(f"threads: expected at least 1, found {threads}")
         torch.set_num_threads(threads)
-    keep_freed_memory()
+    prepare_processor()
     place = Place.choose(device, "auto")
     on_disk = not any(datasets.verify("cifar10").values())
     data = "cifar10" if on_disk else datasets.SYNTHETIC

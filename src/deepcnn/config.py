@@ -75,6 +75,9 @@ class Optimizer:
     """Initial learning rate of Muon, for the convolutions' filters; None: all weights by SGD."""
     muon_momentum: float = 0.6
     """Momentum of Muon."""
+    freeze: tuple[tuple[str, float], ...] = ()
+    """Layers that stop learning before the others: how their names begin, and the share of the
+    training they learn for."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,12 @@ class Config:
         ):
             if rate is not None and not rate > 0:
                 raise ConfigError(f"{name}: expected above 0, found {rate}")
+        for layer, share in self.optimizer.freeze:
+            if not 0 < share <= 1:
+                raise ConfigError(
+                    f"optimizer.freeze: {layer}: expected a share of the training above 0 to 1, "
+                    f"found {share}"
+                )
         for name, value in (
             ("label_smoothing", self.label_smoothing),
             ("average_decay", self.average_decay or 0.0),

@@ -19,7 +19,7 @@ from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import open_dataset
 from deepcnn.data.layouts import Split
 from deepcnn.data.source import Source
-from deepcnn.devices import Place, keep_freed_memory
+from deepcnn.devices import Place, prepare_processor
 from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
@@ -81,7 +81,7 @@ class Scorer:
         self._split = split
         self._averaged = averaged
         self._config = self._run.config()
-        keep_freed_memory()
+        prepare_processor()
         self._place = Place.choose(device, self._config.precision)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -178,7 +178,7 @@ def score(
     evaluation mode.
     """
     model.eval()
-    predict = for_inference(model) if place.precision == "fp32" else model
+    predict = for_inference(model, place.dtype)
     correct = torch.zeros((), dtype=torch.int64, device=place.device)
     losses = [torch.zeros((), device=place.device)]
     total = 0

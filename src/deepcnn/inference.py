@@ -1,13 +1,14 @@
 """Networks prepared for prediction: the same mathematics, with nothing kept for training.
 
-For float32 on a processor much of the time is not spent in multiplications but in moving memory: a
-batch's activations are larger than the caches. So a batch is computed in blocks of images, whose
+On a processor much of the time is not spent in multiplications but in moving memory: a batch's
+activations are larger than the caches. So a batch is computed in blocks of images, whose
 activations stay there, and layers are fused where that saves a pass over memory.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,22 +29,24 @@ _TILE = 4  # rows and columns of conv2's output that are made together
 
 
 @torch.no_grad()
-def for_inference(model: nn.Module) -> nn.Module:
+def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return a copy of a network of `deepcnn.models` for prediction, on the device of `model`.
 
     The copy maps images [N, C, H, W], of any N > 0 and memory format, to the logits [N, classes]
     that `model` has in evaluation mode, to float summation; `model` is left as it is. Batch
-    normalization is folded into the convolution before it. For float32 on a processor the
-    tutorial's network and speednet become programs of their own, which cannot be moved, autocast
-    or trained. Raises ValueError for a batch normalization that has a scale which is not positive,
-    since it does not commute with the max pooling before it.
+    normalization is folded into the convolution before it. On a processor the tutorial's network
+    and speednet become programs of their own, which cannot be moved or trained. With `dtype`
+    bfloat16 these multiply and remember in bf16, and their logits, still float32, are those of
+    `model` to bf16's rounding; other networks and devices need autocast for that. Raises
+    ValueError for a batch normalization that has a scale which is not positive, since it does not
+    commute with the max pooling before it.
     """
     float32 = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in model.parameters())
-    if float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if float32 and _can_multiply(dtype):
         if isinstance(model, Tutorial):
-            return _FastTutorial(model).eval()
+            return _FastTutorial(model, dtype).eval()
         if isinstance(model, Speednet):
-            return _FastSpeednet(model).eval()
+            return _FastSpeednet(model, dtype).eval()
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for block in copied.modules():
         if isinstance(block, Block):
@@ -55,32 +58,37 @@ def for_inference(model: nn.Module) -> nn.Module:
 
 
 class _FastTutorial(nn.Module):
-    """The tutorial's network on a processor, in float32."""
+    """The tutorial's network on a processor, in float32 or bf16."""
 
-    def __init__(self, model: Tutorial) -> None:
+    def __init__(self, model: Tutorial, dtype: torch.dtype) -> None:
         super().__init__()
-        self._conv1 = _Convolution(model.conv1.weight, _bias(model.conv1), padding=2, then="relu")
-        self._conv2 = _Convolution(model.conv2.weight, _bias(model.conv2), padding=2, then="relu")
+        self._dtype = dtype
+        self._conv1, self._conv2 = (
+            _Convolution(conv.weight.to(dtype), _bias(conv).to(dtype), padding=2, then="relu")
+            for conv in (model.conv1, model.conv2)
+        )
         self._kernels2 = winograd.transform_kernel(model.conv2.weight.detach(), _TILE)
         self._bias2 = _bias(model.conv2)
         self._same_pool = SameMaxPool()
-        self._norm1, self._norm2 = _ResponseNorm(model.norm1), _ResponseNorm(model.norm2)
+        norms = model.norm1, model.norm2
+        self._norm1, self._norm2 = (_ResponseNorm(norm, dtype) for norm in norms)
         linears = model.local3, model.local4, model.softmax_linear
-        self._linears = [(x.weight.detach().t().contiguous(), _bias(x)) for x in linears]
+        self._linears = [
+            (x.weight.detach().to(dtype).t().contiguous(), _bias(x).to(dtype)) for x in linears
+        ]
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
-        x = torch.cat([self._features(block) for block in torch.split(images, _BLOCK)])
+        x = _by_blocks(self._features, images.to(self._dtype))
         for weight, bias in self._linears[:-1]:
             x = torch.addmm(bias, x, weight).clamp_min_(0)
         weight, bias = self._linears[-1]
-        logits: Tensor = torch.addmm(bias, x, weight)
-        return logits
+        return torch.addmm(bias, x, weight).float()
 
     def _features(self, images: Tensor) -> Tensor:
         """Return what local3 sees [N, h * w * channels]."""
-        if len(images) < _ENOUGH:
+        if len(images) < _ENOUGH or self._dtype == torch.bfloat16:
             x: Tensor = self._same_pool(self._conv1(images)).permute(0, 2, 3, 1)
             self._norm1(x, out=x)
             x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -100,21 +108,24 @@ class _FastTutorial(nn.Module):
 
 
 class _FastSpeednet(nn.Module):
-    """Speednet on a processor, in float32."""
+    """Speednet on a processor, in float32 or bf16."""
 
-    def __init__(self, model: Speednet) -> None:
+    def __init__(self, model: Speednet, dtype: torch.dtype) -> None:
         super().__init__()
-        self._stem = _Convolution(model.stem.weight, _bias(model.stem), padding=0, then="none")
-        self._groups = [[_FoldedBlock(block) for block in group] for group in model.groups()]
+        self._dtype = dtype
+        stem = model.stem
+        self._stem = _Convolution(
+            stem.weight.to(dtype), _bias(stem).to(dtype), padding=0, then="none"
+        )
+        self._groups = [[_FoldedBlock(block, dtype) for block in group] for group in model.groups()]
         self._residual = model.residual
-        self._head = (model.head.weight.detach() * model.scale).t().contiguous()
+        self._head = (model.head.weight.detach() * model.scale).t().to(dtype).contiguous()
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
-        x = torch.cat([self._features(block) for block in torch.split(images, _BLOCK)])
-        logits: Tensor = x @ self._head
-        return logits
+        x = _by_blocks(self._features, images.to(self._dtype))
+        return (x @ self._head).float()
 
     def _features(self, images: Tensor) -> Tensor:
         """Return what the head sees [N, channels]."""
@@ -125,16 +136,20 @@ class _FastSpeednet(nn.Module):
 class _FoldedBlock:
     """A block of speednet, its batch normalization folded into the convolution."""
 
-    def __init__(self, block: Block) -> None:
-        weight, bias = _folded(block)
+    def __init__(self, block: Block, dtype: torch.dtype) -> None:
+        weight, bias = (tensor.to(dtype) for tensor in _folded(block))
         self._weight, self._bias = weight.contiguous(memory_format=torch.channels_last), bias
-        self._convolution = _Convolution(weight, bias, padding=1, then="none")
         self._kernels: dict[int, Tensor] = {}  # transformed, by the tiles they are for
         self._pools = isinstance(block.pool, nn.MaxPool2d)
+        self._convolution, self._with_silu = (
+            _Convolution(weight, bias, padding=1, then=then) for then in ("none", "swish")
+        )
 
     def __call__(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         """Do what `Block.forward` does."""
         few = len(x) < _ENOUGH
+        if few and not self._pools and shortcut is None:
+            return self._with_silu(x)
         x = self._convolve(x)
         if self._pools:
             x = F.max_pool2d(x, 2) if few else _halve(x)
@@ -143,12 +158,10 @@ class _FoldedBlock:
         return F.silu(x, inplace=True)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        if len(x) < _ENOUGH:  # torch's choice among its convolutions begins sooner than oneDNN
-            return F.conv2d(x, self._weight, self._bias, padding=1)
         tile = winograd.tile_that_pays(
             x.shape, self._weight.shape, even=self._pools, backward=False
         )
-        if tile is None:
+        if tile is None or x.dtype == torch.bfloat16:
             return self._convolution(x)
         if tile not in self._kernels:
             self._kernels[tile] = winograd.transform_kernel(self._weight, tile)
@@ -158,39 +171,54 @@ class _FoldedBlock:
 class _Convolution:
     """A convolution of stride 1 in oneDNN, with its weights in oneDNN's order, then a function.
 
-    `padding`: on each side; `then`: "none", "relu" or "swish", which is SiLU.
+    `padding`: on each side; `then`: "none", "relu" or "swish", which is SiLU. Which order of the
+    weights is the fastest depends on the size of the images.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, padding: int, then: str) -> None:
-        nn_functions: Any = torch._C._nn
         self._padding, self._then = [padding, padding], then
-        self._weight = nn_functions.mkldnn_reorder_conv2d_weight(
-            weight.detach().to_mkldnn(), self._padding, [1, 1], [1, 1], 1
-        )
-        self._bias = bias.clone()
+        self._weight, self._bias = weight.detach().clone(), bias.clone()
+        self._ordered: dict[tuple[int, ...], Tensor] = {}  # by how many images, and their size
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, H', W'], in channels_last memory."""
+        size = (1 if len(x) < _ENOUGH else _BLOCK, *x.shape[1:])
+        if size not in self._ordered:
+            self._ordered[size] = self._order(size)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x.contiguous(memory_format=torch.channels_last),
-            *(self._weight, self._bias, self._padding, [1, 1], [1, 1], 1, self._then, [], ""),
+            *(self._ordered[size], self._bias, self._padding, [1, 1], [1, 1], 1),
+            *(self._then, [], ""),
         )
         return y
+
+    def _order(self, size: tuple[int, ...]) -> Tensor:
+        nn_functions: Any = torch._C._nn
+        ordered: Tensor = nn_functions.mkldnn_reorder_conv2d_weight(
+            self._weight.to_mkldnn(), self._padding, [1, 1], [1, 1], 1, list(size)
+        )
+        return ordered
+
+
+def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return what `features` makes of images [N, C, H, W], block by block."""
+    if len(images) <= _BLOCK:
+        return features(images)
+    return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
 
 
 class _ResponseNorm:
     """Local response normalization of what is not negative, with few passes over memory."""
 
-    def __init__(self, norm: LocalResponseNorm) -> None:
-        self._band, self._bias = norm.band.flatten(1).clone(), norm.bias
+    def __init__(self, norm: LocalResponseNorm, dtype: torch.dtype) -> None:
+        self._band, self._bias = norm.band.flatten(1).to(dtype, copy=True), norm.bias
 
     def __call__(self, x: Tensor, *, out: Tensor) -> None:
         """Normalize `x` [..., C], contiguous, into `out` of the same shape, which may be `x`."""
         rows = x.view(-1, x.shape[-1])
-        squares = rows * rows
-        s = torch.mm(squares, self._band).add_(self._bias).sqrt_()
-        s *= torch.sqrt(s, out=squares)  # s ** 0.75; two roots take less time than a power
-        torch.div(x, s.view(x.shape), out=out)
+        s = torch.mm(rows * rows, self._band).float().add_(self._bias).rsqrt_()
+        s *= s.sqrt()  # s ** 0.75; two roots take less time than a power
+        torch.mul(x, s.to(x.dtype).view(x.shape), out=out)
 
 
 def _pool(x: Tensor, dim: int) -> Tensor:
@@ -234,6 +262,14 @@ def _folded(block: Block) -> tuple[Tensor, Tensor]:
         *(norm.eps, norm.weight, norm.bias),
     )
     return weight.detach(), bias.detach()
+
+
+def _can_multiply(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN is there, and multiplies this type."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(available) and dtype == torch.float32
 
 
 def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:

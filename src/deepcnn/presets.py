@@ -28,6 +28,7 @@ def quick() -> Config:
             schedule="linear",
             muon_learning_rate=0.18,
             muon_momentum=0.6,
+            freeze=(("stem", 0.15), ("group1", 0.8)),
         ),
         steps=290,
         batch_size=500,
@@ -46,8 +47,13 @@ def speedrun94() -> Config:
         preset="speedrun94",
         model=Model("speednet", widths=(64, 256, 256)),
         inputs=replace(preset.inputs, pad=2, views="shifted"),
-        optimizer=replace(preset.optimizer, weight_decay=0.0005, muon_learning_rate=0.15),
-        steps=1400,
+        optimizer=replace(
+            preset.optimizer,
+            weight_decay=0.0005,
+            muon_learning_rate=0.15,
+            freeze=(("stem", 0.3), ("group1", 0.8)),
+        ),
+        steps=1500,
         summary_every=200,
         save_every=200,
     )

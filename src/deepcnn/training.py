@@ -30,7 +30,7 @@ from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import Part, Place, describe_environment, keep_freed_memory
+from deepcnn.devices import Part, Place, describe_environment, prepare_processor
 from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
@@ -51,7 +51,7 @@ from deepcnn.events import (
     Traced,
     ignore,
 )
-from deepcnn.models import BUILDERS, FitsImages, FreezesLayers, build_model
+from deepcnn.models import BUILDERS, FitsImages, build_model
 from deepcnn.run import Run
 from deepcnn.state import TrainState
 
@@ -310,7 +310,9 @@ def _train(
 
         watched = team.writes and config.summary_every > 0
         parameters = dict(state.model.named_parameters())
-        ending = [(parameters[name], share) for name, share in _learn_until(state.model).items()]
+        ending = [
+            (parameters[name], share) for name, share in _learn_until(config, state.model).items()
+        ]
         tell(_started(config, run, state, examples, place, team))
         tell(engine.placed())
         began = time.perf_counter()
@@ -382,7 +384,7 @@ def _set_up(team: Team, config: Config) -> Place:
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
         torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
-    keep_freed_memory()
+    prepare_processor()
     place = team.place(config.device, config.precision, config.threads)
     team.once(
         lambda: team.check(
@@ -513,7 +515,7 @@ def _optimizers(config: Config, model: nn.Module) -> list[optim.Optimizer]:
     wanted = config.optimizer
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     head = list(trainable)[-1].rpartition(".")[0] + ".weight"
-    until = _learn_until(model) if wanted.schedule == "linear" else {}
+    until = _learn_until(config, model) if wanted.schedule == "linear" else {}
     filters = {n: p for n, p in trainable.items() if p.ndim == 4 and wanted.muon_learning_rate}
     heads = {n: p for n, p in trainable.items() if n == head and wanted.head_learning_rate}
     rest = {n: p for n, p in trainable.items() if n not in filters and n not in heads}
@@ -542,13 +544,25 @@ def _optimizers(config: Config, model: nn.Module) -> list[optim.Optimizer]:
     return found
 
 
-def _learn_until(model: nn.Module) -> dict[str, float]:
-    """Return the shares of the training after which parameters are fixed, where that is not 1."""
-    if not isinstance(model, FreezesLayers):
-        return {}
+def _learn_until(config: Config, model: nn.Module) -> dict[str, float]:
+    """Return the shares of the training after which parameters are fixed, by their names.
+
+    The first layers settle first, and have the largest activations. Once they are fixed, the
+    backward pass ends before them. (Brock et al.: "FreezeOut: accelerate training by
+    progressively freezing layers", 2017.)
+    """
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
-    until = {name: model.learns_until(name) for name in learning}
-    return {name: share for name, share in until.items() if share < 1}
+    until: dict[str, float] = {}
+    for layer, share in config.optimizer.freeze:
+        names = [name for name in learning if name.startswith(layer)]
+        if not names:
+            children = ", ".join(name for name, _ in model.named_children())
+            raise ConfigError(
+                f"optimizer.freeze: expected how a layer of {config.model.name} begins (its layers "
+                f"are {children}), found {layer!r}"
+            )
+        until |= dict.fromkeys(names, share)
+    return until
 
 
 def _schedule(config: Config, examples: int) -> Callable[[int], float]:

@@ -29,14 +29,6 @@ class FitsImages(Protocol):
         """Set them from undistorted training input [N, C, H, W], before the first step."""
 
 
-@runtime_checkable
-class FreezesLayers(Protocol):
-    """A network some of whose layers stop learning before the end."""
-
-    def learns_until(self, parameter: str) -> float:
-        """Return the share of the training, above 0 to 1, after which a parameter is fixed."""
-
-
 def build_model(
     name: str,
     *,

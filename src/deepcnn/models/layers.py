@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn.devices import is_plain_float32
+from deepcnn.devices import is_on_processor
 from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 
 
 class SameConv2d(nn.Conv2d):
     """A convolution with a square kernel of odd size that keeps the image's size (SAME).
 
-    In float32 on a processor it is computed in tiles where that is faster; see `winograd`. Those
-    leave out a last odd row and column where `even`, since pooling by 2 follows.
+    On a processor it is computed in tiles where that is faster, in float32 even where others are
+    in bf16; see `winograd`. Those leave out a last odd row and column where `even`, since pooling
+    by 2 follows.
     """
 
     def __init__(
@@ -32,10 +33,13 @@ class SameConv2d(nn.Conv2d):
             middle = self.kernel_size[0] // 2
             weight = self.weight[:, :, middle : middle + 1, middle : middle + 1]
             return F.conv2d(input, weight, self.bias)
-        if is_plain_float32(input):
-            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even)
+        if is_on_processor(input) and self.weight.dtype == torch.float32:
+            bf16 = torch.is_autocast_enabled("cpu")
+            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=bf16)
             if tile is not None:
-                return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)
+                with torch.autocast("cpu", enabled=False):
+                    x = input.float()
+                    return winograd_conv2d(x, self.weight, self.bias, tile, even=self._even)
         return super().forward(input)
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from deepcnn.devices import is_plain_float32
+from deepcnn.devices import is_on_processor
 
-_BLOCK = 2304  # pixels at a time, so that what is between two operations stays in the cache
+_BLOCK = 9216  # bytes of a channel at a time: what is between operations stays in the cache
 
 
 class LocalResponseNorm(nn.Module):
@@ -58,18 +58,19 @@ class LocalResponseNorm(nn.Module):
 class ReLUResponseNorm(LocalResponseNorm):
     """ReLU, then local response normalization.
 
-    For float32 on a processor both are one function, block by block, with a derivative of its own:
-    the memory, not the arithmetic, is what they cost.
+    On a processor both are one function, block by block, with a derivative of its own: the memory,
+    not the arithmetic, is what they cost.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape and dtype."""
-        if not is_plain_float32(x):
+        if not is_on_processor(x) or x.dtype not in (torch.float32, torch.bfloat16):
             return super().forward(F.relu(x))
         pixels = x.permute(0, 2, 3, 1)
         rows = pixels.reshape(-1, pixels.shape[-1])
-        band = self.band.flatten(1)
-        y: Tensor = _ReLUResponseNorm.apply(rows, band, self.start)  # type: ignore[no-untyped-call]
+        band = self.band.flatten(1).to(x.dtype)
+        with torch.autocast("cpu", enabled=False):
+            y: Tensor = _ReLUResponseNorm.apply(rows, band, self.start)  # type: ignore[no-untyped-call]
         return y.view(pixels.shape).permute(0, 3, 1, 2)
 
 
@@ -77,21 +78,27 @@ class _ReLUResponseNorm(torch.autograd.Function):
     """y = f · s^-¾ with f = max(x, 0), s = start + f² band, for rows of x [pixels, C].
 
     With r = s^-¾ the derivative towards f is g · r - (3/2) f · ((g · y / s) band): `band` holds
-    alpha and is symmetric.
+    alpha and is symmetric. Products with it have the precision of x, float32 or bf16; s and its
+    powers are float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, band: Tensor, start: Tensor) -> Tensor:
         y, r, y_over_s = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-        f, s = x.new_empty(2, min(_BLOCK, len(x)), x.shape[1])
-        for rows in _blocks(len(x)):
-            f, s = f[: len(x[rows])], s[: len(x[rows])]
+        blocks = _blocks(x)
+        f = torch.empty_like(x[blocks[0]])
+        s, root = start.new_empty(2, *f.shape)
+        for rows in blocks:
+            f, s, root = (scratch[: len(x[rows])] for scratch in (f, s, root))
             torch.clamp_min(x[rows], 0, out=f)
             torch.mul(f, f, out=y[rows])
-            torch.addmm(start, y[rows], band, out=s)
-            torch.reciprocal(s, out=y_over_s[rows])
-            torch.mul(s.sqrt_().sqrt_(), y_over_s[rows], out=r[rows])
+            if x.dtype == torch.float32:
+                torch.addmm(start, y[rows], band, out=s)
+            else:
+                s.copy_(y[rows] @ band).add_(start)
+            r[rows] = torch.sqrt(s.rsqrt_(), out=root).mul_(s)
             torch.mul(f, r[rows], out=y[rows])
+            y_over_s[rows] = s.square_()
             y_over_s[rows].mul_(y[rows])
         ctx.save_for_backward(x, r, y_over_s, band)
         return y
@@ -101,8 +108,9 @@ class _ReLUResponseNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, r, y_over_s, band = ctx.saved_tensors
         of_x = torch.empty_like(x)
-        u, v = x.new_empty(2, min(_BLOCK, len(x)), x.shape[1])
-        for rows in _blocks(len(x)):
+        blocks = _blocks(x)
+        u, v = x.new_empty(2, *x[blocks[0]].shape)
+        for rows in blocks:
             u, v = u[: len(x[rows])], v[: len(x[rows])]
             torch.mul(gradient[rows], y_over_s[rows], out=u)
             torch.mm(u, band, out=v)
@@ -112,5 +120,6 @@ class _ReLUResponseNorm(torch.autograd.Function):
         return of_x, None, None
 
 
-def _blocks(count: int) -> list[slice]:
-    return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
+def _blocks(x: Tensor) -> list[slice]:
+    step = _BLOCK // x.element_size()
+    return [slice(start, start + step) for start in range(0, max(1, len(x)), step)]

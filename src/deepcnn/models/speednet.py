@@ -14,8 +14,6 @@ from deepcnn.models.layers import SameConv2d
 
 WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
-STEM_UNTIL = 0.15  # share of the training in which the stem's bias learns
-FIRST_GROUP_UNTIL = 0.8  # share of the training in which the first group learns
 
 
 class Block(nn.Module):
@@ -112,17 +110,6 @@ class Speednet(nn.Module):
         filters = (directions / (variances + WHITENING_EPSILON).sqrt()).t()
         filters = filters.reshape(-1, 2, 2, channels).permute(0, 3, 1, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))
-
-    def learns_until(self, parameter: str) -> float:
-        """Return the share of the training after which a parameter no longer learns.
-
-        The first layers settle first, and have the largest activations. Once they are fixed, the
-        backward pass ends before them. (Brock et al.: "FreezeOut: accelerate training by
-        progressively freezing layers", 2017.)
-        """
-        if parameter.startswith("stem"):
-            return STEM_UNTIL
-        return FIRST_GROUP_UNTIL if parameter.startswith("group1") else 1.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""

@@ -35,17 +35,25 @@ _BLOCK = 128  # images at a time where tiles overlap, so that what they share st
 # how much must be saved, times channels, by several tiles and by one alone.
 _WORTH = (90.0, 71.5)
 _WORTH_FORWARD = (120.0, 71.5)
+# The same where the direct sum may be in bf16, on two cores that multiply it (AVX512-BF16).
+_WORTH_BF16 = (math.inf, 105.0)
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 
 @functools.lru_cache
 def tile_that_pays(
-    image: torch.Size, weight: torch.Size, *, even: bool = False, backward: bool = True
+    image: torch.Size,
+    weight: torch.Size,
+    *,
+    even: bool = False,
+    backward: bool = True,
+    bf16: bool = False,
 ) -> int | None:
     """Return the side of the tiles with which `winograd_conv2d` is faster than the direct sum.
 
     `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]; `backward`: whether there will be
-    derivatives, with which more is saved. None where no tile is faster. What is saved grows with
+    derivatives, with which more is saved; `bf16`: whether the direct sum is one in bf16, on
+    hardware for it, and tiles in float32. None where no tile is faster. What is saved grows with
     the product of the channels, what the transformations cost with their sum.
     """
     count, _, height, width = image
@@ -57,7 +65,7 @@ def tile_that_pays(
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
-    several, alone = _WORTH if backward else _WORTH_FORWARD
+    several, alone = _WORTH_BF16 if bf16 else _WORTH if backward else _WORTH_FORWARD
     worth = alone if max(rows, columns) <= tile else several
     pays = saved * inputs * outputs / (inputs + outputs) >= worth
     return tile if pays and count >= _FEWEST else None
