@@ -187,7 +187,7 @@ def test_a_gpus_speed_is_measured_beside_published_programs(
         *("gpu_speed.py", "tiny", "--device", "cpu", "--runs", "2", "--out", str(tmp_path / "o")),
         *(
             "--set",
-            "steps=120",
+            "steps=200",
             "--set",
             "optimizer.learning_rate=0.03",
             "--steps-per-plan",
