@@ -53,7 +53,7 @@ def speedrun94() -> Config:
             muon_learning_rate=0.15,
             freeze=(("stem", 0.3), ("group1", 0.8)),
         ),
-        steps=1500,
+        steps=1600,
         summary_every=200,
         save_every=200,
     )
