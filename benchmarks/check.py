@@ -7,7 +7,8 @@ A ratio is the cost of a part of deepcnn divided by that of a yardstick: the sam
 or work that never changes. Both take turns in this process, so that what else the machine does
 meets both, and the median over the rounds is taken. Smaller is better. Seconds are never compared.
 The cost is processor time on one thread: several threads would wait for one another wherever the
-machine is busy. So what only makes less use of a second core is not seen.
+machine is busy. So what only makes less use of a second core is not seen. Processors differ in what
+they are good at, so each model has ratios of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from deepcnn import presets, training
 from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.synthetic import synthetic
-from deepcnn.devices import Part, Place, prepare_processor
+from deepcnn.devices import Part, Place, fast_products, keep_freed_memory
 from deepcnn.engines.single import Job, Single
 from deepcnn.engines.team import Team
 from deepcnn.evaluation import BATCH, score
@@ -268,15 +269,25 @@ def main() -> None:
     write = parser.parse_args().write
     torch.set_num_threads(1)
     about = report.circumstances()
-    committed = {} if write else json.loads(FILE.read_text())["ratios"]
-    prepare_processor()
+    processor = about["environment"]["processor"]
+    stored = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if not write and processor not in stored:
+        sys.exit(
+            f"{FILE}: expected ratios of this processor, {processor}; found those of "
+            f"{', '.join(stored) or 'none'}. Commit to what is found at a state that is known to "
+            "be fast: python benchmarks/check.py --write"
+        )
+    committed = {} if write else stored[processor]["ratios"]
+    keep_freed_memory()
     found = {}
     for name, (make, rounds) in PARTS.items():
-        found[name] = round(ratio(make(), rounds), 4)
+        with fast_products():
+            found[name] = round(ratio(make(), rounds), 4)
         known = f"committed {committed[name]:.3f}" if name in committed else "not compared"
         print(f"{found[name]:.3f}  {name}" + ("" if write else f" ({known})"), flush=True)
     if write:
-        report.store({"what": "cost by that of a yardstick", **about, "ratios": found}, FILE)
+        of_this = {"what": "cost by that of a yardstick", **about, "ratios": found}
+        report.store(stored | {processor: of_this}, FILE)
     elif worse := compare(committed, found):
         sys.exit("slower than committed:\n" + "\n".join(worse))
 

@@ -170,7 +170,7 @@ def test_the_guard_fails_where_something_is_slower_and_can_be_written_anew(
     monkeypatch.setattr(check, "PARTS", {"a part": (lambda: pair, 3)})
     monkeypatch.setattr(sys, "argv", ["check.py", "--write"])
     check.main()
-    stored = json.loads((tmp_path / "check.json").read_text())
+    (stored,) = json.loads((tmp_path / "check.json").read_text()).values()
     assert stored["ratios"] == {"a part": 0.5}
     assert {"commit", "date", "environment"} <= set(stored)
     monkeypatch.setattr(sys, "argv", ["check.py"])
@@ -179,6 +179,25 @@ def test_the_guard_fails_where_something_is_slower_and_can_be_written_anew(
     with pytest.raises(SystemExit, match=r"a part: committed 0\.500, found 0\.750, \+50%"):
         check.main()
     assert "0.750  a part (committed 0.500)" in capsys.readouterr().out
+
+
+@whole_repository
+def test_the_guard_compares_with_ratios_of_the_same_processor(
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(check, "FILE", tmp_path / "check.json")
+    monkeypatch.setattr(check, "PARTS", {"a part": (lambda: (lambda: 1.0, lambda: 4.0), 3)})
+    (tmp_path / "check.json").write_text('{"another": {"ratios": {"a part": 0.1}}}')
+    monkeypatch.setattr(sys, "argv", ["check.py"])
+    with pytest.raises(SystemExit, match=r"expected ratios of this .*found those of another"):
+        check.main()
+    monkeypatch.setattr(sys, "argv", ["check.py", "--write"])
+    check.main()
+    stored = json.loads((tmp_path / "check.json").read_text())
+    assert stored.pop("another") == {"ratios": {"a part": 0.1}}
+    assert [one["ratios"] for one in stored.values()] == [{"a part": 0.25}]
+    monkeypatch.setattr(sys, "argv", ["check.py"])
+    check.main()
 
 
 @whole_repository

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepcnn.models.layers import LateReLU
+from deepcnn.models.layers import LateReLU, SameConv2d
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
 from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 
@@ -117,6 +117,27 @@ def test_winograd_is_used_where_it_saves_most() -> None:
     assert tile(64, 64, 3) == 3  # one tile alone needs to save less
     assert tile(32, 32, 15) is None
     assert tile(256, 256, 7, count=31) is None
+    # Where the direct sum is in bf16 only one tile alone pays, and has to save more.
+    assert tile(96, 128, 7, even=True, bf16=True) == 6
+    assert tile(96, 96, 3, bf16=True) == 3
+    assert tile(64, 64, 3, bf16=True) is None
+    assert tile(256, 256, 15, bf16=True) is None
+    assert tile(64, 64, 12, taps=5, bf16=True) is None
+
+
+def test_tiles_are_float32_where_other_convolutions_are_bf16() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 96, 7, 7).bfloat16().contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(64, 96, 7, 7)
+    layer = SameConv2d(96, 96, 3, bias=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, of_x = values_and_gradients(layer, [x], weights)
+    expected, of_expected = values_and_gradients(
+        lambda x: F.conv2d(x, layer.weight.double(), padding=1), [x.double()], weights.double()
+    )
+    assert (y.dtype, of_x.dtype) == (torch.float32, torch.bfloat16)
+    assert (y - expected).abs().max() < 3e-4 * expected.abs().max()  # in bf16 about 4e-3
+    assert (of_x - of_expected).abs().max() < 4e-3 * of_expected.abs().max()
 
 
 @pytest.mark.parametrize("taps", [3, 5])
@@ -162,6 +183,19 @@ def test_rectified_normalization_is_the_same_in_any_memory_format_and_batch() ->
     assert torch.equal(norm(x), expected)
     assert torch.allclose(torch.cat([norm(x[:2]), norm(x[2:])]), expected, rtol=1e-6)
     assert norm(x[:0]).shape == (0, 16, 3, 4)
+
+
+def test_rectified_normalization_in_bf16_equals_its_two_steps_to_rounding() -> None:
+    torch.manual_seed(0)
+    x = (20 * torch.randn(40, 24, 12, 12)).bfloat16()  # more than one block
+    plain = LocalResponseNorm(24).double()
+    check(
+        ReLUResponseNorm(24),
+        lambda x: plain(F.relu(x)),
+        [x.contiguous(memory_format=torch.channels_last)],
+        torch.randn(x.shape).bfloat16(),
+        6e-3,  # one rounding is 4e-3
+    )
 
 
 def test_rectified_normalization_in_lower_precision_is_the_plain_one() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn import checkpoint
-from deepcnn.devices import prepare_processor
+from deepcnn.devices import keep_freed_memory
 from deepcnn.evaluation import load_model, open_split, read_inputs
 from deepcnn.inference import for_inference
 from deepcnn.run import Run
@@ -51,7 +51,7 @@ def plain(folder: Path) -> dict[str, Any]:
 @torch.no_grad()
 def predict(folder: Path, prepare: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
     """Return the speed of what `prepare` makes of each preset's network."""
-    prepare_processor()
+    keep_freed_memory()
     found: dict[str, Any] = {}
     agreement = {}
     for preset in PRESETS:

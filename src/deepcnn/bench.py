@@ -27,7 +27,7 @@ from deepcnn.data.augment import Inputs
 from deepcnn.data.feeds import Preloaded
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source
-from deepcnn.devices import Part, Place, describe_environment, prepare_processor
+from deepcnn.devices import Part, Place, describe_environment, fast_products, keep_freed_memory
 from deepcnn.errors import ConfigError
 from deepcnn.evaluation import Scorer
 from deepcnn.events import Event, Listener, Noted, Stepped, ignore
@@ -122,7 +122,7 @@ def measure(
         if threads < 1:
             raise ConfigError(f"threads: expected at least 1, found {threads}")
         torch.set_num_threads(threads)
-    prepare_processor()
+    keep_freed_memory()
     place = Place.choose(device, "auto")
     on_disk = not any(datasets.verify("cifar10").values())
     data = "cifar10" if on_disk else datasets.SYNTHETIC
@@ -159,14 +159,16 @@ def measure(
             emit(Noted(f"Measuring the scoring of {name}"))
             rates[f"scoring {name}"] = scoring_rate(config, run)
     emit(Noted(f"Measuring the layers of {first.preset}"))
-    limits = find_limits(place, plan.matrix, plan.repetitions)
     model = build_model(first.model.name, shape=inputs.shape, widths=first.model.widths)
     images = inputs.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
+    with fast_products():
+        limits = find_limits(place, plan.matrix, plan.repetitions)
+        layers = tuple(time_layers(model, images, place, limits, plan.repetitions))
     return Report(
         data=data,
         rates=rates,
         limits=limits,
-        layers=tuple(time_layers(model, images, place, limits, plan.repetitions)),
+        layers=layers,
         environment=describe_environment(place),
     )
 

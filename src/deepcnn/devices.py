@@ -6,7 +6,8 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,32 +100,32 @@ def is_on_processor(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def prepare_processor() -> None:
-    """Set this process up for speed on a processor, which changes no result's precision."""
-    _keep_freed_memory()
-    _choose_products()
-
-
-def _choose_products() -> None:
+@contextmanager
+def fast_products() -> Iterator[None]:
     """Let oneDNN multiply float32 matrices where it is faster than MKL: on AMD's with AVX-512.
 
-    There MKL leaves half of the hardware unused: torch's products of matrices take two to three
-    times as long as with oneDNN, which computes convolutions anyway. torch hands float32 products
-    to oneDNN only where they may be rounded to bf16. oneDNN does so with AMX alone, which these
-    processors lack; a product that bf16 cannot hold tells.
+    There MKL leaves much of the hardware unused: its products of matrices take two to three times
+    as long as oneDNN's, which computes convolutions anyway. torch hands float32 products to oneDNN
+    only where they may be rounded to bf16. oneDNN does round where there is AMX, which these
+    processors lack; a product that bf16 cannot hold tells. So no result's precision changes. The
+    setting is the whole process's, so it lasts no longer than needed: with it `torch.compile`
+    refuses to work.
     """
-    can = torch.cpu.get_capabilities()
-    if not (str(can.get("cpu_name", "")).startswith("AMD") and can.get("avx512_bf16")):
-        return
     products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = products.fp32_precision
-    products.fp32_precision = "bf16"
-    x = torch.full((64, 64), 1 + 2**-20)
-    if not torch.equal(x @ torch.eye(64), x):
+    can = torch.cpu.get_capabilities()
+    try:
+        if str(can.get("cpu_name", "")).startswith("AMD") and can.get("avx512_f"):
+            products.fp32_precision = "bf16"
+            x = torch.full((64, 64), 1 + 2**-20)
+            if not torch.equal(x @ torch.eye(64), x):
+                products.fp32_precision = before
+        yield
+    finally:
         products.fp32_precision = before
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Ask the C library to keep the memory that this process frees, for its next step.
 
     A step frees and asks for the same large blocks again. glibc would give them back to the system
@@ -153,7 +154,8 @@ def describe_environment(place: Place) -> dict[str, Any]:
         can = torch.cpu.get_capabilities()
         wide = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
         features = [name for name in wide if can.get(name)]
-        hardware = " ".join([platform.machine(), *features])
+        name = can.get("cpu_name", "")  # the maker decides about `fast_products`
+        hardware = " ".join([platform.machine(), *([str(name)] if name else []), *features])
     return {
         "deepcnn": deepcnn.__version__,
         "python": platform.python_version(),

@@ -19,7 +19,7 @@ from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import open_dataset
 from deepcnn.data.layouts import Split
 from deepcnn.data.source import Source
-from deepcnn.devices import Place, prepare_processor
+from deepcnn.devices import Place, keep_freed_memory
 from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
@@ -81,7 +81,7 @@ class Scorer:
         self._split = split
         self._averaged = averaged
         self._config = self._run.config()
-        prepare_processor()
+        keep_freed_memory()
         self._place = Place.choose(device, self._config.precision)
         if threads is not None:
             torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from deepcnn.devices import fast_products
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
 from deepcnn.models.response_norm import LocalResponseNorm
@@ -202,9 +203,10 @@ class _Convolution:
 
 def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Return what `features` makes of images [N, C, H, W], block by block."""
-    if len(images) <= _BLOCK:
+    if len(images) < _ENOUGH:
         return features(images)
-    return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
+    with fast_products():
+        return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
 
 
 class _ResponseNorm:

@@ -30,7 +30,7 @@ from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import Part, Place, describe_environment, prepare_processor
+from deepcnn.devices import Part, Place, describe_environment, fast_products, keep_freed_memory
 from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
@@ -269,6 +269,7 @@ def _train(
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
     with ExitStack() as stack:
+        stack.enter_context(fast_products())
         engine = stack.enter_context(closing(team.engine(state, place, job, towers=config.towers)))
         listeners: list[Listener] = [emit]
 
@@ -384,7 +385,7 @@ def _set_up(team: Team, config: Config) -> Place:
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
         torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
-    prepare_processor()
+    keep_freed_memory()
     place = team.place(config.device, config.precision, config.threads)
     team.once(
         lambda: team.check(

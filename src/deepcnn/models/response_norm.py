@@ -113,7 +113,8 @@ class _ReLUResponseNorm(torch.autograd.Function):
         for rows in blocks:
             u, v = u[: len(x[rows])], v[: len(x[rows])]
             torch.mul(gradient[rows], y_over_s[rows], out=u)
-            torch.mm(u, band, out=v)
+            with torch.autocast("cpu", enabled=False):
+                torch.mm(u, band, out=v)
             torch.mul(gradient[rows], r[rows], out=u)
             u.addcmul_(x[rows], v, value=-1.5)
             torch.ops.aten.threshold_backward.grad_input(u, x[rows], 0, grad_input=of_x[rows])

@@ -197,9 +197,10 @@ class _Winograd(torch.autograd.Function):
             of_x = gradient.new_empty(count, height, width, inputs)
             of_parts = [*torch.split(of_x.permute(1, 2, 0, 3), block, 2)]
         saved = iter(points)
-        for part, of_part in zip(gradients, of_parts, strict=True):
-            _go_back(part, kernels, saved, axes, of_kernels, of_part)
-        of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
+        with torch.autocast("cpu", enabled=False):
+            for part, of_part in zip(gradients, of_parts, strict=True):
+                _go_back(part, kernels, saved, axes, of_kernels, of_part)
+            of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
         of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
         return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, of_bias, None, None
