@@ -57,6 +57,15 @@ def test_activations_are_taken_after_relu_and_their_sparsity_is_exact() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_activations_of_a_large_batch_are_those_of_its_first_examples() -> None:
+    model = build_model("mlp", shape=(1, 4, 4), widths=(8, 8))
+    images = torch.randn(summaries.EXAMPLES + 2, 1, 4, 4)
+    with summaries.capture(model) as activations, torch.no_grad():
+        logits = model(images)
+    last = list(activations.values())[-1]
+    assert torch.equal(last, logits[: summaries.EXAMPLES])
+
+
 def test_the_graph_names_layers_variables_and_shapes() -> None:
     nodes = {node.name: node for node in graph.trace(build_model("tutorial"), (3, 24, 24))}
     assert nodes["conv1/conv2d"].inputs == ("images", "conv1/weight", "conv1/bias")

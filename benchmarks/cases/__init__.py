@@ -42,8 +42,7 @@ CASES = {
         unit="images/s",
         contenders={
             "deepcnn": partial(training.images_per_second, "fp32", ()),
-            # Slow without hardware for it, so fewer steps.
-            "deepcnn, bf16": partial(training.images_per_second, "bf16", (), steps=50),
+            "deepcnn, bf16": partial(training.images_per_second, "bf16", ()),
         },
         denominator="tensorflow",
         peers=("tensorflow",),

@@ -31,6 +31,7 @@ from deepcnn.events import (
 BUCKETS = 64
 FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as text
 IMAGES = 3  # how many input images a summary shows
+EXAMPLES = 128  # at most, whose activations are counted: the reference's whole batch
 
 
 class JsonLog:
@@ -157,15 +158,16 @@ class TensorBoard:
 def capture(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect, while the context lasts, what each layer with weights of its own gives out.
 
-    Normalization layers are left out. The result maps the layer's name to its last output, after
-    the `activation` that the layer may name.
+    Normalization layers are left out. The result maps the layer's name to its last output for the
+    first EXAMPLES of a batch, after the `activation` that the layer may name.
     """
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
             activation = getattr(module, "activation", None)
-            found[name] = output.detach() if activation is None else activation(output.detach())
+            some = output.detach()[:EXAMPLES]
+            found[name] = some if activation is None else activation(some)
 
         return hook
 
