@@ -9,7 +9,7 @@ from deepcnn.config import Config, Inputs, Model, Optimizer
 
 
 def quick() -> Config:
-    """CIFAR-10 to more than 86 % in about 45 seconds on two processor cores."""
+    """CIFAR-10 to more than 86 % on two processor cores, in 30 (bf16) to 45 seconds (fp32)."""
     return Config(
         preset="quick",
         data="cifar10",
@@ -40,7 +40,7 @@ def quick() -> Config:
 
 
 def speedrun94() -> Config:
-    """CIFAR-10 to about 94 % in less than eleven minutes on two processor cores, over six views."""
+    """CIFAR-10 to more than 94 % in about ten minutes on two processor cores, over six views."""
     preset = quick()
     return replace(
         preset,
