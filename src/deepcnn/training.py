@@ -557,10 +557,10 @@ def _learn_until(config: Config, model: nn.Module) -> dict[str, float]:
     for layer, share in config.optimizer.freeze:
         names = [name for name in learning if name.startswith(layer)]
         if not names:
-            children = ", ".join(name for name, _ in model.named_children())
+            layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in learning))
             raise ConfigError(
-                f"optimizer.freeze: expected how a layer of {config.model.name} begins (its layers "
-                f"are {children}), found {layer!r}"
+                "optimizer.freeze: expected the beginning of the name of a layer that learns, in "
+                f"{config.model.name} one of {layers}; found {layer!r}"
             )
         until |= dict.fromkeys(names, share)
     return until

@@ -77,7 +77,8 @@ class Processes(Team):
         team = cls(signs)
         try:
             yield team
-            team.any(False)  # wait for the answer that nobody has asked for
+            if team._asked is not None:  # no operation may be under way when the group ends
+                team._asked[1].wait()
             team.sum(torch.zeros(1))  # nobody leaves before all are done
         except DeepcnnError as error:
             if not team.writes and not error.told:
