@@ -120,6 +120,7 @@ def test_winograd_is_used_where_it_saves_most() -> None:
     # Where the direct sum is in bf16 only one tile alone pays, and has to save more.
     assert tile(96, 128, 7, even=True, bf16=True) == 6
     assert tile(96, 96, 3, bf16=True) == 3
+    assert tile(96, 128, 7, even=True, bf16=True, backward=False) is None
     assert tile(64, 64, 3, bf16=True) is None
     assert tile(256, 256, 15, bf16=True) is None
     assert tile(64, 64, 12, taps=5, bf16=True) is None

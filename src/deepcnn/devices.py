@@ -104,9 +104,9 @@ def is_on_processor(x: torch.Tensor) -> bool:
 def fast_products() -> Iterator[None]:
     """Let oneDNN multiply float32 matrices where it is faster than MKL: on AMD's with AVX-512.
 
-    There MKL leaves much of the hardware unused: its products of matrices take two to three times
-    as long as oneDNN's, which computes convolutions anyway. torch hands float32 products to oneDNN
-    only where they may be rounded to bf16. oneDNN does round where there is AMX, which these
+    There MKL's products of matrices take much longer than those of oneDNN, which computes the
+    convolutions anyway. torch hands float32 products to oneDNN only where they may be rounded to
+    bf16. oneDNN does round where there is AMX, which these
     processors lack; a product that bf16 cannot hold tells. So no result's precision changes. The
     setting is the whole process's, so it lasts no longer than needed: with it `torch.compile`
     refuses to work.

@@ -89,7 +89,7 @@ class _FastTutorial(nn.Module):
 
     def _features(self, images: Tensor) -> Tensor:
         """Return what local3 sees [N, h * w * channels]."""
-        if len(images) < _ENOUGH or self._dtype == torch.bfloat16:
+        if len(images) < _ENOUGH or self._dtype == torch.bfloat16:  # where tiles do not pay
             x: Tensor = self._same_pool(self._conv1(images)).permute(0, 2, 3, 1)
             self._norm1(x, out=x)
             x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -138,12 +138,12 @@ class _FoldedBlock:
     """A block of speednet, its batch normalization folded into the convolution."""
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
-        weight, bias = (tensor.to(dtype) for tensor in _folded(block))
-        self._weight, self._bias = weight.contiguous(memory_format=torch.channels_last), bias
+        self._weight, self._bias = (tensor.to(dtype) for tensor in _folded(block))
         self._kernels: dict[int, Tensor] = {}  # transformed, by the tiles they are for
         self._pools = isinstance(block.pool, nn.MaxPool2d)
         self._convolution, self._with_silu = (
-            _Convolution(weight, bias, padding=1, then=then) for then in ("none", "swish")
+            _Convolution(self._weight, self._bias, padding=1, then=then)
+            for then in ("none", "swish")
         )
 
     def __call__(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
@@ -159,10 +159,11 @@ class _FoldedBlock:
         return F.silu(x, inplace=True)
 
     def _convolve(self, x: Tensor) -> Tensor:
+        bf16 = x.dtype == torch.bfloat16
         tile = winograd.tile_that_pays(
-            x.shape, self._weight.shape, even=self._pools, backward=False
+            x.shape, self._weight.shape, even=self._pools, backward=False, bf16=bf16
         )
-        if tile is None or x.dtype == torch.bfloat16:
+        if tile is None:
             return self._convolution(x)
         if tile not in self._kernels:
             self._kernels[tile] = winograd.transform_kernel(self._weight, tile)

@@ -33,10 +33,9 @@ _MOST = 9  # points along an axis; with more of them rounding grows beyond use
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
 # Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
 # how much must be saved, times channels, by several tiles and by one alone.
-_WORTH = (90.0, 71.5)
-_WORTH_FORWARD = (120.0, 71.5)
-# The same where the direct sum may be in bf16, on two cores that multiply it (AVX512-BF16).
-_WORTH_BF16 = (math.inf, 105.0)
+_WORTH = {"with derivatives": (90.0, 71.5), "forward": (120.0, 71.5)}
+# The same where the direct sum is in bf16, on two cores that multiply it (AVX512-BF16).
+_WORTH_BF16 = {"with derivatives": (math.inf, 105.0), "forward": (math.inf, math.inf)}
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 
@@ -65,7 +64,8 @@ def tile_that_pays(
 
     tile = min(range(1, _MOST - taps + 2), key=points)
     saved = taps * taps * height * width / points(tile) - 1
-    several, alone = _WORTH_BF16 if bf16 else _WORTH if backward else _WORTH_FORWARD
+    worths = _WORTH_BF16 if bf16 else _WORTH
+    several, alone = worths["with derivatives" if backward else "forward"]
     worth = alone if max(rows, columns) <= tile else several
     pays = saved * inputs * outputs / (inputs + outputs) >= worth
     return tile if pays and count >= _FEWEST else None
