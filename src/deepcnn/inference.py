@@ -26,7 +26,7 @@ from deepcnn.models.tutorial import Tutorial
 _BLOCK = 64  # images at a time
 _LARGE_BLOCK = 16  # images at a time where activations are largest
 _ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
-_TILE = 4  # rows and columns of conv2's output that are made together
+_TILE = 4, 4  # rows and columns of conv2's output that are made together
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ class _FoldedBlock:
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
         self._weight, self._bias = (tensor.to(dtype) for tensor in _folded(block))
-        self._kernels: dict[int, Tensor] = {}  # transformed, by the tiles they are for
+        self._kernels: dict[winograd.Tile, Tensor] = {}  # transformed, by the tiles they are for
         self._pools = isinstance(block.pool, nn.MaxPool2d)
         self._convolution, self._with_silu = (
             _Convolution(self._weight, self._bias, padding=1, then=then)

@@ -38,8 +38,7 @@ class SameConv2d(nn.Conv2d):
             tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=bf16)
             if tile is not None:
                 with torch.autocast("cpu", enabled=False):
-                    x = input.float()
-                    return winograd_conv2d(x, self.weight, self.bias, tile, even=self._even)
+                    return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)
         return super().forward(input)
 
 

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from deepcnn.devices import is_on_processor
 
-_BLOCK = 9216  # bytes of a channel at a time: what is between operations stays in the cache
+_BLOCK = 36864  # bytes of a channel at a time: what is between operations stays in the cache
 
 
 class LocalResponseNorm(nn.Module):
@@ -96,7 +96,8 @@ class _ReLUResponseNorm(torch.autograd.Function):
                 torch.addmm(start, y[rows], band, out=s)
             else:
                 s.copy_(y[rows] @ band).add_(start)
-            r[rows] = torch.sqrt(s.rsqrt_(), out=root).mul_(s)
+            torch.rsqrt(s.rsqrt_(), out=root)  # s ** 0.25; a quotient takes less time than a root
+            r[rows] = torch.div(s, root, out=root)
             torch.mul(f, r[rows], out=y[rows])
             y_over_s[rows] = s.square_()
             y_over_s[rows].mul_(y[rows])

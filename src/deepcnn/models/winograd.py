@@ -1,4 +1,4 @@
-"""Convolutions with fewer multiplications, for float32 on a processor.
+"""Convolutions with fewer multiplications, in float32 on a processor.
 
 A convolution along one axis with a kernel of k taps needs k multiplications for each output. After
 Winograd's transformation m outputs need m + k - 1 together, and along two axes a tile of m × m
@@ -28,15 +28,26 @@ from torch.autograd.function import once_differentiable
 
 # Where the polynomials are evaluated, beside infinity: of what was tried these round least.
 _PLACES = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
-_EIGHT_PLACES = (0.0, 1.0, -1.0, 0.5, -1.5, -0.5, 1.5, 3.0)
-_MOST = 9  # points along an axis; with more of them rounding grows beyond use
+_MORE_PLACES = {
+    9: (0.0, 1.0, -1.0, 0.4375, -0.4375, 1.5, -1.5, 3.5),
+    10: (0.0, 1.0, -1.0, 0.375, -0.375, 0.75, -0.75, 3.0, -3.0),
+    16: (
+        *(0.0, 1.0, -1.0, 0.28125, -0.28125, 0.546875, -0.546875, 0.78125, -0.78125),
+        *(1.28125, -1.28125, 1.84375, -1.84375, 3.59375, -3.59375),
+    ),
+}
+# How many points an axis may have: with more of them rounding grows. Where all others are in bf16
+# it may grow further, and one of the axes may have many, without reaching what bf16 rounds.
+_MOST, _MOST_BF16, _MANY = 9, 10, 16
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
 # Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
 # how much must be saved, times channels, by several tiles and by one alone.
 _WORTH = {"with derivatives": (90.0, 71.5), "forward": (120.0, 71.5)}
 # The same where the direct sum is in bf16, on two cores that multiply it (AVX512-BF16).
-_WORTH_BF16 = {"with derivatives": (math.inf, 105.0), "forward": (math.inf, math.inf)}
+_WORTH_BF16 = {"with derivatives": (300.0, 105.0), "forward": (math.inf, math.inf)}
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
+
+Tile = tuple[int, int]  # rows and columns of a result that are made together
 
 
 @functools.lru_cache
@@ -47,8 +58,8 @@ def tile_that_pays(
     even: bool = False,
     backward: bool = True,
     bf16: bool = False,
-) -> int | None:
-    """Return the side of the tiles with which `winograd_conv2d` is faster than the direct sum.
+) -> Tile | None:
+    """Return the tiles with which `winograd_conv2d` is faster than the direct sum.
 
     `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]; `backward`: whether there will be
     derivatives, with which more is saved; `bf16`: whether the direct sum is one in bf16, on
@@ -59,46 +70,49 @@ def tile_that_pays(
     outputs, inputs, taps, _ = weight
     rows, columns = _size(image, even=even)
 
-    def points(tile: int) -> int:
-        return -(-rows // tile) * -(-columns // tile) * (tile + taps - 1) ** 2
+    def points(length: int, side: int) -> int:
+        return -(-length // side) * (side + taps - 1)
 
-    tile = min(range(1, _MOST - taps + 2), key=points)
-    saved = taps * taps * height * width / points(tile) - 1
+    sides = range(1, (_MOST_BF16 if bf16 else _MOST) - taps + 2)
+    down = min([*sides, *([_MANY - taps + 1] if bf16 else [])], key=functools.partial(points, rows))
+    across = min(sides, key=functools.partial(points, columns))
+    saved = taps * taps * height * width / (points(rows, down) * points(columns, across)) - 1
     worths = _WORTH_BF16 if bf16 else _WORTH
     several, alone = worths["with derivatives" if backward else "forward"]
-    worth = alone if max(rows, columns) <= tile else several
+    worth = alone if rows <= down and columns <= across else several
     pays = saved * inputs * outputs / (inputs + outputs) >= worth
-    return tile if pays and count >= _FEWEST else None
+    return (down, across) if pays and count >= _FEWEST else None
 
 
 def winograd_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, tile: int, *, even: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile, *, even: bool = False
 ) -> Tensor:
     """Convolve with a square kernel of odd size k > 1, keeping the size (SAME).
 
-    `x`: float32 [N, in, H, W]; `weight`: float32 [out, in, k, k]; `bias`: float32 [out] or None;
-    `tile`: how many rows and columns of the output are made together, with tile + k - 1 at most 9;
-    `even`: leave out a last odd row and column, which pooling by 2 does not look at.
-    Returns float32 [N, out, H, W] in channels_last memory. Against the result's size the error is
-    about 1e-6 for 6 points along an axis (tile + k - 1), 4e-6 for 8 and 2e-5 for 9; that of the
-    direct sum is 3e-7.
+    `x`: float32 or bf16 [N, in, H, W]; `weight`: float32 [out, in, k, k]; `bias`: float32 [out] or
+    None; `tile`: how many rows and columns of the output are made together, each with k - 1 more
+    at most 10 or just 16; `even`: leave out a last odd row and column, which pooling by 2 does not
+    look at. Returns [N, out, H, W] of the type of `x` in channels_last memory; all between is
+    float32. Against the result's size the error is about 1e-6 for 6 points along each axis (a side
+    and k - 1), 4e-6 for 8, 2e-5 for 9, 3e-5 for 10 and 4e-4 for 16 along one and 10 along the
+    other; that of the direct sum is 3e-7, and in bf16 2e-3.
     """
     result: Tensor = _Winograd.apply(x, weight, bias, tile, even)  # type: ignore[no-untyped-call]
     return result
 
 
-def transform_kernel(weight: Tensor, tile: int) -> Tensor:
-    """Return G w Gᵀ of a kernel [out, in, k, k]: a matrix [out, in] for each of n² points."""
+def transform_kernel(weight: Tensor, tile: Tile) -> Tensor:
+    """Return G w Gᵀ of a kernel [out, in, k, k], a matrix for each point: [n, m, in, out]."""
     outputs, inputs, taps, _ = weight.shape
-    by_tap = weight.permute(2, 3, 0, 1).reshape(taps * taps, -1)
-    return (_of_kernel(tile, taps) @ by_tap).view(-1, outputs, inputs)
+    by_tap = weight.permute(2, 3, 1, 0).reshape(taps * taps, -1)
+    return (_of_kernel(tile, taps) @ by_tap).view(tile[0] + taps - 1, -1, inputs, outputs)
 
 
 def convolve_tiles(
     x: Tensor,
     kernels: Tensor,
     bias: Tensor | None,
-    tile: int,
+    tile: Tile,
     *,
     even: bool = False,
     points: list[Tensor] | None = None,
@@ -107,7 +121,7 @@ def convolve_tiles(
 
     `points`: see `convolve_pixels`.
     """
-    y = x.new_empty(len(x), *_size(x.shape, even=even), kernels.shape[1])
+    y = x.new_empty(len(x), *_size(x.shape, even=even), kernels.shape[3])
     of_y = y.permute(1, 2, 0, 3)
     convolve_pixels(x.permute(2, 3, 0, 1), kernels, bias, tile, out=of_y, points=points)
     return y.permute(0, 3, 1, 2)
@@ -117,7 +131,7 @@ def convolve_pixels(
     pixels: Tensor,
     kernels: Tensor,
     bias: Tensor | None,
-    tile: int,
+    tile: Tile,
     *,
     out: Tensor,
     relu: bool = False,
@@ -127,28 +141,28 @@ def convolve_pixels(
 
     `pixels`: [H, W, N, in]; `out`: [H, W, N, out], where the result is written, one row after
     another in memory; H and W may be one less; `relu`: what is below 0 becomes 0; `points` is
-    extended by what the kernels are multiplied with, [n², images, in] for each tile of each block
-    of images.
+    extended by what the kernels are multiplied with, float32 [n · m, images, in] for each tile of
+    each block of images.
     """
-    side = math.isqrt(len(kernels))
-    down, across = _axes(pixels.shape[:2], out.shape[:2], tile, side - tile + 1)
-    transposed = kernels.transpose(1, 2)
+    down, across = _axes(pixels.shape[:2], out.shape[:2], tile, len(kernels) - tile[0] + 1)
+    matrices = kernels.flatten(0, 1)
+    one = kernels.shape[1] + 1  # the point (1, 1), which reaches each output once
     block = _block(pixels.shape[2], down, across)
     for part, result in zip(torch.split(pixels, block, 2), torch.split(out, block, 2), strict=True):
         count = part.shape[2]
-        values = part.reshape(down[-1].inputs.stop, -1)
+        values = _by_rows(part, down[-1].inputs.stop)
         result = result.view(down[-1].outputs.stop, -1, count, out.shape[3])
         for rows in down:
             of_rows = _rows(rows.to_points, values[rows.inputs])
             of_rows = of_rows.view(len(of_rows), across[-1].inputs.stop, -1)
             for columns in across:
                 data = _columns(columns.to_points, of_rows[:, columns.inputs])
-                data = data.view(len(kernels), count, -1)
+                data = data.view(len(matrices), count, -1)
                 if points is not None:
                     points.append(data)
-                products = torch.bmm(data, transposed)
+                products = torch.bmm(data, matrices)
                 if bias is not None:
-                    products[side + 1] += bias  # the point (1, 1) reaches each output once
+                    products[one] += bias
                 products = products.view(len(of_rows), -1, count * out.shape[3])
                 y = _columns(columns.from_points, products)
                 y = _rows(rows.from_points, y.flatten(1))
@@ -170,13 +184,13 @@ class _Winograd(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        tile: int,
+        tile: Tile,
         even: bool,
     ) -> Tensor:
         kernels = transform_kernel(weight, tile)
         points: list[Tensor] = []
         y = convolve_tiles(x, kernels, bias, tile, even=even, points=points)
-        ctx.save_for_backward(kernels, *points)
+        ctx.save_for_backward(weight, *points)
         ctx.sizes = x.shape, tile, weight.shape[2]
         return y
 
@@ -185,10 +199,9 @@ class _Winograd(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        kernels, *points = ctx.saved_tensors
+        weight, *points = ctx.saved_tensors
         (count, inputs, height, width), tile, taps = ctx.sizes
         axes = _axes((height, width), gradient.shape[2:], tile, taps)
-        of_kernels = torch.zeros_like(kernels)
         block = _block(count, *axes)
         gradients = torch.split(gradient.permute(2, 3, 0, 1), block, 2)
         of_x: Tensor | None = None
@@ -198,11 +211,15 @@ class _Winograd(torch.autograd.Function):
             of_parts = [*torch.split(of_x.permute(1, 2, 0, 3), block, 2)]
         saved = iter(points)
         with torch.autocast("cpu", enabled=False):
+            kernels = transform_kernel(weight.transpose(0, 1), tile).flatten(0, 1)  # [·, out, in]
+            of_kernels = torch.zeros_like(kernels)
             for part, of_part in zip(gradients, of_parts, strict=True):
                 _go_back(part, kernels, saved, axes, of_kernels, of_part)
             of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
-        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        of_bias: Tensor | None = None
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3), dtype=torch.float32)
         return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, of_bias, None, None
 
 
@@ -220,18 +237,20 @@ def _go_back(
     """
     down, across = axes
     count = gradient.shape[2]
-    values = gradient.reshape(down[-1].outputs.stop, -1)
-    # Tiles of the input overlap, so what reaches it is added up; one alone is not.
+    values = _by_rows(gradient, down[-1].outputs.stop)
+    # Tiles of the input overlap, so what reaches it is added up; that of a single one is not.
     alone = _alone(down, across)
-    new = gradient.new_empty if alone else gradient.new_zeros
     height, width = (axis[-1].inputs.stop for axis in axes)
-    of_pixels = None if out is None else new(height, width, out[0, 0].numel())
+    of_pixels: Tensor | None = None
+    if out is not None:
+        new = values.new_empty if len(down) == 1 else values.new_zeros
+        of_pixels = new(height, width, out[0, 0].numel())
     for rows in down:
         of_y = _rows(rows.of_outputs, values[rows.outputs])
         of_y = of_y.view(len(of_y), across[-1].outputs.stop, -1)
         of_rows = of_pixels
         if of_pixels is not None and not alone:
-            of_rows = new(len(of_y), *of_pixels.shape[1:])
+            of_rows = of_pixels.new_zeros(len(of_y), *of_pixels.shape[1:])
         for columns in across:
             of_products = _columns(columns.of_outputs, of_y[:, columns.outputs])
             of_products = of_products.view(len(kernels), count, -1)
@@ -243,7 +262,8 @@ def _go_back(
                 place = of_rows[:, columns.inputs]
                 place.baddbmm_(matrix, of_points, beta=0 if alone else 1)
         if of_pixels is not None and of_rows is not None and not alone:
-            of_pixels[rows.inputs].flatten(1).addmm_(rows.of_points, of_rows.flatten(1))
+            place = of_pixels[rows.inputs].flatten(1)
+            place.addmm_(rows.of_points, of_rows.flatten(1), beta=0 if len(down) == 1 else 1)
     if out is not None and of_pixels is not None:
         out.copy_(of_pixels.view(out.shape))
 
@@ -264,13 +284,13 @@ _Axis = tuple[_Span, ...]
 
 @functools.lru_cache
 def _axes(
-    image: tuple[int, int], size: tuple[int, int], tile: int, taps: int
+    image: tuple[int, int], size: tuple[int, int], tile: Tile, taps: int
 ) -> tuple[_Axis, _Axis]:
     """Return the tiles down and across, for an image whose result has `size`.
 
     If there is only one tile, then those of the image as a single row.
     """
-    down, across = (_axis(*sizes, tile, taps) for sizes in zip(image, size, strict=True))
+    down, across = (_axis(*sizes, taps) for sizes in zip(image, size, tile, strict=True))
     if _alone(down, across):
         to_points = torch.kron(down[0].to_points, across[0].to_points)
         from_points = torch.kron(down[0].from_points, across[0].from_points)
@@ -280,13 +300,13 @@ def _axes(
     return down, across
 
 
-def _axis(length: int, size: int, tile: int, taps: int) -> _Axis:
-    """Return the tiles of an axis of `length` inputs and `size` outputs."""
-    a, _, b = _matrices(tile, taps)
+def _axis(length: int, size: int, side: int, taps: int) -> _Axis:
+    """Return the tiles of `side` outputs of an axis of `length` inputs and `size` outputs."""
+    a, _, b = _matrices(side, taps)
     reach = taps // 2
     found = []
-    for start in range(0, size, tile):
-        end = min(start + tile, size)
+    for start in range(0, size, side):
+        end = min(start + side, size)
         first, last = max(start - reach, 0), min(end + reach, length)
         seen = b[:, first - (start - reach) : last - (start - reach)]
         found.append(_span(slice(start, end), slice(first, last), seen, a[: end - start]))
@@ -304,15 +324,20 @@ def _alone(down: _Axis, across: _Axis) -> bool:
 
 
 @functools.lru_cache
-def _of_kernel(tile: int, taps: int) -> Tensor:
-    """Return what takes a kernel's k² taps to its n² points, [n², k²]."""
-    _, g, _ = _matrices(tile, taps)
-    return torch.kron(g, g)
+def _of_kernel(tile: Tile, taps: int) -> Tensor:
+    """Return what takes a kernel's k² taps to its points, [n · m, k²]."""
+    (_, down, _), (_, across, _) = (_matrices(side, taps) for side in tile)
+    return torch.kron(down, across)
 
 
 def _block(count: int, down: _Axis, across: _Axis) -> int:
     """Return how many of `count` images are computed at a time."""
     return count if _alone(down, across) else _BLOCK
+
+
+def _by_rows(pixels: Tensor, rows: int) -> Tensor:
+    """Return pixels [H, W, N, C] as float32 [rows, H · W · N · C / rows]."""
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).reshape(rows, -1)
 
 
 def _rows(matrix: Tensor, x: Tensor) -> Tensor:
@@ -332,17 +357,17 @@ def _size(image: torch.Size, *, even: bool) -> tuple[int, int]:
 
 
 @functools.lru_cache
-def _matrices(tile: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return A [tile, n], G [n, taps] and B [n, n], n = tile + taps - 1, float32.
+def _matrices(side: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return A [side, n], G [n, taps] and B [n, n], n = side + taps - 1, float32.
 
     For n inputs d and a kernel g, A ((G g) · (B d)) holds the sums of products of g with each of
-    the `tile` windows of d: the transpose of Toom and Cook's multiplication of polynomials. Row i
+    the `side` windows of d: the transpose of Toom and Cook's multiplication of polynomials. Row i
     of B are the coefficients of the polynomial that is 0 at all places but the i-th, times a power
-    of 2 that brings the largest close to 1; G makes up for that. So A and B, and products of their
-    values, are exact in float32.
+    of 2 that brings the largest close to 1; G makes up for that. So for few points A and B, and
+    products of their values, are exact in float32.
     """
-    n = tile + taps - 1
-    places = np.array(_EIGHT_PLACES if n == 9 else _PLACES[: n - 1])
+    n = side + taps - 1
+    places = np.array(_MORE_PLACES.get(n, _PLACES[: n - 1]))
 
     def powers(count: int) -> NDArray[np.float64]:
         matrix = np.zeros((n, count))
@@ -357,6 +382,6 @@ def _matrices(tile: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
         power = 2.0 ** np.round(np.log2(np.abs(polynomial).max()))
         b[i, : len(polynomial)] = polynomial / power
         scale[i] = power / np.prod(places[i] - others) if i < n - 1 else power
-    found = powers(tile).T, powers(taps) * scale, b
+    found = powers(side).T, powers(taps) * scale, b
     of_products, of_kernel, of_input = (torch.from_numpy(matrix).float() for matrix in found)
     return of_products, of_kernel, of_input
