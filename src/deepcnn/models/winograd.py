@@ -74,8 +74,9 @@ def tile_that_pays(
         return -(-length // side) * (side + taps - 1)
 
     sides = range(1, (_MOST_BF16 if bf16 else _MOST) - taps + 2)
-    down = min([*sides, *([_MANY - taps + 1] if bf16 else [])], key=functools.partial(points, rows))
-    across = min(sides, key=functools.partial(points, columns))
+    longer = [_MANY - taps + 1] if bf16 else []
+    down = min(sides, key=functools.partial(points, rows))
+    across = min([*sides, *longer], key=functools.partial(points, columns))
     saved = taps * taps * height * width / (points(rows, down) * points(columns, across)) - 1
     worths = _WORTH_BF16 if bf16 else _WORTH
     several, alone = worths["with derivatives" if backward else "forward"]
@@ -150,22 +151,20 @@ def convolve_pixels(
     block = _block(pixels.shape[2], down, across)
     for part, result in zip(torch.split(pixels, block, 2), torch.split(out, block, 2), strict=True):
         count = part.shape[2]
-        values = _by_rows(part, down[-1].inputs.stop)
+        values = _in_rows(part, down[-1].inputs.stop, across[-1].inputs.stop)
         result = result.view(down[-1].outputs.stop, -1, count, out.shape[3])
-        for rows in down:
-            of_rows = _rows(rows.to_points, values[rows.inputs])
-            of_rows = of_rows.view(len(of_rows), across[-1].inputs.stop, -1)
-            for columns in across:
-                data = _columns(columns.to_points, of_rows[:, columns.inputs])
+        for columns in across:
+            of_columns = _columns(columns.to_points, values[:, columns.inputs])
+            for rows in down:
+                data = _rows(rows.to_points, of_columns[rows.inputs])
                 data = data.view(len(matrices), count, -1)
                 if points is not None:
                     points.append(data)
                 products = torch.bmm(data, matrices)
                 if bias is not None:
                     products[one] += bias
-                products = products.view(len(of_rows), -1, count * out.shape[3])
-                y = _columns(columns.from_points, products)
-                y = _rows(rows.from_points, y.flatten(1))
+                products = products.view(-1, of_columns.shape[1], count * out.shape[3])
+                y = _columns(columns.from_points, _rows(rows.from_points, products))
                 if relu:
                     y.clamp_min_(0)
                 place = result[rows.outputs, columns.outputs]
@@ -213,13 +212,11 @@ class _Winograd(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             kernels = transform_kernel(weight.transpose(0, 1), tile).flatten(0, 1)  # [·, out, in]
             of_kernels = torch.zeros_like(kernels)
+            of_bias = kernels.new_zeros(kernels.shape[1]) if ctx.needs_input_grad[2] else None
             for part, of_part in zip(gradients, of_parts, strict=True):
-                _go_back(part, kernels, saved, axes, of_kernels, of_part)
+                _go_back(part, kernels, saved, axes, of_kernels, of_bias, of_part)
             of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
-        of_bias: Tensor | None = None
-        if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3), dtype=torch.float32)
         return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, of_bias, None, None
 
 
@@ -229,41 +226,43 @@ def _go_back(
     points: Iterator[Tensor],
     axes: tuple[_Axis, _Axis],
     of_kernels: Tensor,
+    of_bias: Tensor | None,
     out: Tensor | None,
 ) -> None:
     """Go backward through `convolve_pixels`, for one block of images [H, W, N, out].
 
-    Adds to `of_kernels`, and writes the derivative towards the pixels to `out`, if wanted.
+    Adds to `of_kernels`, to `of_bias` if there is one, and writes the derivative towards the pixels
+    to `out`, if wanted.
     """
     down, across = axes
     count = gradient.shape[2]
-    values = _by_rows(gradient, down[-1].outputs.stop)
+    values = _in_rows(gradient, down[-1].outputs.stop, across[-1].outputs.stop)
+    if of_bias is not None:
+        of_bias += values.view(-1, len(of_bias)).sum(0)
     # Tiles of the input overlap, so what reaches it is added up; that of a single one is not.
-    alone = _alone(down, across)
     height, width = (axis[-1].inputs.stop for axis in axes)
-    of_pixels: Tensor | None = None
-    if out is not None:
-        new = values.new_empty if len(down) == 1 else values.new_zeros
-        of_pixels = new(height, width, out[0, 0].numel())
-    for rows in down:
-        of_y = _rows(rows.of_outputs, values[rows.outputs])
-        of_y = of_y.view(len(of_y), across[-1].outputs.stop, -1)
-        of_rows = of_pixels
-        if of_pixels is not None and not alone:
-            of_rows = of_pixels.new_zeros(len(of_y), *of_pixels.shape[1:])
-        for columns in across:
-            of_products = _columns(columns.of_outputs, of_y[:, columns.outputs])
+    new, beta = (values.new_empty, 0) if len(across) == 1 else (values.new_zeros, 1)
+    of_pixels = None if out is None else new(height, width, out[0, 0].numel())
+    for columns in across:
+        of_y = _columns(columns.of_outputs, values[:, columns.outputs])
+        of_columns: Tensor | None = None
+        if of_pixels is not None and not _is_one(down[0].of_points):
+            of_columns = values.new_zeros(height, of_y.shape[1], of_pixels.shape[2])
+        for rows in down:
+            of_products = _rows(rows.of_outputs, of_y[rows.outputs])
             of_products = of_products.view(len(kernels), count, -1)
             of_kernels.baddbmm_(of_products.transpose(1, 2), next(points))
-            if of_rows is not None:
-                of_points = torch.bmm(of_products, kernels)
-                of_points = of_points.view(len(of_y), -1, of_rows.shape[2])
-                matrix = columns.of_points.expand(len(of_y), -1, -1)
-                place = of_rows[:, columns.inputs]
-                place.baddbmm_(matrix, of_points, beta=0 if alone else 1)
-        if of_pixels is not None and of_rows is not None and not alone:
-            place = of_pixels[rows.inputs].flatten(1)
-            place.addmm_(rows.of_points, of_rows.flatten(1), beta=0 if len(down) == 1 else 1)
+            if of_pixels is None:
+                continue
+            of_points = torch.bmm(of_products, kernels).view(-1, of_y.shape[1], of_pixels.shape[2])
+            if of_columns is None:
+                of_columns = of_points
+            else:
+                place = of_columns[rows.inputs].flatten(1)
+                place.addmm_(rows.of_points, of_points.flatten(1))
+        if of_pixels is not None and of_columns is not None:
+            matrix = columns.of_points.expand(height, -1, -1)
+            of_pixels[:, columns.inputs].baddbmm_(matrix, of_columns, beta=beta)
     if out is not None and of_pixels is not None:
         out.copy_(of_pixels.view(out.shape))
 
@@ -335,19 +334,25 @@ def _block(count: int, down: _Axis, across: _Axis) -> int:
     return count if _alone(down, across) else _BLOCK
 
 
-def _by_rows(pixels: Tensor, rows: int) -> Tensor:
-    """Return pixels [H, W, N, C] as float32 [rows, H · W · N · C / rows]."""
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).reshape(rows, -1)
+def _in_rows(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Return pixels [H, W, N, C], in rows of their own or in one, as float32 [rows, columns, …]."""
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return values.reshape(height, width, -1).contiguous()
 
 
 def _rows(matrix: Tensor, x: Tensor) -> Tensor:
-    """Multiply a matrix [m, k] with x [k, v]; not by a single 1, which is what a row alone has."""
-    return x if matrix.numel() == 1 else matrix @ x
+    """Multiply a matrix [m, k] with the first dimension of x [k, c, v]: [m, c, v]."""
+    return x if _is_one(matrix) else (matrix @ x.flatten(1)).view(-1, *x.shape[1:])
 
 
 def _columns(matrix: Tensor, x: Tensor) -> Tensor:
     """Multiply a matrix [m, k] with the second dimension of x [r, k, v]: [r, m, v]."""
     return torch.bmm(matrix.expand(len(x), -1, -1), x)
+
+
+def _is_one(matrix: Tensor) -> bool:
+    """Tell whether a matrix is a single 1, which is what an image in one row has for its rows."""
+    return matrix.numel() == 1
 
 
 def _size(image: torch.Size, *, even: bool) -> tuple[int, int]:
