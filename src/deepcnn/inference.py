@@ -27,6 +27,9 @@ _BLOCK = 64  # images at a time
 _LARGE_BLOCK = 16  # images at a time where activations are largest
 _ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
 _TILE = 4, 4  # rows and columns of conv2's output that are made together
+_DTYPES = torch.float32, torch.bfloat16
+_convolution = torch.ops.mkldnn._convolution_pointwise.default
+_linear = torch.ops.mkldnn._linear_pointwise.default
 
 
 @torch.no_grad()
@@ -59,52 +62,68 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
 
 
 class _FastTutorial(nn.Module):
-    """The tutorial's network on a processor, in float32 or bf16."""
+    """The tutorial's network on a processor, in float32 or bf16.
+
+    For few images each operation costs more than what it computes. There only those are in bf16
+    that multiply most; it takes two more operations to go there and back.
+    """
 
     def __init__(self, model: Tutorial, dtype: torch.dtype) -> None:
         super().__init__()
         self._dtype = dtype
-        self._conv1, self._conv2 = (
-            _Convolution(conv.weight.to(dtype), _bias(conv).to(dtype), padding=2, then="relu")
-            for conv in (model.conv1, model.conv2)
+        self._conv1, self._conv1_of_few, self._conv2 = (
+            _Convolution(conv.weight.to(kind), _bias(conv).to(kind), padding=2, then="relu")
+            for conv, kind in (
+                (model.conv1, dtype),
+                (model.conv1, torch.float32),
+                (model.conv2, dtype),
+            )
         )
         self._kernels2 = winograd.transform_kernel(model.conv2.weight.detach(), _TILE)
         self._bias2 = _bias(model.conv2)
         self._same_pool = SameMaxPool()
-        norms = model.norm1, model.norm2
-        self._norm1, self._norm2 = (_ResponseNorm(norm, dtype) for norm in norms)
-        linears = model.local3, model.local4, model.softmax_linear
+        self._norm1, self._norm2 = _ResponseNorm(model.norm1), _ResponseNorm(model.norm2)
+        self._local3 = _LinearReLU(model.local3, dtype)
         self._linears = [
-            (x.weight.detach().to(dtype).t().contiguous(), _bias(x).to(dtype)) for x in linears
+            (x.weight.detach().t().contiguous(), _bias(x))
+            for x in (model.local4, model.softmax_linear)
         ]
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
-        x = _by_blocks(self._features, images.to(self._dtype))
-        for weight, bias in self._linears[:-1]:
-            x = torch.addmm(bias, x, weight).clamp_min_(0)
-        weight, bias = self._linears[-1]
-        return torch.addmm(bias, x, weight).float()
+        if len(images) < _ENOUGH:
+            x = self._of_few(images.float())
+        else:
+            x = _by_blocks(self._features, images.to(self._dtype))
+        (weight4, bias4), (weight, bias) = self._linears
+        x = torch.addmm(bias4, self._local3(x).float(), weight4).clamp_min_(0)
+        return torch.addmm(bias, x, weight)
+
+    def _of_few(self, images: Tensor) -> Tensor:
+        """Return what local3 sees [N, h * w * channels], of a few images in float32."""
+        x: Tensor = self._same_pool(self._conv1_of_few(images)).permute(0, 2, 3, 1)
+        x = self._norm1(x).to(self._dtype)
+        x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self._norm2(x.float())
+        x = self._same_pool(x.permute(0, 3, 1, 2))
+        return x.permute(0, 2, 3, 1).flatten(1).to(self._dtype)
 
     def _features(self, images: Tensor) -> Tensor:
         """Return what local3 sees [N, h * w * channels]."""
-        if len(images) < _ENOUGH or self._dtype == torch.bfloat16:  # where tiles do not pay
-            x: Tensor = self._same_pool(self._conv1(images)).permute(0, 2, 3, 1)
-            self._norm1(x, out=x)
+        if self._dtype == torch.bfloat16:  # where tiles do not pay
+            x = self._conv1(images).permute(0, 2, 3, 1)
+            x = self._norm1(_pool(_pool(x, 1), 2))
             x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            self._norm2(x, out=x)
-            x = self._same_pool(x.permute(0, 3, 1, 2))
-            return x.permute(0, 2, 3, 1).flatten(1)
+            return _pool(_pool(self._norm2(x), 1), 2).flatten(1)
         pooled = [
             _pool(_pool(self._conv1(some).permute(0, 2, 3, 1), 1), 2).permute(1, 2, 0, 3)
             for some in torch.split(images, _LARGE_BLOCK)
         ]
-        x = torch.cat(pooled, 2).contiguous()
-        self._norm1(x, out=x)
+        x = self._norm1(torch.cat(pooled, 2).contiguous())
         y = x.new_empty(*x.shape[:3], len(self._bias2))
         winograd.convolve_pixels(x, self._kernels2, self._bias2, _TILE, out=y, relu=True)
-        self._norm2(y, out=y)
+        y = self._norm2(y)
         return _pool(_pool(y, 0), 1).permute(2, 0, 1, 3).flatten(1)
 
 
@@ -187,7 +206,7 @@ class _Convolution:
         size = (1 if len(x) < _ENOUGH else _BLOCK, *x.shape[1:])
         if size not in self._ordered:
             self._ordered[size] = self._order(size)
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        y: Tensor = _convolution(
             x.contiguous(memory_format=torch.channels_last),
             *(self._ordered[size], self._bias, self._padding, [1, 1], [1, 1], 1),
             *(self._then, [], ""),
@@ -210,25 +229,48 @@ def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
 
 
+class _LinearReLU:
+    """A fully connected layer in oneDNN, with its weights in oneDNN's order, then ReLU."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        weight = layer.weight.detach().to(dtype, copy=True)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BLOCK)
+        self._bias = _bias(layer).to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [N, inputs] to [N, outputs], of the layer's type."""
+        y: Tensor = _linear(x, self._weight, self._bias, "relu", [], "")
+        return y
+
+
 class _ResponseNorm:
     """Local response normalization of what is not negative, with few passes over memory."""
 
-    def __init__(self, norm: LocalResponseNorm, dtype: torch.dtype) -> None:
-        self._band, self._bias = norm.band.flatten(1).to(dtype, copy=True), norm.bias
+    def __init__(self, norm: LocalResponseNorm) -> None:
+        self._band = {dtype: norm.band.flatten(1).to(dtype) for dtype in _DTYPES}
+        self._start = norm.start
 
-    def __call__(self, x: Tensor, *, out: Tensor) -> None:
-        """Normalize `x` [..., C], contiguous, into `out` of the same shape, which may be `x`."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalize `x` [..., C], contiguous; the result may share its memory."""
         rows = x.view(-1, x.shape[-1])
-        s = torch.mm(rows * rows, self._band).float().add_(self._bias).rsqrt_()
-        s *= s.sqrt()  # s ** 0.75; two roots take less time than a power
-        torch.mul(x, s.to(x.dtype).view(x.shape), out=out)
+        band = self._band[x.dtype]
+        if x.dtype == torch.float32:
+            s = torch.addmm(self._start, rows * rows, band)
+        else:
+            s = torch.mm(rows * rows, band).float().add_(self._start)
+        s.rsqrt_()
+        s.div_(s.rsqrt())  # s ** -0.75; roots and quotients take less time than a power
+        return rows.mul_(s.to(x.dtype)).view(x.shape)
 
 
 def _pool(x: Tensor, dim: int) -> Tensor:
-    """Take maxima along `dim`, 3 wide, stride 2, padded as `SameMaxPool` does.
+    """Take maxima along `dim` of what is not negative, 3 wide, stride 2, padded as `SameMaxPool`.
 
-    Without the indices of the maxima, which max_pool2d stores for a backward pass.
+    Without the indices of the maxima, which max_pool2d stores for a backward pass. The bits of
+    numbers that are not negative are ordered as they are, and in bf16 compared faster.
     """
+    if x.dtype == torch.bfloat16:
+        return _pool(x.view(torch.int16), dim).view(torch.bfloat16)
     size = x.shape[dim]
     each = [slice(None)] * dim
     even, odd = x[(*each, slice(0, None, 2))], x[(*each, slice(1, None, 2))]
