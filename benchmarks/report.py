@@ -47,13 +47,14 @@ def git(*arguments: str) -> str | None:
 
 
 def processor() -> str:
-    """Return the name of the processor's model."""
+    """Return the name of the processor's model, and its family: virtual machines may hide more."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:
         return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    about = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    name = about.get("model name", platform.processor())
+    return f"{name}, family {about['cpu family']}" if "cpu family" in about else name
 
 
 def store(result: dict[str, Any], path: Path) -> None:
