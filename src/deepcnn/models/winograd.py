@@ -8,9 +8,9 @@ largest tile of a 3 × 3 kernel. What is left is one product of matrices for eac
 
 Transformations move memory, and all is lost if it is moved once more than needed. With the images
 in the third dimension, [H, W, N, C], each of them is a product of a small matrix with a long one,
-without any copy: rows of the image are rows of the long matrix, and then its columns are. An image
-that one tile covers is taken for a single row of H · W pixels, and one matrix does both. Pixels
-beyond the image are zeros, so they and what they would be multiplied with are left out.
+without any copy: the columns within each row are rows of such a matrix, and then the rows are.
+An image that one tile covers is taken for a single row of H · W pixels, and one matrix does both.
+Pixels beyond the image are zeros, so they and what they would be multiplied with are left out.
 """
 
 from __future__ import annotations
