@@ -8,7 +8,7 @@ or work that never changes. Both take turns in this process, so that what else t
 meets both, and the median over the rounds is taken. Smaller is better. Seconds are never compared.
 The cost is processor time on one thread: several threads would wait for one another wherever the
 machine is busy. So what only makes less use of a second core is not seen. Processors differ in what
-they are good at, so each model has ratios of its own.
+they are good at, so each model, told by name and family, has ratios of its own.
 """
 
 from __future__ import annotations

@@ -28,8 +28,6 @@ _LARGE_BLOCK = 16  # images at a time where activations are largest
 _ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
 _TILE = 4, 4  # rows and columns of conv2's output that are made together
 _DTYPES = torch.float32, torch.bfloat16
-_convolution = torch.ops.mkldnn._convolution_pointwise.default
-_linear = torch.ops.mkldnn._linear_pointwise.default
 
 
 @torch.no_grad()
@@ -197,6 +195,7 @@ class _Convolution:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, padding: int, then: str) -> None:
+        self._convolve = torch.ops.mkldnn._convolution_pointwise.default
         self._padding, self._then = [padding, padding], then
         self._weight, self._bias = weight.detach().clone(), bias.clone()
         self._ordered: dict[tuple[int, ...], Tensor] = {}  # by how many images, and their size
@@ -206,7 +205,7 @@ class _Convolution:
         size = (1 if len(x) < _ENOUGH else _BLOCK, *x.shape[1:])
         if size not in self._ordered:
             self._ordered[size] = self._order(size)
-        y: Tensor = _convolution(
+        y: Tensor = self._convolve(
             x.contiguous(memory_format=torch.channels_last),
             *(self._ordered[size], self._bias, self._padding, [1, 1], [1, 1], 1),
             *(self._then, [], ""),
@@ -234,12 +233,13 @@ class _LinearReLU:
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         weight = layer.weight.detach().to(dtype, copy=True)
+        self._multiply = torch.ops.mkldnn._linear_pointwise.default
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BLOCK)
         self._bias = _bias(layer).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, inputs] to [N, outputs], of the layer's type."""
-        y: Tensor = _linear(x, self._weight, self._bias, "relu", [], "")
+        y: Tensor = self._multiply(x, self._weight, self._bias, "relu", [], "")
         return y
 
 
@@ -247,8 +247,8 @@ class _ResponseNorm:
     """Local response normalization of what is not negative, with few passes over memory."""
 
     def __init__(self, norm: LocalResponseNorm) -> None:
-        self._band = {dtype: norm.band.flatten(1).to(dtype) for dtype in _DTYPES}
-        self._start = norm.start
+        self._band = {dtype: norm.band.flatten(1).to(dtype, copy=True) for dtype in _DTYPES}
+        self._start = norm.start.clone()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalize `x` [..., C], contiguous; the result may share its memory."""
