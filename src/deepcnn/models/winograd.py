@@ -3,7 +3,7 @@
 A convolution along one axis with a kernel of k taps needs k multiplications for each output. After
 Winograd's transformation m outputs need m + k - 1 together, and along two axes a tile of m × m
 outputs needs (m + k - 1)² instead of m² k² ("Arithmetic Complexity of Computations", 1980; Lavin
-and Gray: "Fast Algorithms for Convolutional Neural Networks", 2016): 81 instead of 441 for the
+and Gray: "Fast Algorithms for Convolutional Neural Networks", 2016): 100 instead of 576 for the
 largest tile of a 3 × 3 kernel. What is left is one product of matrices for each of these points.
 
 Transformations move memory, and all is lost if it is moved once more than needed. With the images
@@ -29,16 +29,16 @@ from torch.autograd.function import once_differentiable
 # Where the polynomials are evaluated, beside infinity: of what was tried these round least.
 _PLACES = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
 _MORE_PLACES = {
-    9: (0.0, 1.0, -1.0, 0.4375, -0.4375, 1.5, -1.5, 3.5),
-    10: (0.0, 1.0, -1.0, 0.375, -0.375, 0.75, -0.75, 3.0, -3.0),
+    9: (0.0, 0.4375, -0.4375, 0.875, -0.875, 1.375, -1.375, 3.5),
+    10: (0.0, 0.4375, -0.4375, 0.8125, -0.8125, 1.25, -1.25, 2.5, -2.5),
     16: (
-        *(0.0, 1.0, -1.0, 0.28125, -0.28125, 0.546875, -0.546875, 0.78125, -0.78125),
-        *(1.28125, -1.28125, 1.84375, -1.84375, 3.59375, -3.59375),
+        *(0.0, 0.28125, -0.28125, 0.53125, -0.53125, 0.78125, -0.78125, 1.0, -1.0),
+        *(1.25, -1.25, 1.875, -1.875, 3.5, -3.5),
     ),
 }
 # How many points an axis may have: with more of them rounding grows. Where all others are in bf16
-# it may grow further, and one of the axes may have many, without reaching what bf16 rounds.
-_MOST, _MOST_BF16, _MANY = 9, 10, 16
+# one of the axes may have many, without reaching what bf16 rounds.
+_MOST, _MANY = 10, 16
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
 # Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
 # how much must be saved, times channels, by several tiles and by one alone.
@@ -73,10 +73,13 @@ def tile_that_pays(
     def points(length: int, side: int) -> int:
         return -(-length // side) * (side + taps - 1)
 
-    sides = range(1, (_MOST_BF16 if bf16 else _MOST) - taps + 2)
+    def best(length: int, sides: list[int]) -> int:
+        most = 1.05 * min(points(length, side) for side in sides)
+        return next(side for side in sides if points(length, side) <= most)  # rounds the least
+
+    sides = [*range(1, _MOST - taps + 2)]
     longer = [_MANY - taps + 1] if bf16 else []
-    down = min(sides, key=functools.partial(points, rows))
-    across = min([*sides, *longer], key=functools.partial(points, columns))
+    down, across = best(rows, sides), best(columns, [*sides, *longer])
     saved = taps * taps * height * width / (points(rows, down) * points(columns, across)) - 1
     worths = _WORTH_BF16 if bf16 else _WORTH
     several, alone = worths["with derivatives" if backward else "forward"]
@@ -94,9 +97,9 @@ def winograd_conv2d(
     None; `tile`: how many rows and columns of the output are made together, each with k - 1 more
     at most 10 or just 16; `even`: leave out a last odd row and column, which pooling by 2 does not
     look at. Returns [N, out, H, W] of the type of `x` in channels_last memory; all between is
-    float32. Against the result's size the error is about 1e-6 for 6 points along each axis (a side
-    and k - 1), 4e-6 for 8, 2e-5 for 9, 3e-5 for 10 and 4e-4 for 16 along one and 10 along the
-    other; that of the direct sum is 3e-7, and in bf16 2e-3.
+    float32. The error, in units of the result (root mean squares), is about 1e-6 for 6 points along
+    each axis (a side and k - 1), 3e-6 for 8, 9e-6 for 9, 2e-5 for 10 and 3e-4 for 16 along one and
+    10 along the other; that of the direct sum is 2e-7, and in bf16 2e-3.
     """
     result: Tensor = _Winograd.apply(x, weight, bias, tile, even)  # type: ignore[no-untyped-call]
     return result
@@ -147,7 +150,6 @@ def convolve_pixels(
     """
     down, across = _axes(pixels.shape[:2], out.shape[:2], tile, len(kernels) - tile[0] + 1)
     matrices = kernels.flatten(0, 1)
-    one = kernels.shape[1] + 1  # the point (1, 1), which reaches each output once
     block = _block(pixels.shape[2], down, across)
     for part, result in zip(torch.split(pixels, block, 2), torch.split(out, block, 2), strict=True):
         count = part.shape[2]
@@ -161,14 +163,15 @@ def convolve_pixels(
                 if points is not None:
                     points.append(data)
                 products = torch.bmm(data, matrices)
-                if bias is not None:
-                    products[one] += bias
                 products = products.view(-1, of_columns.shape[1], count * out.shape[3])
+                place = result[rows.outputs, columns.outputs]
                 y = _columns(columns.from_points, _rows(rows.from_points, products))
+                y = y.view(place.shape)
+                if bias is not None:
+                    y += bias
                 if relu:
                     y.clamp_min_(0)
-                place = result[rows.outputs, columns.outputs]
-                place.copy_(y.view(place.shape))
+                place.copy_(y)
 
 
 class _Winograd(torch.autograd.Function):
