@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 TOTAL = "total_loss"
 
@@ -44,9 +46,30 @@ def losses(
     penalties: Mapping[str, float] = getattr(model, "penalties", {})
     for name, factor in penalties.items():
         penalized = model.get_parameter(name)
-        found[f"{name.removesuffix('.weight')}/weight_loss"] = factor / 2 * penalized.square().sum()
+        found[f"{name.removesuffix('.weight')}/weight_loss"] = (
+            factor * _HalfSquare.apply(penalized)  # type: ignore[no-untyped-call]
+        )
     found[TOTAL] = torch.stack(list(found.values())).sum()
     return found
+
+
+class _HalfSquare(torch.autograd.Function):
+    """½‖w‖² of [out, in], whose derivative is w: a pass over memory each; autograd makes five.
+
+    By rows, since the norm of all of it would be added up less precisely.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+        return norms.square().sum() / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        weight: Tensor = ctx.saved_tensors[0]
+        return weight * gradient
 
 
 def names(model: nn.Module) -> list[str]:
