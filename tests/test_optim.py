@@ -50,7 +50,7 @@ def test_muon_moves_along_the_orthogonal_factor() -> None:
     matrix = torch.randn(16, 36, generator=torch.Generator().manual_seed(1))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     for m, polar in ((matrix, u @ v), (matrix.t(), (u @ v).t())):
-        found = optim.orthogonalize(m, 5)
+        (found,) = optim.orthogonalize([m], 5)
         singular = torch.linalg.svdvals(found)
         assert singular.min() > 0.6
         assert singular.max() < 1.3

@@ -8,7 +8,7 @@ GPU first, and wait for that.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -77,13 +77,14 @@ class SGD:
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
         rates = _rates(factor, gate, self._learning_rate, self._until)
+        kept = _kept(self._momentum, gate)
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue
             rate = rates[self._until.get(name, 1.0)]
             update = _gradient(parameter, gate, self._penalty)
             if self._momentum:
-                update = _with_momentum(self.tensors[name], update, self._momentum, gate)
+                update = _with_momentum(self.tensors[name], update, self._momentum, kept)
             parameter.addcmul_(update, rate)
 
 
@@ -115,40 +116,56 @@ class Muon:
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
         rates = _rates(factor, gate, self._learning_rate, self._until)
-        for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            rate = rates[self._until.get(name, 1.0)]
+        kept = _kept(self._momentum, gate)
+        learning = {n: p for n, p in self._parameters.items() if p.grad is not None}
+        updates = []
+        for name, parameter in learning.items():
             gradient = _gradient(parameter, gate)
-            update = _with_momentum(self.tensors[name], gradient, self._momentum, gate)
+            update = _with_momentum(self.tensors[name], gradient, self._momentum, kept)
             # The order of channels_last memory, so no copy; the columns' order does not matter.
-            by_pixel = update.permute(0, 2, 3, 1)
-            orthogonal = orthogonalize(by_pixel.reshape(len(update), -1)).view(by_pixel.shape)
+            updates.append(update.permute(0, 2, 3, 1))
+        orthogonal = orthogonalize([update.reshape(len(update), -1) for update in updates])
+        for (name, parameter), update, matrix in zip(
+            learning.items(), updates, orthogonal, strict=True
+        ):
+            rate = rates[self._until.get(name, 1.0)]
             scale = (len(parameter) ** 0.5 / parameter.norm()).masked_fill(~gate, 1.0)
-            parameter.mul_(scale).addcmul_(orthogonal.permute(0, 3, 1, 2), rate)
+            filters = matrix.view(update.shape).permute(0, 3, 1, 2)
+            parameter.mul_(scale).addcmul_(filters, rate)
 
 
-def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
-    """Move the singular values of a matrix [m, n] towards 1, keeping its singular vectors.
+def orthogonalize(matrices: Sequence[Tensor], iterations: int = 3) -> list[Tensor]:
+    """Move the singular values of matrices [m, n] towards 1, keeping their singular vectors.
 
     Each Newton-Schulz iteration X ← P X with P = a·I + b·G + c·G², G = X·Xᵀ, maps a singular value
     s to a·s + b·s³ + c·s⁵, with coefficients that raise small values fast, at the price of ending
-    between about 0.7 and 1.2. All of them work on G, which is small, and only their product on X.
+    between about 0.7 and 1.2. All of them work on G, which is small, and only their product on X:
+    matrices whose shorter sides are equal go through them together.
     """
+    wide = [x.t() if x.shape[0] > x.shape[1] else x for x in matrices]
+    found: list[Tensor] = [*wide]
+    for side in {len(x) for x in wide}:
+        equal = [i for i, x in enumerate(wide) if len(x) == side]
+        gram = torch.stack([wide[i] @ wide[i].t() for i in equal])
+        norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + 1e-7
+        products = _product_of_polynomials(gram / norm.square(), iterations) / norm
+        for i, product in zip(equal, products, strict=True):
+            found[i] = product @ wide[i]
+    return [y.t() if x.shape[0] > x.shape[1] else y for x, y in zip(matrices, found, strict=True)]
+
+
+def _product_of_polynomials(gram: Tensor, iterations: int) -> Tensor:
+    """Return the product of all P of `orthogonalize` for G [k, m, m], of the first iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.t() if tall else x
-    gram = x @ x.t()
     product: Tensor | None = None
     for left in reversed(range(iterations)):
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal().add_(a)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
         product = polynomial if product is None else polynomial @ product
         if left:
             gram = polynomial @ gram @ polynomial
-    x = x if product is None else product @ x
-    return x.t() if tall else x
+    assert product is not None
+    return product
 
 
 def _rates(
@@ -174,8 +191,12 @@ def _gradient(parameter: nn.Parameter, gate: Tensor, penalty: float = 0.0) -> Te
     return gradient.masked_fill(~gate, 0.0)
 
 
-def _with_momentum(momentum: Tensor, gradient: Tensor, decay: float, gate: Tensor) -> Tensor:
+def _kept(decay: float, gate: Tensor) -> Tensor:
+    """Return the share of a momentum that an update keeps, float32 []; a shut gate keeps all."""
+    return torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
+
+
+def _with_momentum(momentum: Tensor, gradient: Tensor, decay: float, kept: Tensor) -> Tensor:
     """Update a momentum and return Nesterov's step; `gradient` is 0 where the gate is shut."""
-    kept = torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
     momentum.mul_(kept).add_(gradient)
     return torch.add(gradient, momentum, alpha=decay)
