@@ -200,6 +200,32 @@ def test_winograds_result_lies_as_torchs_own_does() -> None:
     assert torch.allclose(y, F.conv2d(x, layer.weight, layer.bias, padding=2), atol=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("taps", "height", "width"), [(3, 1, 1), (3, 2, 2), (3, 1, 2), (3, 2, 1), (5, 3, 3), (5, 2, 3)]
+)
+def test_images_within_a_kernels_reach_are_convolved_as_by_definition(
+    taps: int, height: int, width: int
+) -> None:
+    torch.manual_seed(0)
+    layer = SameConv2d(3, 5, taps)
+    assert layer.bias is not None
+    x = torch.randn(4, 3, height, width).contiguous(memory_format=torch.channels_last)
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        variables = {"weight": weight, "bias": bias}
+        y: Tensor = torch.func.functional_call(layer, variables, x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        return y
+
+    check(
+        convolve,
+        lambda x, w, b: F.conv2d(x, w, b, padding=taps // 2),
+        [x, layer.weight.detach(), layer.bias.detach()],
+        torch.randn(4, 5, height, width),
+        1e-6,
+    )
+
+
 def test_rectified_normalization_equals_its_two_steps() -> None:
     torch.manual_seed(0)
     x = 20 * torch.randn(20, 24, 12, 12)  # more than one block

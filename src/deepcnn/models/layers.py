@@ -18,7 +18,7 @@ class SameConv2d(nn.Conv2d):
 
     On a processor it is computed in tiles where that is faster, in float32 even where others are
     in bf16; see `winograd`. Those leave out a last odd row and column where `even`, since pooling
-    by 2 follows.
+    by 2 follows. An image so small that each pixel sees all others is multiplied with one matrix.
     """
 
     def __init__(
@@ -29,10 +29,8 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Map [N, inputs, H, W] to [N, outputs, H, W], or as `even` has it."""
-        if input.shape[2:] == (1, 1):  # all taps but the one in the middle see nothing but padding
-            middle = self.kernel_size[0] // 2
-            weight = self.weight[:, :, middle : middle + 1, middle : middle + 1]
-            return F.conv2d(input, weight, self.bias)
+        if max(input.shape[2:]) <= self.kernel_size[0] // 2 + 1:
+            return self._by_matrix(input)
         if is_on_processor(input) and self.weight.dtype == torch.float32:
             bf16 = torch.is_autocast_enabled("cpu")
             tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=bf16)
@@ -40,6 +38,21 @@ class SameConv2d(nn.Conv2d):
                 with torch.autocast("cpu", enabled=False):
                     return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)
         return super().forward(input)
+
+    def _by_matrix(self, images: Tensor) -> Tensor:
+        """Map images whose pixels see all others, without any product with padding."""
+        count, _, height, width = images.shape
+        middle = self.kernel_size[0] // 2
+        by_pixel = self.weight.permute(0, 2, 3, 1)  # [outputs, kernel, kernel, inputs]
+        seen = [
+            by_pixel[:, middle - row : middle - row + height, middle - column :][:, :, :width]
+            for row in range(height)
+            for column in range(width)
+        ]
+        matrix = torch.stack(seen).flatten(2).flatten(0, 1)
+        bias = None if self.bias is None else self.bias.repeat(height * width)
+        y = F.linear(images.permute(0, 2, 3, 1).flatten(1), matrix, bias)
+        return y.view(count, height, width, -1).permute(0, 3, 1, 2)
 
 
 class LateReLU(SameConv2d):
