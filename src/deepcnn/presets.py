@@ -9,7 +9,7 @@ from deepcnn.config import Config, Inputs, Model, Optimizer
 
 
 def quick() -> Config:
-    """CIFAR-10 to more than 86 % on two processor cores, in 30 (bf16) to 45 seconds (fp32)."""
+    """CIFAR-10 to more than 86 % on two processor cores, in 30 to 45 seconds."""
     return Config(
         preset="quick",
         data="cifar10",
