@@ -116,10 +116,10 @@ def test_winograd_is_used_where_it_saves_most() -> None:
         image = torch.Size([count, inputs, side, side])
         return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]), **rest)
 
-    assert tile(64, 64, 12, taps=5) == (6, 6)  # the tutorial's conv2
+    assert tile(64, 64, 12, taps=5) == (4, 6)  # the tutorial's conv2
     assert tile(256, 256, 7) == (7, 7)  # one tile of 81 points
     assert tile(256, 256, 7, even=True) == (6, 6)  # one of 64, for 6 × 6
-    assert tile(64, 256, 15) == (5, 5)  # (8, 8) would save little more, and round more
+    assert tile(64, 256, 15) == (5, 5)  # (5, 8) would save little more, and round more
     assert tile(64, 256, 15, even=True) == (7, 7)  # four of 81 instead of nine of 49
     assert tile(256, 256, 2) == (2, 2)
     assert tile(64, 64, 15) == (5, 5)
@@ -197,7 +197,7 @@ def test_winograds_result_lies_as_torchs_own_does() -> None:
     y = layer(x)
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(y, F.conv2d(x, layer.weight, layer.bias, padding=2))  # it was used
-    assert torch.allclose(y, F.conv2d(x, layer.weight, layer.bias, padding=2), atol=5e-4)
+    assert torch.allclose(y, F.conv2d(x, layer.weight, layer.bias, padding=2), atol=1e-4)
 
 
 @pytest.mark.parametrize(

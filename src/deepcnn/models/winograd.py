@@ -36,9 +36,10 @@ _MORE_PLACES = {
         *(1.25, -1.25, 1.875, -1.875, 3.5, -3.5),
     ),
 }
-# How many points an axis may have: with more of them rounding grows. Where all others are in bf16
-# one of the axes may have many, without reaching what bf16 rounds.
-_MOST, _MANY = 10, 16
+# How many points the axes may have, down and across: with more of them rounding grows. Where all
+# others are in bf16 it may grow further, and across there may be just many, without reaching what
+# bf16 rounds.
+_MOST, _MOST_BF16, _MANY = (9, 10), (10, 10), 16
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
 # Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
 # how much must be saved, times channels, by several tiles and by one alone.
@@ -77,9 +78,12 @@ def tile_that_pays(
         most = 1.05 * min(points(length, side) for side in sides)
         return next(side for side in sides if points(length, side) <= most)  # rounds the least
 
-    sides = [*range(1, _MOST - taps + 2)]
-    longer = [_MANY - taps + 1] if bf16 else []
-    down, across = best(rows, sides), best(columns, [*sides, *longer])
+    down_sides, across_sides = (
+        [*range(1, most - taps + 2)] for most in (_MOST_BF16 if bf16 else _MOST)
+    )
+    if bf16:
+        across_sides.append(_MANY - taps + 1)
+    down, across = best(rows, down_sides), best(columns, across_sides)
     saved = taps * taps * height * width / (points(rows, down) * points(columns, across)) - 1
     worths = _WORTH_BF16 if bf16 else _WORTH
     several, alone = worths["with derivatives" if backward else "forward"]
