@@ -97,6 +97,18 @@ def test_winograd_without_bias_or_gradient_of_the_images() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("tile", "stated"),
+    [((2, 2), 1e-6), ((4, 4), 3e-6), ((5, 5), 9e-6), ((6, 6), 2e-5), ((6, 12), 3e-4)],
+)
+def test_winograd_rounds_as_its_documentation_says(tile: Tile, stated: float) -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(32, 64, 12, 12).relu(), torch.randn(64, 64, 5, 5)
+    exact = F.conv2d(x.double(), w.double(), padding=2)
+    error = winograd_conv2d(x, w, None, tile).double() - exact
+    assert 0.5 * stated < error.norm() / exact.norm() < 1.5 * stated
+
+
 @pytest.mark.parametrize("side", [4, 9])  # one tile, several
 def test_winograd_of_more_images_than_a_block(side: int) -> None:
     torch.manual_seed(0)

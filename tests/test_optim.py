@@ -59,6 +59,16 @@ def test_muon_moves_along_the_orthogonal_factor() -> None:
         torch.testing.assert_close(rest, rest.t(), atol=2e-3, rtol=0)
 
 
+def test_matrices_are_orthogonalized_together_as_each_alone() -> None:
+    generator = torch.Generator().manual_seed(3)
+    sizes = [(8, 20), (6, 9), (30, 8), (8, 12), (5, 5)]  # three of them share their shorter side
+    matrices = [torch.randn(size, generator=generator) for size in sizes]
+    together = optim.orthogonalize(matrices)
+    for matrix, found in zip(matrices, together, strict=True):
+        (alone,) = optim.orthogonalize([matrix])
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+
+
 def test_one_step_of_muon_equals_the_definition() -> None:
     filters = parameters((8, 4, 3, 3))
     p = filters["0"]

@@ -26,7 +26,9 @@ from deepcnn.models.tutorial import Tutorial
 _BLOCK = 64  # images at a time
 _LARGE_BLOCK = 16  # images at a time where activations are largest
 _ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
-_TILE = 6, 6  # rows and columns of conv2's output that are made together
+# Rows and columns of conv2's output that are made together; what this rounds more than the tiles of
+# training does not add up here over steps.
+_TILE = 6, 6
 _DTYPES = torch.float32, torch.bfloat16
 
 

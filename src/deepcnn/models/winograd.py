@@ -3,8 +3,8 @@
 A convolution along one axis with a kernel of k taps needs k multiplications for each output. After
 Winograd's transformation m outputs need m + k - 1 together, and along two axes a tile of m × m
 outputs needs (m + k - 1)² instead of m² k² ("Arithmetic Complexity of Computations", 1980; Lavin
-and Gray: "Fast Algorithms for Convolutional Neural Networks", 2016): 100 instead of 576 for the
-largest tile of a 3 × 3 kernel. What is left is one product of matrices for each of these points.
+and Gray: "Fast Algorithms for Convolutional Neural Networks", 2016): 90 instead of 504 for a
+tile of 7 × 8 and a 3 × 3 kernel. What is left is one product of matrices for each of these points.
 
 Transformations move memory, and all is lost if it is moved once more than needed. With the images
 in the third dimension, [H, W, N, C], each of them is a product of a small matrix with a long one,
