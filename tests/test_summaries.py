@@ -32,7 +32,14 @@ def test_histograms_count_like_numpy() -> None:
 
 @pytest.mark.parametrize(
     ("values", "count"),
-    [([3.0, 3.0], 2), ([float("nan"), 1.0, 2.0, float("inf")], 2), ([float("nan")], 0)],
+    [
+        ([3.0, 3.0], 2),
+        ([float("nan"), 1.0, 2.0, float("inf")], 2),
+        ([float("nan")], 0),
+        ([-3e38, 0.0, 3e38], 3),
+        ([0.0, 1e-45], 2),
+        ([], 0),
+    ],
 )
 def test_histograms_of_odd_values(values: list[float], count: int) -> None:
     found = summaries.histogram(torch.tensor(values))

@@ -195,7 +195,7 @@ def summarize(
     parameters and gradients are shown, or None.
     """
     scalars = {
-        f"sparsity/{name}": 1 - values.count_nonzero().item() / values.numel()
+        f"sparsity/{name}": (values == 0).sum().item() / values.numel()
         for name, values in activations.items()
     }
     histograms = {f"activations/{name}": histogram(values) for name, values in activations.items()}
@@ -209,20 +209,35 @@ def summarize(
 
 def histogram(values: Tensor) -> Histogram:
     """Count `values` into BUCKETS buckets between the smallest and the largest finite value."""
-    flat = values.detach().float().flatten()
-    low, high = (bound.item() for bound in flat.aminmax())
+    flat = _in_order_of_memory(values.detach()).float().flatten()
+    low, high = _bounds(flat)
     if not (np.isfinite(low) and np.isfinite(high)):
         flat = flat[flat.isfinite()]
-        low, high = (bound.item() for bound in flat.aminmax()) if flat.numel() else (0.0, 0.0)
+        low, high = _bounds(flat)
     if low == high:  # a bucket needs a width
         low, high = low - 0.5, high + 0.5
-    counts = torch.histc(flat, BUCKETS, low, high)
+    width = (high - low) / BUCKETS
+    fits = 1e-30 < width < 1e36  # far from where float32 ends
+    buckets = (flat if fits else flat.double()).sub(low).div_(width).clamp_max_(BUCKETS - 1)
+    # torch.histc takes twice as long, and loses what spans more than float32's largest number
+    counts = torch.bincount(buckets.to(torch.uint8), minlength=BUCKETS)
     return Histogram(
         edges=np.linspace(low, high, BUCKETS + 1),
         counts=counts.double().cpu().numpy(),
         total=flat.sum().item(),
         squares=torch.dot(flat, flat).item(),
     )
+
+
+def _bounds(values: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest value, or zeros where there is none."""
+    low, high = (bound.item() for bound in values.aminmax()) if values.numel() else (0.0, 0.0)
+    return low, high
+
+
+def _in_order_of_memory(values: Tensor) -> Tensor:
+    """Permute the axes so that the largest stride comes first: what is dense is flat as it is."""
+    return values.permute(sorted(range(values.ndim), key=values.stride, reverse=True))
 
 
 def _picture(image: Tensor) -> NDArray[np.uint8]:

@@ -340,7 +340,7 @@ def _train(
                     )
             else:
                 losses = engine.step()
-            for parameter in state.model.parameters():
+            for parameter in parameters.values():
                 parameter.grad = None
             work = inputs.work_at(state.step / config.steps)
             tell(Advanced(state.step, config.steps, work))

@@ -48,6 +48,7 @@ class Planned(Single):
         super().__init__(state, place, job)
         assert job.ahead is not None
         self._ahead = job.ahead
+        self._parameters = list(state.model.parameters())
         self._row = torch.zeros(1, dtype=torch.int64, device=place.device)  # of the next step
         self._plan: list[Tensor] = []  # tensors [steps, …], the same memory for every plan
         self._steps = range(0)  # that the plan is for
@@ -82,7 +83,7 @@ class Planned(Single):
         step = self._state.step
         if step not in self._steps:
             self._make_plan(step)
-        learning = tuple(p.requires_grad for p in self._state.model.parameters())
+        learning = tuple(p.requires_grad for p in self._parameters)
         return self._ahead.scale(step), learning
 
     def _make_plan(self, first_step: int) -> None:
