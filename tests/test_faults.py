@@ -26,7 +26,7 @@ PATIENCE = 90.0  # seconds for what takes a few on an idle machine
 # What hurts is built into the worker: at a step of rank 1, in the first attempt only. By then the
 # processes have trained for seconds, so that each has heard the other's signs of life.
 WORKER = """
-import os, signal
+import itertools, os, signal
 from pathlib import Path
 
 from deepcnn import cli
@@ -34,17 +34,17 @@ from deepcnn.data.feeds import Preloaded
 from deepcnn.engines import signs
 from deepcnn.errors import DataError
 
-batch = Preloaded.batch
-
+take = Preloaded.take
+steps = itertools.count()
 first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
-def hurt(feed, step, part):
-    if first and os.environ["RANK"] == "1" and step == 250:
+def hurt(feed, index):
+    if next(steps) == 250 and first and os.environ["RANK"] == "1":
         Path("hurt").write_text(str(os.getpid()))
         HOW
-    return batch(feed, step, part)
+    return take(feed, index)
 
-Preloaded.batch = hurt
+Preloaded.take = hurt
 signs.LOST = 10
 cli.main()
 """

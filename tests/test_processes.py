@@ -25,9 +25,9 @@ from deepcnn.config import Config
 from deepcnn.data import catalog
 from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import default_data_dir, load_dataset, open_dataset
-from deepcnn.data.feeds import Batch, Preloaded
+from deepcnn.data.feeds import Preloaded
 from deepcnn.data.source import Source, in_memory
-from deepcnn.devices import Part, Place
+from deepcnn.devices import Place
 from deepcnn.engines.start import join
 from deepcnn.errors import ConfigError
 from deepcnn.events import EnvironmentChanged, Event
@@ -124,15 +124,13 @@ def change_processes(run: Path) -> tuple[list[str], list[list[int]]]:
     """
     heard: list[Event] = []
     indices: list[list[int]] = []
-    original = Preloaded.batch
+    original = Preloaded.take
 
-    def batch(self: Preloaded, step: int, part: Part) -> Batch:
-        found = original(self, step, part)
-        assert step == len(indices)
-        indices.append(found.index.tolist())
-        return found
+    def take(self: Preloaded, index: Tensor) -> tuple[Tensor, Tensor]:
+        indices.append(index.tolist())
+        return original(self, index)
 
-    Preloaded.batch = batch  # type: ignore[method-assign]
+    Preloaded.take = take  # type: ignore[method-assign]
     deepcnn.train(with_steps(PLAIN, 10), run_dir=run)
     alone = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE")}
     if alone["RANK"] == "0":
@@ -141,7 +139,7 @@ def change_processes(run: Path) -> tuple[list[str], list[list[int]]]:
         indices += [[]] * 10
     os.environ.update(alone)  # the second process waits for the first one here
     deepcnn.resume(run, changes=until(30), emit=heard.append)
-    Preloaded.batch = original  # type: ignore[method-assign]
+    Preloaded.take = original  # type: ignore[method-assign]
     changes = [event for event in heard if isinstance(event, EnvironmentChanged)]
     return [text for event in changes for text in event.differences], indices
 
@@ -299,13 +297,13 @@ def test_the_order_of_the_examples_does_not_depend_on_the_processes(
     assert [text for text in first["changes"] if text.startswith("processes")] == changes
     assert second["changes"] == []
     expected: list[list[int]] = []
-    original = Preloaded.batch
+    original = Preloaded.take
 
-    def batch(self: Preloaded, step: int, part: Part) -> Batch:
-        expected.append((found := original(self, step, part)).index.tolist())
-        return found
+    def take(self: Preloaded, index: Tensor) -> tuple[Tensor, Tensor]:
+        expected.append(index.tolist())
+        return original(self, index)
 
-    monkeypatch.setattr(Preloaded, "batch", batch)
+    monkeypatch.setattr(Preloaded, "take", take)
     training.train(with_steps(PLAIN, 30), run_dir=tmp_path / "single")
     joined = [a + b for a, b in zip(first["indices"], second["indices"], strict=True)]
     assert joined == expected

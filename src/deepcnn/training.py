@@ -56,6 +56,7 @@ from deepcnn.run import Run
 from deepcnn.state import TrainState
 
 SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
+CHOSEN_AHEAD = 16  # steps whose random choices are made at once, in little more than one's time
 HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
 FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
@@ -658,14 +659,21 @@ def _evaluate(
 
 
 class _Batches:
-    """Brings the batch of a step to a device, distorted: at once, or planned ahead (`Ahead`)."""
+    """Brings the batch of a step to a device, distorted.
+
+    Where the set is in memory, the random choices of many steps are made at once: those of a single
+    one take almost as long. They also make the plans of an engine that wants some (`Ahead`).
+    """
 
     def __init__(self, feed: Feed, inputs: Inputs, config: Config) -> None:
         self._feed, self._inputs, self._config = feed, inputs, config
-        self.steps = config.steps_per_plan
+        self.steps = config.steps_per_plan if config.steps_per_plan > 1 else CHOSEN_AHEAD
+        self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}  # and the steps they are for
 
     def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
         """Return a part of the network's input for a step, and its labels."""
+        if isinstance(self._feed, Preloaded):
+            return self.take(self._planned(step, part), self.scale(step))
         batch = self._feed.batch(step, part)
         draws = self._inputs.draw(
             self._config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
@@ -688,6 +696,15 @@ class _Batches:
         )
         chosen = (getattr(draws, name) for name in self._inputs.drawn)
         return index, *(values.view(index.shape) for values in chosen)
+
+    def _planned(self, step: int, part: Part) -> tuple[Tensor, ...]:
+        """Return the row of a step of the plan that it is in."""
+        steps, plan = self._plans.get(part, (range(0), ()))
+        if step not in steps:
+            first = step - step % self.steps
+            steps, plan = range(first, first + self.steps), self.plan(first, part)
+            self._plans[part] = steps, plan
+        return tuple(values[step - steps.start] for values in plan)
 
     def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
         """Return the network's input for a step of a plan, and its labels."""

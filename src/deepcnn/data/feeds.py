@@ -76,12 +76,9 @@ class Preloaded:
 
     def places(self, first_step: int, count: int, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Return index, epoch and position of the batches of `count` steps: int64 [count, b]."""
-        mine = part.slice(self._batch_size)
-        steps = [
-            np.stack(self._shuffle.batch(step, self._batch_size))[:, mine]
-            for step in range(first_step, first_step + count)
-        ]
-        index, epoch, position = to_device(np.stack(steps, 1), part.device)
+        found = np.stack(self._shuffle.batch(first_step, self._batch_size, steps=count))
+        mine = found.reshape(3, count, -1)[:, :, part.slice(self._batch_size)]
+        index, epoch, position = to_device(np.ascontiguousarray(mine), part.device)
         return index, epoch, position
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -95,12 +95,16 @@ def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return order
 
 
-def places(step: int, batch_size: int, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def places(
+    step: int, batch_size: int, n: int, *, steps: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (epoch, position) of each example of the batch of a step, int64 [batch_size].
+
+    With `steps` those of so many batches, one after another, int64 [steps * batch_size].
 
     Epochs of `n` examples follow one another without a seam: a batch may hold the end of one and
     the start of the next, every batch is full, and each place is met exactly once.
     """
-    place = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
+    place = np.arange(step * batch_size, (step + steps) * batch_size, dtype=np.int64)
     epoch, position = np.divmod(place, n)
     return epoch, position

@@ -97,13 +97,14 @@ class Shuffle:
         """Return the indices of all examples in the order of an epoch: int64 [n], read-only."""
         return _epoch(self, epoch)
 
-    def batch(self, step: int, batch_size: int) -> tuple[Int64s, Int64s, Int64s]:
+    def batch(self, step: int, batch_size: int, *, steps: int = 1) -> tuple[Int64s, Int64s, Int64s]:
         """Return (index, epoch, position) of each example of a step's batch: int64 [batch_size].
 
-        See `order.places`: every batch is full, each example is seen exactly once in every epoch.
+        With `steps` those of so many batches, one after another. See `order.places`: every batch is
+        full, each example is seen exactly once in every epoch.
         """
-        epoch, position = order.places(step, batch_size, self.examples)
-        index = np.empty(batch_size, np.int64)
+        epoch, position = order.places(step, batch_size, self.examples, steps=steps)
+        index = np.empty(len(epoch), np.int64)
         for e in range(int(epoch[0]), int(epoch[-1]) + 1):
             here = epoch == e
             index[here] = self.epoch(e)[position[here]]
