@@ -188,9 +188,11 @@ class Inputs:
         cut_streams = (order.CUT_ROW, order.CUT_COLUMN) if self.cutout else ()
         streams = (order.ROW, order.COLUMN, order.FLIP, order.CONTRAST, *cut_streams)
         if epoch.device.type == "cpu":  # NumPy is quicker where numbers are few
-            bits = torch.from_numpy(order.bits(seed, streams, epoch.numpy(), position.numpy()))
+            found = order.bits(seed, streams, epoch.numpy(), position.numpy())
+            bits = torch.from_numpy(found).unbind()
         else:
-            bits = order.bits(seed, streams, epoch, position)
+            # one by one: their keys in a tensor would be copied to a GPU, which then is waited for
+            bits = tuple(order.bits(seed, stream, epoch, position) for stream in streams)
         row, column, flip_bits, contrast_bits, *cut = bits
         if self.flip == "random":
             flip = (flip_bits & 1).bool()

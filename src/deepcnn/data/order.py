@@ -58,11 +58,10 @@ def bits(seed: int, stream: int | tuple[int, ...], epoch: Int64, position: Int64
 
     `epoch` and `position` are int64 arrays or tensors that broadcast; `seed` is any Python integer
     (its low 64 bits count), `stream` one of this module's constants, or several, which give a
-    first axis to the result.
+    first axis to the result, for arrays only.
     """
     if isinstance(stream, tuple):
-        keys = np.array([_key(seed, s) for s in stream]).reshape(-1, *[1] * epoch.ndim)
-        key = keys if isinstance(epoch, np.ndarray) else epoch.new_tensor(keys)
+        key: Int64 = np.array([_key(seed, s) for s in stream]).reshape(-1, *[1] * epoch.ndim)
         epoch, position = epoch[None], position[None]
     else:
         key = _key(seed, stream)

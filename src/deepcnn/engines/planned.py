@@ -10,7 +10,7 @@ al.: "Accelerating PyTorch with CUDA graphs", 2021.)
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,8 +43,6 @@ class Planned(Single):
     """
 
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:
-        if job.class_weights is not None:
-            job = replace(job, class_weights=job.class_weights.to(place.device))
         super().__init__(state, place, job)
         assert job.ahead is not None
         self._ahead = job.ahead

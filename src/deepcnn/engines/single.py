@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -83,6 +83,8 @@ class Engine(ABC):
 
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:
         state.to(place.device)
+        if job.class_weights is not None:
+            job = replace(job, class_weights=job.class_weights.to(place.device))
         self._state = state
         self._place = place
         self._job = job

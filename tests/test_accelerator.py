@@ -1,0 +1,126 @@
+"""What a step asks of the host where the tensors are on an accelerator.
+
+torch's `meta` device has shapes and types but no values. So whatever needs a value on the host, or
+brings tensors of two devices together, fails on it or can be seen, as it would wait on a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from deepcnn import objective, presets, training
+from deepcnn.config import Config
+from deepcnn.devices import Place, Precision
+from deepcnn.engines.planned import Planned
+from deepcnn.engines.single import Engine, Job, Single
+from deepcnn.events import ignore
+
+META = torch.device("meta")
+
+
+class _Place(Place):
+    """Autocast knows no `meta`; so the network computes in float32, whatever the precision."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Collects the operations that have a part on the host, and how many there were at all."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.on_host: list[str] = []
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.count += 1
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
+        if any(x.device.type == "cpu" for x in tensors):
+            self.on_host.append(str(func))
+        return result
+
+
+@pytest.fixture
+def accelerated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let `meta` stand for an accelerator: no autocast, and parameters that stay what they are."""
+    enabled = torch.is_autocast_enabled
+    monkeypatch.setattr(
+        torch, "is_autocast_enabled", lambda kind="cpu": kind != "meta" and enabled(kind)
+    )
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@contextlib.contextmanager
+def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
+    """Make the engine that `training` would, on the accelerator, with synthetic data."""
+    source = training._open_training_set(config, ignore)
+    counts = training._count(source, ignore)
+    inputs = training._new_inputs(config, source)
+    state = training._new_state(config, inputs, source)
+    with closing(training._make_feed(config, source, None, ignore)) as feed:
+        batches = training._Batches(feed, inputs, config)
+        job = Job(
+            batches.load,
+            config.batch_size,
+            training._schedule(config, len(source)),
+            class_weights=objective.balanced_weights(counts),
+            ahead=batches,
+        )
+        kind = Planned if config.steps_per_plan > 1 else Single
+        state.model.train()
+        yield kind(state, _Place(META, precision), job)
+
+
+def watched(engine: Engine, steps: int) -> _Watch:
+    """Make so many steps, and watch the last one."""
+    parameters = list(engine.model.parameters())
+    for _ in range(steps - 1):
+        engine.step()
+        for parameter in parameters:
+            parameter.grad = None
+    watch = _Watch()
+    with watch:
+        engine.step()
+    assert {p.device for p in parameters} == {META}
+    return watch
+
+
+@pytest.mark.usefixtures("accelerated")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("ahead", [1, 4])
+@pytest.mark.parametrize("preset", ["tutorial", "quick", "speedrun94", "speedrun96"])
+def test_a_step_asks_nothing_of_the_host(preset: str, ahead: int, precision: Precision) -> None:
+    """Within a plan, or the choices that are made for several steps."""
+    config = dataclasses.replace(
+        presets.PRESETS[preset](), data="synthetic", precision="fp32", steps_per_plan=ahead
+    )
+    with engine_of(config, precision) as engine:
+        watch = watched(engine, 3)
+    assert watch.count > 100
+    assert watch.on_host == []
+
+
+@pytest.mark.usefixtures("accelerated")
+@pytest.mark.parametrize("feed", ["streamed", "queued"])
+def test_all_that_a_step_takes_from_the_host_is_its_batch(
+    feed: Literal["streamed", "queued"],
+) -> None:
+    config = dataclasses.replace(presets.tutorial(), data="synthetic", feed=feed, precision="fp32")
+    with engine_of(config, "fp32") as engine:
+        watch = watched(engine, 3)
+    copies = [name for name in watch.on_host if "lift_fresh" not in name]
+    assert copies == ["aten._to_copy.default"] * 5  # images, labels, index, epoch, position
