@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from deepcnn import objective, presets, training
 from deepcnn.config import Config
+from deepcnn.data.batches import Batches
 from deepcnn.devices import Place, Precision
 from deepcnn.engines.planned import Planned
 from deepcnn.engines.single import Engine, Job, Single
@@ -72,7 +73,7 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
     inputs = training._new_inputs(config, source)
     state = training._new_state(config, inputs, source)
     with closing(training._make_feed(config, source, None, ignore)) as feed:
-        batches = training._Batches(feed, inputs, config)
+        batches = Batches(feed, inputs, seed=0, steps=config.steps, ahead=4)
         job = Job(
             batches.load,
             config.batch_size,

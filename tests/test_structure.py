@@ -23,7 +23,7 @@ FLOORS = [
     ["engines.processes"],
     ["engines.team"],
     ["engines.towers", "engines.planned", "engines.launch"],
-    ["engines.single", "engines.signs", "summaries", "graph", "run"],
+    ["engines.single", "engines.signs", "summaries", "graph", "run", "data.batches"],
     ["data.feeds", "data.contact_sheet", "data.convert"],
     ["state", "data.datasets", "data.stream"],
     ["data.layouts", "data.synthetic", "data.catalog"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from deepcnn.data.augment import Inputs
+from deepcnn.data.batches import Batches
 from deepcnn.data.datasets import open_dataset
 from deepcnn.data.feeds import Feed, Preloaded, Queued, Streamed
 from deepcnn.data.shuffle import Shuffle
@@ -21,6 +21,7 @@ from deepcnn.devices import Part
 BATCH = 128
 SEED = 0
 WAITING = 20_000  # as the reference, and tf.data's shuffle buffer
+WHOLE = Part(0, 1, torch.device("cpu"))
 WARM_UP, STEPS = 450, 1200  # as many to warm up as the peers; three epochs to measure
 
 
@@ -42,28 +43,21 @@ def images_per_second(
             feed = Queued(stream, examples_in_queue=WAITING, batch_size=BATCH)
         else:
             feed = Streamed(stream, batch_size=BATCH)
-    distort = distorting(feed, source)
+    batches = distorted(feed, source)
     with closing(feed):
         for step in range(warm_up):
-            distort(step)
+            batches.load(step, WHOLE)
         began = time.perf_counter()
         for step in range(warm_up, warm_up + steps):
-            distort(step)
+            batches.load(step, WHOLE)
         seconds = time.perf_counter() - began
     where = "memory" if name == "preloaded" else "files"
     return {where: round(steps * BATCH / seconds), "seeds": [SEED]}
 
 
-def distorting(feed: Feed, source: Source) -> Callable[[int], None]:
+def distorted(feed: Feed, source: Source) -> Batches:
     """Return what makes the distorted batch of a step, as TensorFlow's tutorial does."""
-    whole = Part(0, 1, torch.device("cpu"))
     inputs = Inputs.of(
         source, crop=0.75, pad=0, flip="random", contrast=(0.2, 1.8), standardize="image"
     )
-
-    def distort(step: int) -> None:
-        batch = feed.batch(step, whole)
-        draws = inputs.draw(SEED, index=batch.index, epoch=batch.epoch, position=batch.position)
-        inputs.train(batch.images, draws)
-
-    return distort
+    return Batches(feed, inputs, seed=SEED, steps=WARM_UP + STEPS)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cases.inputs import BATCH, SEED, WAITING, distorting
+from cases.inputs import BATCH, SEED, WAITING, WHOLE, distorted
 from deepcnn.data.datasets import fetch, open_dataset
 from deepcnn.data.feeds import Streamed
 from deepcnn.data.shuffle import Shuffle
@@ -70,9 +70,9 @@ def megabytes(gigabytes: float, folder: Path) -> dict[str, Any]:
             stream = Stream.extract(source.shards, shuffle).shuffle()
             began = time.perf_counter()
             with closing(Streamed(stream, batch_size=BATCH)) as feed:
-                distort = distorting(feed, source)
+                batches = distorted(feed, source)
                 for step in range(images // BATCH):
-                    distort(step)
+                    batches.load(step, WHOLE)
             seconds = time.perf_counter() - began
     return {
         "at the start": round(at_start),

@@ -24,6 +24,7 @@ from deepcnn import presets, training
 from deepcnn.config import Config
 from deepcnn.data import datasets
 from deepcnn.data.augment import Inputs
+from deepcnn.data.batches import Batches
 from deepcnn.data.feeds import Preloaded
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source
@@ -178,15 +179,12 @@ def distorting(source: Source, inputs: Inputs, config: Config, place: Place, bat
     arrays = source.load()
     shuffle = Shuffle.full(config.seed, len(arrays))
     feed = Preloaded(arrays, shuffle, batch_size=config.batch_size)
+    distorted = Batches(feed, inputs, seed=config.seed, steps=config.steps)
     whole = Part(0, 1, place.device)
 
     def group(start: int) -> None:
         for step in range(start, start + GROUP):
-            batch = feed.batch(step, whole)
-            draws = inputs.draw(
-                config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
-            )
-            inputs.train(batch.images, draws)
+            distorted.load(step, whole)
 
     starts = range(0, WARM_UP + batches, GROUP)
     seconds = [_timed(place, partial(group, start))[1] for start in starts]

@@ -24,13 +24,14 @@ from deepcnn import checkpoint, graph, objective, optim, summaries
 from deepcnn.averages import LossAverages, ParameterAverages
 from deepcnn.config import Config, changed_fields, to_dict
 from deepcnn.data import datasets
-from deepcnn.data.augment import Draws, Inputs
+from deepcnn.data.augment import Inputs
+from deepcnn.data.batches import AHEAD, Batches
 from deepcnn.data.feeds import Fed, Feed, FeedSource, Preloaded, Queued, Streamed, from_arrays
 from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import Part, Place, describe_environment, fast_products, keep_freed_memory
+from deepcnn.devices import Place, describe_environment, fast_products, keep_freed_memory
 from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
@@ -56,7 +57,6 @@ from deepcnn.run import Run
 from deepcnn.state import TrainState
 
 SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
-CHOSEN_AHEAD = 16  # steps whose random choices are made at once, in little more than one's time
 HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
 FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
@@ -255,7 +255,14 @@ def _train(
     """Make the steps; `counts`: int64 [classes], the training examples of each class."""
     examples = int(counts.sum())
     schedule = _schedule(config, examples)
-    batches = _Batches(feed, inputs, config)
+    planned = config.steps_per_plan > 1
+    batches = Batches(
+        feed,
+        inputs,
+        seed=config.seed,
+        steps=config.steps,
+        ahead=config.steps_per_plan if planned else AHEAD,
+    )
     job = Job(
         batches.load,
         config.batch_size,
@@ -265,7 +272,7 @@ def _train(
         if config.class_weights == "balanced"
         else None,
         sync_batch_norm=config.sync_batch_norm,
-        ahead=batches if config.steps_per_plan > 1 else None,
+        ahead=batches if planned else None,
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
@@ -656,63 +663,6 @@ def _evaluate(
         total=total,
         loss=loss,
     )
-
-
-class _Batches:
-    """Brings the batch of a step to a device, distorted.
-
-    Where the set is in memory, the random choices of many steps are made at once: those of a single
-    one take almost as long. They also make the plans of an engine that wants some (`Ahead`).
-    """
-
-    def __init__(self, feed: Feed, inputs: Inputs, config: Config) -> None:
-        self._feed, self._inputs, self._config = feed, inputs, config
-        self.steps = config.steps_per_plan if config.steps_per_plan > 1 else CHOSEN_AHEAD
-        self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}  # and the steps they are for
-
-    def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
-        """Return a part of the network's input for a step, and its labels."""
-        if isinstance(self._feed, Preloaded):
-            return self.take(self._planned(step, part), self.scale(step))
-        batch = self._feed.batch(step, part)
-        draws = self._inputs.draw(
-            self._config.seed, index=batch.index, epoch=batch.epoch, position=batch.position
-        )
-        return self._inputs.train(batch.images, draws, self.scale(step)), batch.labels
-
-    def scale(self, step: int) -> float:
-        """Return the share of each side to which the images of a step are scaled."""
-        return self._inputs.scale_at(step / self._config.steps)
-
-    def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
-        """Return which examples are seen, and the random choices about them: [steps, b] each."""
-        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
-        index, epoch, position = self._feed.places(first_step, self.steps, part)
-        draws = self._inputs.draw(
-            self._config.seed,
-            index=index.flatten(),
-            epoch=epoch.flatten(),
-            position=position.flatten(),
-        )
-        chosen = (getattr(draws, name) for name in self._inputs.drawn)
-        return index, *(values.view(index.shape) for values in chosen)
-
-    def _planned(self, step: int, part: Part) -> tuple[Tensor, ...]:
-        """Return the row of a step of the plan that it is in."""
-        steps, plan = self._plans.get(part, (range(0), ()))
-        if step not in steps:
-            first = step - step % self.steps
-            steps, plan = range(first, first + self.steps), self.plan(first, part)
-            self._plans[part] = steps, plan
-        return tuple(values[step - steps.start] for values in plan)
-
-    def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
-        """Return the network's input for a step of a plan, and its labels."""
-        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
-        index, *chosen = planned
-        images, labels = self._feed.take(index)
-        draws = Draws(**dict(zip(self._inputs.drawn, chosen, strict=True)))
-        return self._inputs.train(images, draws, scale), labels
 
 
 class _Rate:

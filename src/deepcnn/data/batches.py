@@ -1,0 +1,74 @@
+"""From a feed to the network's input: the batch of a step, distorted, on its device."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from deepcnn.data.augment import Draws, Inputs
+from deepcnn.data.feeds import Feed, Preloaded
+from deepcnn.devices import Part
+
+AHEAD = 16  # steps whose random choices are made at once: those of a single one take almost as long
+
+
+class Batches:
+    """Brings the batch of a step of training to a device, distorted.
+
+    `steps`: of the whole training, of which the size of the images may depend on the share that is
+    done; `ahead`: for how many steps a plan is made. There are plans only where the set is in
+    memory; from other feeds the choices are made as the batches come. The numbers are the same.
+    """
+
+    def __init__(
+        self, feed: Feed, inputs: Inputs, *, seed: int, steps: int, ahead: int = AHEAD
+    ) -> None:
+        self._feed, self._inputs, self._seed, self._all = feed, inputs, seed, steps
+        self.steps = ahead
+        self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}  # and the steps they are for
+
+    def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
+        """Return a part of the network's input for a step, and its labels.
+
+        Images float32 [b, C, H, W], labels int64 [b], on the part's device.
+        """
+        if isinstance(self._feed, Preloaded):
+            return self.take(self._planned(step, part), self.scale(step))
+        batch = self._feed.batch(step, part)
+        draws = self._inputs.draw(
+            self._seed, index=batch.index, epoch=batch.epoch, position=batch.position
+        )
+        return self._inputs.train(batch.images, draws, self.scale(step)), batch.labels
+
+    def scale(self, step: int) -> float:
+        """Return the share of each side to which the images of a step are scaled."""
+        return self._inputs.scale_at(step / self._all)
+
+    def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
+        """Return which examples are seen, and the random choices about them: [steps, b] each."""
+        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
+        index, epoch, position = self._feed.places(first_step, self.steps, part)
+        draws = self._inputs.draw(
+            self._seed,
+            index=index.flatten(),
+            epoch=epoch.flatten(),
+            position=position.flatten(),
+        )
+        chosen = (getattr(draws, name) for name in self._inputs.drawn)
+        return index, *(values.view(index.shape) for values in chosen)
+
+    def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
+        """Return the network's input for a step of a plan, and its labels, as `load`."""
+        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
+        index, *chosen = planned
+        images, labels = self._feed.take(index)
+        draws = Draws(**dict(zip(self._inputs.drawn, chosen, strict=True)))
+        return self._inputs.train(images, draws, scale), labels
+
+    def _planned(self, step: int, part: Part) -> tuple[Tensor, ...]:
+        """Return the row of a step of the plan that it is in."""
+        steps, plan = self._plans.get(part, (range(0), ()))
+        if step not in steps:
+            first = step - step % self.steps
+            steps, plan = range(first, first + self.steps), self.plan(first, part)
+            self._plans[part] = steps, plan
+        return tuple(values[step - steps.start] for values in plan)
