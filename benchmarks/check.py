@@ -34,7 +34,7 @@ from deepcnn import presets, training
 from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.synthetic import synthetic
-from deepcnn.devices import Part, Place, fast_products, keep_freed_memory
+from deepcnn.devices import Part, Place, float32_products, keep_freed_memory
 from deepcnn.engines.single import Job, Single
 from deepcnn.engines.team import Team
 from deepcnn.evaluation import BATCH, score
@@ -281,7 +281,7 @@ def main() -> None:
     keep_freed_memory()
     found = {}
     for name, (make, rounds) in PARTS.items():
-        with fast_products():
+        with float32_products():
             found[name] = round(ratio(make(), rounds), 4)
         known = f"committed {committed[name]:.3f}" if name in committed else "not compared"
         print(f"{found[name]:.3f}  {name}" + ("" if write else f" ({known})"), flush=True)

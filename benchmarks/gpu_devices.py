@@ -83,7 +83,6 @@ def main() -> None:
     options = parser.parse_args()
     out = report.new_file("gpu_devices", options.out)
     about = report.circumstances(options.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     found: dict[str, dict[str, float]] = {}
     reference: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -103,6 +103,20 @@ def test_summaries_and_evaluations_change_no_bit(every_step: Path, tmp_path: Pat
     ).read_bytes()
 
 
+def test_deterministic_training_has_the_same_bits_and_ends_with_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, where all is deterministic anyway; a GPU's products need cuBLAS to be told so."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is restored
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    for name, deterministic in (("asked", True), ("plain", False)):
+        training.train(tiny(steps=5, deterministic=deterministic), run_dir=tmp_path / name)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    a, b = (checkpoint.paths(tmp_path / name / "checkpoints")[-1] for name in ("asked", "plain"))
+    assert a.read_bytes() == b.read_bytes()
+
+
 def test_another_seed_is_another_run(tmp_path: Path, every_step: Path) -> None:
     training.train(tiny(steps=3, seed=1), run_dir=tmp_path / "run")
     (path,) = checkpoint.paths(tmp_path / "run" / "checkpoints")

@@ -28,7 +28,7 @@ from deepcnn.data.batches import Batches
 from deepcnn.data.feeds import Preloaded
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source
-from deepcnn.devices import Part, Place, describe_environment, fast_products, keep_freed_memory
+from deepcnn.devices import Part, Place, describe_environment, float32_products, keep_freed_memory
 from deepcnn.errors import ConfigError
 from deepcnn.evaluation import Scorer
 from deepcnn.events import Event, Listener, Noted, Stepped, ignore
@@ -162,7 +162,7 @@ def measure(
     emit(Noted(f"Measuring the layers of {first.preset}"))
     model = build_model(first.model.name, shape=inputs.shape, widths=first.model.widths)
     images = inputs.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
-    with fast_products():
+    with float32_products():
         limits = find_limits(place, plan.matrix, plan.repetitions)
         layers = tuple(time_layers(model, images, place, limits, plan.repetitions))
     return Report(

@@ -101,28 +101,34 @@ def is_on_processor(x: torch.Tensor) -> bool:
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
-    """Let oneDNN multiply float32 matrices where it is faster than MKL: on AMD's with AVX-512.
+def float32_products() -> Iterator[None]:
+    """Let float32 be multiplied as such, and fast.
 
-    There MKL's products of matrices take much longer than those of oneDNN, which computes the
-    convolutions anyway. torch hands float32 products to oneDNN only where they may be rounded to
-    bf16. oneDNN does round where there is AMX, which these
-    processors lack; a product that bf16 cannot hold tells. So no result's precision changes. The
-    setting is the whole process's, so it lasts no longer than needed: with it `torch.compile`
-    refuses to work.
+    On NVIDIA's GPUs since Ampere torch rounds what cuDNN convolves to TF32, ten bits of the
+    fraction. Here float32 is what was asked for; who wants less has bf16.
+
+    On AMD's processors with AVX-512 MKL's products of matrices take much longer than those of
+    oneDNN, which computes the convolutions anyway. torch hands float32 products to oneDNN only
+    where they may be rounded to bf16. oneDNN does round where there is AMX, which these processors
+    lack; a product that bf16 cannot hold tells. So no result's precision changes.
+
+    The settings are the whole process's, so they last no longer than needed: `torch.compile`
+    refuses to work with that of oneDNN.
     """
     products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = products.fp32_precision, convolutions.fp32_precision
     can = torch.cpu.get_capabilities()
     try:
+        convolutions.fp32_precision = "ieee"
         if str(can.get("cpu_name", "")).startswith("AMD") and can.get("avx512_f"):
             products.fp32_precision = "bf16"
             x = torch.full((64, 64), 1 + 2**-20)
             if not torch.equal(x @ torch.eye(64), x):
-                products.fp32_precision = before
+                products.fp32_precision = before[0]
         yield
     finally:
-        products.fp32_precision = before
+        products.fp32_precision, convolutions.fp32_precision = before
 
 
 def keep_freed_memory() -> None:
@@ -154,7 +160,7 @@ def describe_environment(place: Place) -> dict[str, Any]:
         can = torch.cpu.get_capabilities()
         wide = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
         features = [name for name in wide if can.get(name)]
-        name = can.get("cpu_name", "")  # the maker decides about `fast_products`
+        name = can.get("cpu_name", "")  # the maker decides about `float32_products`
         hardware = " ".join([platform.machine(), *([str(name)] if name else []), *features])
     return {
         "deepcnn": deepcnn.__version__,

@@ -19,7 +19,7 @@ from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import open_dataset
 from deepcnn.data.layouts import Split
 from deepcnn.data.source import Source
-from deepcnn.devices import Place, fast_products, keep_freed_memory
+from deepcnn.devices import Place, float32_products, keep_freed_memory
 from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
@@ -185,7 +185,7 @@ def score(
     for some_images, some_labels in source.blocks(batch, index=team.index, count=team.count):
         images = torch.from_numpy(some_images).to(place.device)
         labels = torch.from_numpy(some_labels).to(place.device)
-        with place.autocast(), fast_products():
+        with place.autocast(), float32_products():
             weighted = [weight * predict(view) for weight, view in inputs.views_of(images)]
             logits = torch.stack(weighted).sum(0)
         correct += objective.count_correct(logits, labels)

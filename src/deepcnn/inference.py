@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from deepcnn.devices import fast_products
+from deepcnn.devices import float32_products
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
 from deepcnn.models.response_norm import LocalResponseNorm
@@ -226,7 +226,7 @@ def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Return what `features` makes of images [N, C, H, W], block by block."""
     if len(images) < _ENOUGH:
         return features(images)
-    with fast_products():
+    with float32_products():
         return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
 
 

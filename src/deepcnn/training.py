@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 import signal
 import threading
 import time
@@ -31,7 +32,7 @@ from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import Place, describe_environment, fast_products, keep_freed_memory
+from deepcnn.devices import Place, describe_environment, float32_products, keep_freed_memory
 from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
@@ -277,7 +278,7 @@ def _train(
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
     with ExitStack() as stack:
-        stack.enter_context(fast_products())
+        stack.enter_context(float32_products())
         engine = stack.enter_context(closing(team.engine(state, place, job, towers=config.towers)))
         listeners: list[Listener] = [emit]
 
@@ -390,6 +391,8 @@ def _with_absolute_paths(config: Config) -> Config:
 
 
 def _set_up(team: Team, config: Config) -> Place:
+    if config.deterministic:  # cuBLAS reads it at its first product, and without it torch refuses
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
         torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
