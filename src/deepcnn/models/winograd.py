@@ -218,10 +218,11 @@ class _Winograd(torch.autograd.Function):
         saved = iter(points)
         with torch.autocast("cpu", enabled=False):
             kernels = transform_kernel(weight.transpose(0, 1), tile).flatten(0, 1)  # [·, out, in]
-            of_kernels = torch.zeros_like(kernels)
+            of_kernels: Tensor | None = None
             of_bias = kernels.new_zeros(kernels.shape[1]) if ctx.needs_input_grad[2] else None
             for part, of_part in zip(gradients, of_parts, strict=True):
-                _go_back(part, kernels, saved, axes, of_kernels, of_bias, of_part)
+                of_kernels = _go_back(part, kernels, saved, axes, of_kernels, of_bias, of_part)
+            assert of_kernels is not None
             of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
         return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, of_bias, None, None
@@ -232,14 +233,14 @@ def _go_back(
     kernels: Tensor,
     points: Iterator[Tensor],
     axes: tuple[_Axis, _Axis],
-    of_kernels: Tensor,
+    of_kernels: Tensor | None,
     of_bias: Tensor | None,
     out: Tensor | None,
-) -> None:
+) -> Tensor | None:
     """Go backward through `convolve_pixels`, for one block of images [H, W, N, out].
 
-    Adds to `of_kernels`, to `of_bias` if there is one, and writes the derivative towards the pixels
-    to `out`, if wanted.
+    Adds to `of_kernels`, which it returns, to `of_bias` if there is one, and writes the derivative
+    towards the pixels to `out`, if wanted.
     """
     down, across = axes
     count = gradient.shape[2]
@@ -258,7 +259,10 @@ def _go_back(
         for rows in down:
             of_products = _rows(rows.of_outputs, of_y[rows.outputs])
             of_products = of_products.view(len(kernels), count, -1)
-            of_kernels.baddbmm_(of_products.transpose(1, 2), next(points))
+            factors = of_products.transpose(1, 2), next(points)
+            of_kernels = (
+                torch.bmm(*factors) if of_kernels is None else of_kernels.baddbmm_(*factors)
+            )
             if of_pixels is None:
                 continue
             of_points = torch.bmm(of_products, kernels).view(-1, of_y.shape[1], of_pixels.shape[2])
@@ -272,6 +276,7 @@ def _go_back(
             of_pixels[:, columns.inputs].baddbmm_(matrix, of_columns, beta=beta)
     if out is not None and of_pixels is not None:
         out.copy_(of_pixels.view(out.shape))
+    return of_kernels
 
 
 class _Span(NamedTuple):
