@@ -73,7 +73,7 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
     inputs = training._new_inputs(config, source)
     state = training._new_state(config, inputs, source)
     with closing(training._make_feed(config, source, None, ignore)) as feed:
-        batches = Batches(feed, inputs, seed=0, steps=config.steps, ahead=4)
+        batches = Batches(feed, inputs, seed=0, training_steps=config.steps, steps=4)
         job = Job(
             batches.load,
             config.batch_size,

@@ -60,4 +60,4 @@ def distorted(feed: Feed, source: Source) -> Batches:
     inputs = Inputs.of(
         source, crop=0.75, pad=0, flip="random", contrast=(0.2, 1.8), standardize="image"
     )
-    return Batches(feed, inputs, seed=SEED, steps=WARM_UP + STEPS)
+    return Batches(feed, inputs, seed=SEED, training_steps=WARM_UP + STEPS)

@@ -179,7 +179,7 @@ def distorting(source: Source, inputs: Inputs, config: Config, place: Place, bat
     arrays = source.load()
     shuffle = Shuffle.full(config.seed, len(arrays))
     feed = Preloaded(arrays, shuffle, batch_size=config.batch_size)
-    distorted = Batches(feed, inputs, seed=config.seed, steps=config.steps)
+    distorted = Batches(feed, inputs, seed=config.seed, training_steps=config.steps)
     whole = Part(0, 1, place.device)
 
     def group(start: int) -> None:

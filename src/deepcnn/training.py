@@ -261,8 +261,8 @@ def _train(
         feed,
         inputs,
         seed=config.seed,
-        steps=config.steps,
-        ahead=config.steps_per_plan if planned else AHEAD,
+        training_steps=config.steps,
+        steps=config.steps_per_plan if planned else AHEAD,
     )
     job = Job(
         batches.load,

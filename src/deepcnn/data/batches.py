@@ -14,16 +14,16 @@ AHEAD = 16  # steps whose random choices are made at once: those of a single one
 class Batches:
     """Brings the batch of a step of training to a device, distorted.
 
-    `steps`: of the whole training, of which the size of the images may depend on the share that is
-    done; `ahead`: for how many steps a plan is made. There are plans only where the set is in
+    `training_steps`: of the whole training; on the share of it that is done the size of the images
+    may depend. `steps`: for how many steps a plan is made. There are plans only where the set is in
     memory; from other feeds the choices are made as the batches come. The numbers are the same.
     """
 
     def __init__(
-        self, feed: Feed, inputs: Inputs, *, seed: int, steps: int, ahead: int = AHEAD
+        self, feed: Feed, inputs: Inputs, *, seed: int, training_steps: int, steps: int = AHEAD
     ) -> None:
-        self._feed, self._inputs, self._seed, self._all = feed, inputs, seed, steps
-        self.steps = ahead
+        self._feed, self._inputs, self._seed = feed, inputs, seed
+        self._training_steps, self.steps = training_steps, steps
         self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}  # and the steps they are for
 
     def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ class Batches:
 
     def scale(self, step: int) -> float:
         """Return the share of each side to which the images of a step are scaled."""
-        return self._inputs.scale_at(step / self._all)
+        return self._inputs.scale_at(step / self._training_steps)
 
     def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
         """Return which examples are seen, and the random choices about them: [steps, b] each."""
