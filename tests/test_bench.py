@@ -98,6 +98,17 @@ def test_layers_are_compared_with_the_limit_and_only_the_first_has_no_gradient_o
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_layers_are_timed_in_the_layout_they_compute_in() -> None:
+    model = build_model("tutorial", widths=(64, 8, 8, 8))
+    images = torch.randn(112, 3, 24, 24)
+    limits = bench.Limits(matrix_product=3.0, convolution=5.0)
+    conv1, pool1, *_ = bench.time_layers(model, images, Place.choose("cpu", "fp32"), limits, 1)
+    assert model.get_submodule("conv1")(images).is_mkldnn
+    assert (conv1.name, pool1.name) == ("conv1", "pool1")
+    assert conv1.forward.gigaflops == pytest.approx(2 * 112 * 64 * 24 * 24 * (3 * 25) / 1e9)
+    assert pool1.backward.milliseconds > 0
+
+
 def test_the_limits_are_operations_by_the_least_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([4.0, 2.0, 3.0, 1.0, 8.0, 9.0])
     monkeypatch.setattr(bench, "_timed", lambda _, compute: (compute(), next(times)))

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepcnn.models.layers import LateReLU, SameConv2d
+from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
+from deepcnn.models.opaque import opaque_conv2d
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
 from deepcnn.models.winograd import Tile, tile_that_pays, winograd_conv2d
 
@@ -281,3 +282,86 @@ def test_rectified_normalization_in_lower_precision_is_the_plain_one() -> None:
         found = norm(x)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, norm(x.float()).bfloat16())
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 4), (3, 1)])
+def test_onednns_own_layout_changes_no_result(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    pool = SameMaxPool()
+
+    def in_own_layout(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = opaque_conv2d(x, weight, bias)
+        assert y.is_mkldnn
+        assert y.shape == (3, 16, height, width)
+        pooled: Tensor = pool(y)
+        return pooled
+
+    def in_torchs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y: Tensor = pool(F.conv2d(x, weight, bias, padding=2))
+        return y
+
+    arguments = [torch.randn(3, 5, height, width), torch.randn(16, 5, 5, 5), torch.randn(16)]
+    weights = torch.randn(3, 16, -(-height // 2), -(-width // 2))
+    check(in_own_layout, in_torchs, arguments, weights, 1e-5)
+    # In bf16 which is the largest of a window depends on rounding, so only torch's is comparable.
+    in_bf16 = [argument.bfloat16() for argument in arguments]
+    found = values_and_gradients(in_own_layout, in_bf16, weights)
+    expected = values_and_gradients(in_torchs, in_bf16, weights)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - theirs).norm() < 1e-2 * theirs.norm()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_large_first_layer_is_opaque_until_it_is_pooled(bf16: bool) -> None:
+    torch.manual_seed(0)
+    own, usual, pool = LateReLUToPool(3, 64, 5), LateReLU(3, 64, 5), SameMaxPool()
+    usual.load_state_dict(own.state_dict())
+    images, weights = torch.randn(112, 3, 25, 24), torch.randn(112, 64, 13, 12)
+
+    def results(layer: LateReLU, images: Tensor) -> list[Tensor]:
+        with torch.autocast("cpu", enabled=bf16):
+            y = pool(layer(images))
+        return [y.detach(), *torch.autograd.grad(y, [*layer.parameters()], weights.to(y.dtype))]
+
+    with torch.autocast("cpu", enabled=bf16):
+        assert own(images).is_mkldnn
+        assert not own(images[:100]).is_mkldnn  # where it would take longer
+    found = results(own, images)
+    if not bf16:
+        usual, images = usual.double(), images.double()
+    for ours, expected in zip(found, results(usual, images), strict=True):
+        assert (ours - expected).norm() < (5e-3 if bf16 else 5e-6) * expected.norm()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("where", ["image", "weight"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_pooling_hides_no_failure(bf16: bool, where: str, bad: float) -> None:
+    torch.manual_seed(0)
+    layer, pool = LateReLUToPool(3, 64, 5), SameMaxPool()
+    images = torch.randn(128, 3, 24, 24)
+    with torch.no_grad():
+        (images if where == "image" else layer.weight)[1, 2, 3, 4] = bad
+    with torch.autocast("cpu", enabled=bf16):
+        y = pool(layer(images))
+        expected = pool(F.conv2d(images, layer.weight, layer.bias, padding=2))
+    assert not y.isfinite().all()
+    assert torch.equal(y.isnan(), expected.isnan())
+
+
+def test_rows_and_columns_may_be_exchanged_in_memory() -> None:
+    torch.manual_seed(0)
+    turned = torch.randn(40, 12, 12, 64).permute(0, 3, 2, 1)  # [N, C, H, W], in memory [N, W, H, C]
+    images = [x.detach().requires_grad_() for x in (turned, turned.contiguous())]
+    layer, norm = LateReLU(64, 64, 5), ReLUResponseNorm(64)
+    assert tile_that_pays(turned.shape, layer.weight.shape) is not None
+    results = []
+    for x in images:
+        y = norm(x)
+        z = layer(y)
+        results.append((y, z, *torch.autograd.grad(z.sum(), [y, x])))
+    y, _, of_y, of_x = results[0]
+    assert y.stride() == of_y.stride() == of_x.stride() == turned.stride()
+    for ours, expected in zip(*results, strict=True):
+        assert torch.allclose(ours, expected, rtol=1e-5, atol=1e-5)

@@ -31,6 +31,7 @@ FLOORS = [
     ["models.tutorial", "models.speednet", "models.mlp"],
     ["models.layers"],
     [
+        "models.opaque",
         "models.winograd",
         "models.response_norm",
         "averages",

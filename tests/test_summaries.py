@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from deepcnn import graph, presets, summaries, training
@@ -30,6 +31,21 @@ def test_histograms_count_like_numpy() -> None:
     assert found.squares == pytest.approx(float(values.double().square().sum()), rel=1e-5)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_histograms_of_bf16_are_those_of_the_same_values(relu: bool) -> None:
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    values = torch.cat([values.relu() if relu else values, torch.tensor([0.0, -0.0]).bfloat16()])
+    found, expected = summaries.histogram(values), summaries.histogram(values.double())
+    np.testing.assert_array_equal(found.edges, expected.edges)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert found.total == pytest.approx(float(values.double().sum()), rel=1e-9)
+    assert found.squares == pytest.approx(float(values.double().square().sum()), rel=1e-9)
+    assert np.histogram(values.double().numpy(), summaries.BUCKETS)[0].tolist() == list(
+        found.counts
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("values", "count"),
     [
@@ -41,17 +57,25 @@ def test_histograms_count_like_numpy() -> None:
         ([], 0),
     ],
 )
-def test_histograms_of_odd_values(values: list[float], count: int) -> None:
-    found = summaries.histogram(torch.tensor(values))
+def test_histograms_of_odd_values(values: list[float], count: int, dtype: torch.dtype) -> None:
+    found = summaries.histogram(torch.tensor(values, dtype=dtype))
     assert found.counts.sum() == count
     assert np.all(np.diff(found.edges) > 0)
 
 
-def test_activations_are_taken_after_relu_and_their_sparsity_is_exact() -> None:
-    model = build_model("tutorial", widths=(8, 8, 32, 16))
-    images = torch.randn(4, 3, 24, 24)
+@pytest.mark.parametrize("count", [4, 112])  # of 112 images conv1's output is opaque
+def test_activations_are_taken_after_relu_and_their_sparsity_is_exact(count: int) -> None:
+    model = build_model("tutorial", widths=(64, 8, 32, 16))
+    images = torch.randn(count, 3, 24, 24)
     with summaries.capture(model) as activations:
         model(images)
+    conv1 = model.get_submodule("conv1")
+    assert isinstance(conv1, nn.Conv2d)
+    assert torch.allclose(
+        activations["conv1"],
+        F.conv2d(images, conv1.weight, conv1.bias, padding=2).relu(),
+        atol=1e-5,
+    )
     assert list(activations) == ["conv1", "conv2", "local3", "local4", "softmax_linear"]
     assert activations["conv1"].min() == 0
     found = summaries.summarize(5, images=images, activations=activations, variables=model)
@@ -62,6 +86,13 @@ def test_activations_are_taken_after_relu_and_their_sparsity_is_exact() -> None:
     assert picture.shape == (24, 24, 3)
     assert (picture.min(), picture.max()) == (0, 255)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_minus_zero_is_sparse_and_nan_is_not(dtype: torch.dtype) -> None:
+    values = torch.tensor([[0.0, -0.0, float("nan"), 1e-30]], dtype=dtype)
+    found = summaries.summarize(0, images=torch.zeros(1, 3, 2, 2), activations={"x": values})
+    assert found.scalars == {"sparsity/x": 0.5}
 
 
 def test_activations_of_a_large_batch_are_those_of_its_first_examples() -> None:

@@ -290,7 +290,8 @@ def _time_layer(
         with place.autocast():
             y, seconds = _timed(place, partial(layer, x))
         forward.append(seconds)
-        gradient = torch.randn_like(y)
+        dense = torch.randn_like(y.detach().to_dense() if y.is_mkldnn else y)
+        gradient = dense.to_mkldnn() if y.is_mkldnn else dense
         _, seconds = _timed(place, partial(torch.autograd.grad, y, wanted, gradient))
         backward.append(seconds)
     return operations(layer, y), statistics.median(forward), statistics.median(backward)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepcnn.devices import is_on_processor
 from deepcnn.events import (
     Advanced,
     Evaluated,
@@ -166,7 +167,8 @@ def capture(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
             activation = getattr(module, "activation", None)
-            some = output.detach()[:EXAMPLES]
+            dense = output.to_dense() if output.is_mkldnn else output
+            some = dense.detach()[:EXAMPLES]
             found[name] = some if activation is None else activation(some)
 
         return hook
@@ -195,7 +197,7 @@ def summarize(
     parameters and gradients are shown, or None.
     """
     scalars = {
-        f"sparsity/{name}": (values == 0).sum().item() / values.numel()
+        f"sparsity/{name}": 1 - _count_nonzero(values) / values.numel()
         for name, values in activations.items()
     }
     histograms = {f"activations/{name}": histogram(values) for name, values in activations.items()}
@@ -209,10 +211,11 @@ def summarize(
 
 def histogram(values: Tensor) -> Histogram:
     """Count `values` into BUCKETS buckets between the smallest and the largest finite value."""
-    flat = _in_order_of_memory(values.detach()).float().flatten()
+    flat, times = _distinct(_in_order_of_memory(values.detach()).flatten())
     low, high = _bounds(flat)
     if not (np.isfinite(low) and np.isfinite(high)):
-        flat = flat[flat.isfinite()]
+        finite = flat.isfinite()
+        flat, times = flat[finite], None if times is None else times[finite]
         low, high = _bounds(flat)
     if low == high:  # a bucket needs a width
         low, high = low - 0.5, high + 0.5
@@ -220,13 +223,36 @@ def histogram(values: Tensor) -> Histogram:
     fits = 1e-30 < width < 1e36  # far from where float32 ends
     buckets = (flat if fits else flat.double()).sub(low).div_(width).clamp_max_(BUCKETS - 1)
     # torch.histc takes twice as long, and loses what spans more than float32's largest number
-    counts = torch.bincount(buckets.to(torch.uint8), minlength=BUCKETS)
+    counts = torch.bincount(buckets.to(torch.uint8), times, minlength=BUCKETS)
+    each = flat if times is None else flat * times
     return Histogram(
         edges=np.linspace(low, high, BUCKETS + 1),
         counts=counts.double().cpu().numpy(),
-        total=flat.sum().item(),
-        squares=torch.dot(flat, flat).item(),
+        total=each.sum().item(),
+        squares=torch.dot(each, flat).item(),
     )
+
+
+def _distinct(flat: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the values as float32 and None, or each once and how often, as float64.
+
+    Of bf16 there are only 65,536; to count them takes one pass over millions of activations, and
+    all that follows next to nothing.
+    """
+    if flat.dtype != torch.bfloat16 or not is_on_processor(flat):
+        return flat.float(), None
+    bits = flat.view(torch.int16)
+    if flat.numel() and bits.amin() < 0:  # after a ReLU it is not
+        bits = bits.int().bitwise_and_(0xFFFF)
+    counts = torch.bincount(bits)
+    found = counts.nonzero().squeeze(1)
+    return found.to(torch.int16).view(torch.bfloat16).double(), counts[found].double()
+
+
+def _count_nonzero(values: Tensor) -> int:
+    """Count what is neither 0 nor -0, by the bits: torch takes several times as long for floats."""
+    bits = values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()])
+    return int(torch.count_nonzero(bits << 1))
 
 
 def _bounds(values: Tensor) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.devices import is_on_processor
+from deepcnn.models.opaque import all_finite, opaque_conv2d, opaque_pays, to_dense
 from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 
 
@@ -66,6 +67,27 @@ class LateReLU(SameConv2d):
     activation = staticmethod(F.relu)
 
 
+class LateReLUToPool(LateReLU):
+    """A `LateReLU` whose output nobody but `SameMaxPool` computes with.
+
+    On a processor that may lie in oneDNN's own layout; see `opaque`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Map [N, inputs, H, W] to [N, outputs, H, W], opaque (`is_mkldnn`) where that pays."""
+        lower = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if lower else input.dtype
+        if (
+            is_on_processor(input)
+            and opaque_pays(input.shape, self.weight.shape, dtype)
+            and all_finite(input, self.weight)
+        ):
+            assert self.bias is not None
+            with torch.autocast("cpu", enabled=False):
+                return opaque_conv2d(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+        return super().forward(input)
+
+
 class LinearReLU(nn.Linear):
     """A fully connected layer with bias, followed by ReLU."""
 
@@ -82,8 +104,9 @@ class SameMaxPool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, H, W] to [N, C, ceil(H / 2), ceil(W / 2)]."""
-        return F.max_pool2d(x, 3, 2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
+        """Map [N, C, H, W], opaque or not, to [N, C, ceil(H / 2), ceil(W / 2)], which is not."""
+        y = F.max_pool2d(x, 3, 2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
+        return to_dense(y) if y.is_mkldnn else y
 
 
 class SyncBatchNorm(nn.BatchNorm2d):

@@ -66,12 +66,14 @@ class ReLUResponseNorm(LocalResponseNorm):
         """Map [N, C, H, W] to the same shape and dtype."""
         if not is_on_processor(x) or x.dtype not in (torch.float32, torch.bfloat16):
             return super().forward(F.relu(x))
-        pixels = x.permute(0, 2, 3, 1)
+        turned = x.stride(2) < x.stride(3)  # in memory [N, W, H, C]; no need to reorder that
+        pixels = x.permute(0, 3, 2, 1) if turned else x.permute(0, 2, 3, 1)
         rows = pixels.reshape(-1, pixels.shape[-1])
         band = self.band.flatten(1).to(x.dtype)
         with torch.autocast("cpu", enabled=False):
             y: Tensor = _ReLUResponseNorm.apply(rows, band, self.start)  # type: ignore[no-untyped-call]
-        return y.view(pixels.shape).permute(0, 3, 1, 2)
+        y = y.view(pixels.shape)
+        return y.permute(0, 3, 2, 1) if turned else y.permute(0, 3, 1, 2)
 
 
 class _ReLUResponseNorm(torch.autograd.Function):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from deepcnn.errors import ConfigError
 from deepcnn.models.layers import (
     LateReLU,
+    LateReLUToPool,
     LinearReLU,
     SameMaxPool,
     truncated_normal_,
@@ -50,7 +51,7 @@ class Tutorial(nn.Module):
             )
         first, second, third, fourth = widths or (64, 64, 384, 192)
         pooled = -(-height // 4) * -(-width // 4)  # two poolings, each rounding up
-        self.conv1 = LateReLU(channels, first, 5)
+        self.conv1 = LateReLUToPool(channels, first, 5)
         self.pool1 = SameMaxPool()
         self.norm1 = ReLUResponseNorm(first)
         self.conv2 = LateReLU(first, second, 5)

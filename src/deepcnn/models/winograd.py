@@ -197,7 +197,9 @@ class _Winograd(torch.autograd.Function):
         points: list[Tensor] = []
         y = convolve_tiles(x, kernels, bias, tile, even=even, points=points)
         ctx.save_for_backward(weight, *points)
-        ctx.sizes = x.shape, tile, weight.shape[2]
+        # What comes back lies in memory as x does, so that nobody need reorder it.
+        strides = torch.empty_like(x, device="meta").stride()
+        ctx.sizes = x.shape, strides, tile, weight.shape[2]
         return y
 
     @staticmethod
@@ -206,15 +208,15 @@ class _Winograd(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         weight, *points = ctx.saved_tensors
-        (count, inputs, height, width), tile, taps = ctx.sizes
+        (count, inputs, height, width), strides, tile, taps = ctx.sizes
         axes = _axes((height, width), gradient.shape[2:], tile, taps)
         block = _block(count, *axes)
         gradients = torch.split(gradient.permute(2, 3, 0, 1), block, 2)
         of_x: Tensor | None = None
         of_parts: list[Tensor | None] = [None] * len(gradients)
         if ctx.needs_input_grad[0]:
-            of_x = gradient.new_empty(count, height, width, inputs)
-            of_parts = [*torch.split(of_x.permute(1, 2, 0, 3), block, 2)]
+            of_x = gradient.new_empty_strided((count, inputs, height, width), strides)
+            of_parts = [*torch.split(of_x.permute(2, 3, 0, 1), block, 2)]
         saved = iter(points)
         with torch.autocast("cpu", enabled=False):
             kernels = transform_kernel(weight.transpose(0, 1), tile).flatten(0, 1)  # [·, out, in]
@@ -225,7 +227,7 @@ class _Winograd(torch.autograd.Function):
             assert of_kernels is not None
             of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
-        return None if of_x is None else of_x.permute(0, 3, 1, 2), of_weight, of_bias, None, None
+        return of_x, of_weight, of_bias, None, None
 
 
 def _go_back(
