@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from deepcnn.data.augment import Draws, Inputs
@@ -9,6 +12,8 @@ from deepcnn.data.feeds import Feed, Preloaded
 from deepcnn.devices import Part
 
 AHEAD = 16  # steps whose random choices are made at once: those of a single one take almost as long
+# Values of input that are made at once, for the same reason; more would not stay in the cache.
+TOGETHER = 2**20
 
 
 class Batches:
@@ -16,7 +21,8 @@ class Batches:
 
     `training_steps`: of the whole training; on the share of it that is done the size of the images
     may depend. `steps`: for how many steps a plan is made. There are plans only where the set is in
-    memory; from other feeds the choices are made as the batches come. The numbers are the same.
+    memory, and small batches of a few steps are made together; from other feeds each is made as it
+    comes. The numbers are the same.
     """
 
     def __init__(
@@ -24,7 +30,9 @@ class Batches:
     ) -> None:
         self._feed, self._inputs, self._seed = feed, inputs, seed
         self._training_steps, self.steps = training_steps, steps
-        self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}  # and the steps they are for
+        # Each with the steps it is for.
+        self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}
+        self._made: dict[Part, tuple[range, list[tuple[Tensor, Tensor]]]] = {}
 
     def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
         """Return a part of the network's input for a step, and its labels.
@@ -32,7 +40,10 @@ class Batches:
         Images float32 [b, C, H, W], labels int64 [b], on the part's device.
         """
         if isinstance(self._feed, Preloaded):
-            return self.take(self._planned(step, part), self.scale(step))
+            steps, made = self._made.get(part, (range(0), []))
+            if step not in steps:
+                steps, made = self._made[part] = self._make(step, part)
+            return made[step - steps.start]
         batch = self._feed.batch(step, part)
         draws = self._inputs.draw(
             self._seed, index=batch.index, epoch=batch.epoch, position=batch.position
@@ -64,11 +75,23 @@ class Batches:
         draws = Draws(**dict(zip(self._inputs.drawn, chosen, strict=True)))
         return self._inputs.train(images, draws, scale), labels
 
-    def _planned(self, step: int, part: Part) -> tuple[Tensor, ...]:
-        """Return the row of a step of the plan that it is in."""
+    def _make(self, step: int, part: Part) -> tuple[range, list[tuple[Tensor, Tensor]]]:
+        """Return the batches of a step and of a few after it, where images keep their size."""
+        first, plan = self._planned(step, part)
+        each = len(plan[0][0])
+        count = max(1, TOGETHER // (each * math.prod(self._inputs.shape)))
+        steps = range(step, min(step + count, first + self.steps))
+        scale = self.scale(step)
+        steps = range(step, next((s for s in steps if self.scale(s) != scale), steps.stop))
+        rows = slice(step - first, steps.stop - first)
+        images, labels = self.take(tuple(values[rows].flatten() for values in plan), scale)
+        return steps, list(zip(torch.split(images, each), torch.split(labels, each), strict=True))
+
+    def _planned(self, step: int, part: Part) -> tuple[int, tuple[Tensor, ...]]:
+        """Return the plan that a step is in, and the first step of it."""
         steps, plan = self._plans.get(part, (range(0), ()))
         if step not in steps:
             first = step - step % self.steps
             steps, plan = range(first, first + self.steps), self.plan(first, part)
             self._plans[part] = steps, plan
-        return tuple(values[step - steps.start] for values in plan)
+        return steps.start, plan
