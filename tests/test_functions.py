@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
-from deepcnn.models.opaque import opaque_conv2d
+from deepcnn.models.opaque import _is_suitable, opaque_conv2d, opaque_pays
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
 from deepcnn.models.winograd import Tile, tile_that_pays, winograd_conv2d
 
@@ -325,13 +325,47 @@ def test_a_large_first_layer_is_opaque_until_it_is_pooled(bf16: bool) -> None:
         return [y.detach(), *torch.autograd.grad(y, [*layer.parameters()], weights.to(y.dtype))]
 
     with torch.autocast("cpu", enabled=bf16):
-        assert own(images).is_mkldnn
-        assert not own(images[:100]).is_mkldnn  # where it would take longer
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        assert own(images).is_mkldnn == opaque_pays(images.shape, own.weight.shape, dtype)
     found = results(own, images)
     if not bf16:
         usual, images = usual.double(), images.double()
     for ours, expected in zip(found, results(usual, images), strict=True):
         assert (ours - expected).norm() < (5e-3 if bf16 else 5e-6) * expected.norm()
+
+
+@pytest.fixture
+def another_processor() -> Iterator[None]:
+    yield
+    _is_suitable.cache_clear()
+
+
+@pytest.mark.usefixtures("another_processor")
+def test_images_are_opaque_where_that_was_measured_to_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, weight = torch.Size((128, 3, 24, 24)), torch.Size((64, 3, 5, 5))
+
+    def pays(
+        images: torch.Size = images,
+        weight: torch.Size = weight,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> bool:
+        _is_suitable.cache_clear()
+        return opaque_pays(images, weight, dtype)
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    assert pays()
+    assert pays(dtype=torch.float32)
+    assert not pays(dtype=torch.float64)
+    assert not pays(torch.Size((64, 3, 24, 24)))
+    assert not pays(torch.Size((128, 1, 28, 28)), torch.Size((64, 1, 5, 5)))
+    assert not pays(torch.Size((256, 3, 32, 32)), torch.Size((20, 3, 5, 5)))
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not pays()
+    assert pays(dtype=torch.float32)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"neon": True})
+    assert not pays(dtype=torch.float32)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

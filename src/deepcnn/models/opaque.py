@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Measured on two cores with AVX512-BF16: with fewer results, or other channels, it took longer.
+# Measured on two cores with AVX-512: with fewer results, or other channels, it took longer.
 _FEWEST_RESULTS = 4_000_000
 _CHANNELS_TOGETHER = 16  # of the results, in the layout
 
@@ -32,7 +32,7 @@ def opaque_pays(images: torch.Size, weight: torch.Size, dtype: torch.dtype) -> b
         inputs == 3
         and outputs % _CHANNELS_TOGETHER == 0
         and count * outputs * height * width >= _FEWEST_RESULTS
-        and _is_known(dtype)
+        and _is_suitable(dtype)
     )
 
 
@@ -65,9 +65,10 @@ def all_finite(*tensors: Tensor) -> bool:
 
 
 @functools.cache
-def _is_known(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN is here and computes with this type."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+def _is_suitable(dtype: torch.dtype) -> bool:
+    """Tell whether this processor is of a kind that was measured, and oneDNN computes the type."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (available and torch.cpu.get_capabilities().get("avx512_f")):
         return False
     bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bf16)
