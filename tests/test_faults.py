@@ -30,21 +30,21 @@ import itertools, os, signal
 from pathlib import Path
 
 from deepcnn import cli
-from deepcnn.data.feeds import Preloaded
+from deepcnn.data.batches import Batches
 from deepcnn.engines import signs
 from deepcnn.errors import DataError
 
-take = Preloaded.take
+load = Batches.load
 steps = itertools.count()
 first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
-def hurt(feed, index):
+def hurt(batches, step, part):
     if next(steps) == 250 and first and os.environ["RANK"] == "1":
         Path("hurt").write_text(str(os.getpid()))
         HOW
-    return take(feed, index)
+    return load(batches, step, part)
 
-Preloaded.take = hurt
+Batches.load = hurt
 signs.LOST = 10
 cli.main()
 """

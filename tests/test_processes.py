@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from deepcnn import evaluation, training
 from deepcnn.config import Config
 from deepcnn.data import catalog
 from deepcnn.data.augment import Inputs
+from deepcnn.data.batches import Batches
 from deepcnn.data.datasets import default_data_dir, load_dataset, open_dataset
-from deepcnn.data.feeds import Preloaded
 from deepcnn.data.source import Source, in_memory
-from deepcnn.devices import Place
+from deepcnn.devices import Part, Place
 from deepcnn.engines.start import join
 from deepcnn.errors import ConfigError
 from deepcnn.events import EnvironmentChanged, Event
@@ -74,7 +75,8 @@ def work(folder: Path) -> dict[str, Any]:
         deepcnn.train(
             dataclasses.replace(QUICK, sync_batch_norm=True, keep=1), run_dir=folder / "quick"
         )
-        seen["changes"], seen["indices"] = change_processes(folder / "changing")
+        with watched_batches() as seen["batches"]:
+            seen["changes"] = change_processes(folder / "changing", seen["batches"])
         tiny = dataclasses.replace(TINY, steps=1)
         deepcnn.train(
             dataclasses.replace(tiny, data="cifar10", batch_size=4, data_dir=str(folder / "data")),
@@ -117,31 +119,39 @@ def watch_writing(folder: Path, written: list[str]) -> None:
     sys.addaudithook(hook)
 
 
-def change_processes(run: Path) -> tuple[list[str], list[list[int]]]:
+@contextlib.contextmanager
+def watched_batches() -> Iterator[list[list[str]]]:
+    """Collect each step's examples, distorted, with their labels, as a digest for each."""
+    seen: list[list[str]] = []
+    original = Batches.load
+
+    def load(self: Batches, step: int, part: Part) -> tuple[Tensor, Tensor]:
+        images, labels = original(self, step, part)
+        examples = zip(images.numpy(), labels.numpy(), strict=True)
+        seen.append([hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest() for x, y in examples])
+        return images, labels
+
+    Batches.load = load  # type: ignore[method-assign]
+    yield seen
+    Batches.load = original  # type: ignore[method-assign]
+
+
+def change_processes(run: Path, seen: list[list[str]]) -> list[str]:
     """Train with two processes, go on with one, and again with two, ten steps each.
 
-    Returns what the environments differed in, and the examples that this process saw in each step.
+    Returns what the environments differed in; `seen` is what this process sees in each step.
     """
     heard: list[Event] = []
-    indices: list[list[int]] = []
-    original = Preloaded.take
-
-    def take(self: Preloaded, index: Tensor) -> tuple[Tensor, Tensor]:
-        indices.append(index.tolist())
-        return original(self, index)
-
-    Preloaded.take = take  # type: ignore[method-assign]
     deepcnn.train(with_steps(PLAIN, 10), run_dir=run)
     alone = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE")}
     if alone["RANK"] == "0":
         deepcnn.resume(run, changes=until(20), emit=heard.append)
     else:
-        indices += [[]] * 10
+        seen += [[]] * 10
     os.environ.update(alone)  # the second process waits for the first one here
     deepcnn.resume(run, changes=until(30), emit=heard.append)
-    Preloaded.take = original  # type: ignore[method-assign]
     changes = [event for event in heard if isinstance(event, EnvironmentChanged)]
-    return [text for event in changes for text in event.differences], indices
+    return [text for event in changes for text in event.differences]
 
 
 def score_few() -> list[tuple[int, int, float]]:
@@ -289,25 +299,18 @@ def test_batch_normalization_over_two_processes_is_that_of_one_device(
 
 
 def test_the_order_of_the_examples_does_not_depend_on_the_processes(
-    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two: Path, tmp_path: Path
 ) -> None:
     """Two, one, and again two processes, ten steps each."""
     first, second = seen(two)
     changes = ["processes: was 2, is 1", "processes: was 1, is 2"]
     assert [text for text in first["changes"] if text.startswith("processes")] == changes
     assert second["changes"] == []
-    expected: list[list[int]] = []
-    original = Preloaded.take
-
-    def take(self: Preloaded, index: Tensor) -> tuple[Tensor, Tensor]:
-        expected.append(index.tolist())
-        return original(self, index)
-
-    monkeypatch.setattr(Preloaded, "take", take)
-    training.train(with_steps(PLAIN, 30), run_dir=tmp_path / "single")
-    joined = [a + b for a, b in zip(first["indices"], second["indices"], strict=True)]
+    with watched_batches() as expected:
+        training.train(with_steps(PLAIN, 30), run_dir=tmp_path / "single")
+    joined = [a + b for a, b in zip(first["batches"], second["batches"], strict=True)]
     assert joined == expected
-    assert {len(indices) for indices in second["indices"]} == {0, 16}
+    assert {len(examples) for examples in second["batches"]} == {0, 16}
     assert difference(tensors(two / "changing"), tensors(tmp_path / "single")) < SUMMATION
 
 
