@@ -369,14 +369,14 @@ def test_images_are_opaque_where_that_was_measured_to_pay(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("where", ["image", "weight"])
+@pytest.mark.parametrize("where", ["image", "weight", "bias"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_pooling_hides_no_failure(bf16: bool, where: str, bad: float) -> None:
     torch.manual_seed(0)
     layer, pool = LateReLUToPool(3, 64, 5), SameMaxPool()
     images = torch.randn(128, 3, 24, 24)
     with torch.no_grad():
-        (images if where == "image" else layer.weight)[1, 2, 3, 4] = bad
+        (images if where == "image" else layer.get_parameter(where)).flatten()[40] = bad
     with torch.autocast("cpu", enabled=bf16):
         y = pool(layer(images))
         expected = pool(F.conv2d(images, layer.weight, layer.bias, padding=2))

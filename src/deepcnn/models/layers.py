@@ -80,7 +80,7 @@ class LateReLUToPool(LateReLU):
         if (
             is_on_processor(input)
             and opaque_pays(input.shape, self.weight.shape, dtype)
-            and all_finite(input, self.weight)
+            and all_finite(input, *self.parameters())
         ):
             assert self.bias is not None
             with torch.autocast("cpu", enabled=False):
