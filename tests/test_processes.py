@@ -132,8 +132,10 @@ def watched_batches() -> Iterator[list[list[str]]]:
         return images, labels
 
     Batches.load = load  # type: ignore[method-assign]
-    yield seen
-    Batches.load = original  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        Batches.load = original  # type: ignore[method-assign]
 
 
 def change_processes(run: Path, seen: list[list[str]]) -> list[str]:

@@ -290,7 +290,7 @@ def _time_layer(
         with place.autocast():
             y, seconds = _timed(place, partial(layer, x))
         forward.append(seconds)
-        dense = torch.randn_like(y.detach().to_dense() if y.is_mkldnn else y)
+        dense = torch.randn_like(y.detach().to_dense())
         gradient = dense.to_mkldnn() if y.is_mkldnn else dense
         _, seconds = _timed(place, partial(torch.autograd.grad, y, wanted, gradient))
         backward.append(seconds)

@@ -100,6 +100,14 @@ def is_on_processor(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def onednn_computes(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN is here, and computes with this type."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bf16)
+
+
 @contextmanager
 def float32_products() -> Iterator[None]:
     """Let float32 be multiplied as such, and fast.

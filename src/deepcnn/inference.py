@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from deepcnn.devices import float32_products
+from deepcnn.devices import float32_products, onednn_computes
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
 from deepcnn.models.response_norm import LocalResponseNorm
@@ -46,7 +46,7 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
     commute with the max pooling before it.
     """
     float32 = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in model.parameters())
-    if float32 and _can_multiply(dtype):
+    if float32 and onednn_computes(dtype):
         if isinstance(model, Tutorial):
             return _FastTutorial(model, dtype).eval()
         if isinstance(model, Speednet):
@@ -309,14 +309,6 @@ def _folded(block: Block) -> tuple[Tensor, Tensor]:
         *(norm.eps, norm.weight, norm.bias),
     )
     return weight.detach(), bias.detach()
-
-
-def _can_multiply(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN is there, and multiplies this type."""
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return bool(available) and dtype == torch.float32
 
 
 def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -167,8 +167,7 @@ def capture(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
             activation = getattr(module, "activation", None)
-            dense = output.to_dense() if output.is_mkldnn else output
-            some = dense.detach()[:EXAMPLES]
+            some = output.detach().to_dense()[:EXAMPLES]
             found[name] = some if activation is None else activation(some)
 
         return hook

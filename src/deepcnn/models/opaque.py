@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deepcnn.devices import onednn_computes
+
 # Measured on two cores with AVX-512: with fewer results, or other channels, it took longer.
 _FEWEST_RESULTS = 4_000_000
 _CHANNELS_TOGETHER = 16  # of the results, in the layout
@@ -67,11 +69,7 @@ def all_finite(*tensors: Tensor) -> bool:
 @functools.cache
 def _is_suitable(dtype: torch.dtype) -> bool:
     """Tell whether this processor is of a kind that was measured, and oneDNN computes the type."""
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not (available and torch.cpu.get_capabilities().get("avx512_f")):
-        return False
-    bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bf16)
+    return bool(torch.cpu.get_capabilities().get("avx512_f")) and onednn_computes(dtype)
 
 
 class _Convolve(torch.autograd.Function):
