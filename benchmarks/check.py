@@ -182,7 +182,7 @@ def prepared(source: Source) -> tuple[Inputs, training.TrainState]:
     """Return the inputs of the preset quick for a data set, and the state before its first step."""
     config = presets.quick()
     inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
-    state = training._new_state(config, inputs, source)
+    state = training._new_state(config, inputs, source, torch.device("cpu"))
     state.model.train()
     return inputs, state
 

@@ -5,8 +5,9 @@
 Trains a small network without batch normalization for 100 steps in fp32, at a rate at which
 rounding does not grow: on one device, on one that plans many steps and replays recorded ones, in
 two towers on it, in two towers of which one computes on the processor, in one process of a group
-(NCCL on a GPU) and in two processes that share the device (gloo). Prints and stores by how much the
-parameters of each differ from those of one device, against their own size, and how fast each was.
+(NCCL on a GPU), in two processes that share the device (gloo), and on the processor alone. Prints
+and stores by how much the parameters of each differ from those of one device, against their own
+size, and how fast each was.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ CASES = {
     "two towers, one on the processor": in_mixed_towers,
     "one process": lambda device, run: in_processes(device, run, processes=1),
     "two processes": lambda device, run: in_processes(device, run, processes=2),
+    "the processor": lambda device, run: in_this_process("cpu", run),  # noqa: ARG005
 }
 
 

@@ -71,7 +71,7 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
     source = training._open_training_set(config, ignore)
     counts = training._count(source, ignore)
     inputs = training._new_inputs(config, source)
-    state = training._new_state(config, inputs, source)
+    state = training._new_state(config, inputs, source, torch.device("cpu"))
     with closing(training._make_feed(config, source, None, ignore)) as feed:
         batches = Batches(feed, inputs, seed=0, training_steps=config.steps, steps=4)
         job = Job(
@@ -79,7 +79,7 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
             config.batch_size,
             training._schedule(config, len(source)),
             class_weights=objective.balanced_weights(counts),
-            ahead=batches,
+            steps_per_plan=config.steps_per_plan,
         )
         kind = Planned if config.steps_per_plan > 1 else Single
         state.model.train()

@@ -104,7 +104,7 @@ def test_towers_train_to_the_numbers_of_one_device(
 def state_of(config: Config) -> TrainState:
     source = in_memory(load_dataset("synthetic", "train"))
     inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
-    return training._new_state(config, inputs, source)
+    return training._new_state(config, inputs, source, CPU)
 
 
 def load(step: int, part: Part) -> tuple[Tensor, Tensor]:

@@ -29,8 +29,14 @@ class ParameterAverages:
     def update(self, weight: Tensor, gate: Tensor) -> None:
         """Follow an update of that `weight` (float32 []); where `gate` (bool []) is False, stay."""
         weight = gate * weight
-        for name, parameter in self._live.items():
-            self.tensors[name].lerp_(parameter, weight)
+        averages = list(self.tensors.values())
+        if weight.device.type == "cpu":
+            for average, parameter in zip(averages, self._live.values(), strict=True):
+                average.lerp_(parameter, weight)  # in one pass over memory
+        else:  # in three, but in few kernels
+            ways = torch._foreach_sub(list(self._live.values()), averages)
+            torch._foreach_mul_(ways, weight)
+            torch._foreach_add_(averages, ways)
 
     def model(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model`, its buffers included, that has the averaged parameters."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,6 +96,19 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     return "fp32"
 
 
+@functools.lru_cache
+def on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return constants as float32, copied to the device once, since a GPU waits for each copy."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def as_it_is(device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which whatever is computed there keeps its precision."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def is_on_processor(x: torch.Tensor) -> bool:
     """Tell whether functions made for processors apply, which cannot be traced."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -137,6 +151,21 @@ def float32_products() -> Iterator[None]:
         yield
     finally:
         products.fp32_precision, convolutions.fp32_precision = before
+
+
+@contextmanager
+def rough_products() -> Iterator[None]:
+    """Let a GPU round the factors of float32 products of matrices to TF32, ten bits.
+
+    For what need not be exact, and many times faster.
+    """
+    products: Any = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def keep_freed_memory() -> None:

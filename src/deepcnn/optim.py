@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from deepcnn.devices import on_device, rough_products
+
 
 def staircase(step: int, *, decay_steps: int, factor: float) -> float:
     """Return factor ** floor(step / decay_steps)."""
@@ -23,14 +25,6 @@ def staircase(step: int, *, decay_steps: int, factor: float) -> float:
 def linear(step: int, *, steps: int) -> float:
     """Return 1 at step 0, falling in a straight line that reaches 0 at `steps`."""
     return max(0.0, 1 - step / steps)
-
-
-def sooner(factor: Tensor, until: float) -> Tensor:
-    """Return the factor `linear` has where the training ends at the share `until` of its steps.
-
-    `factor`: float32 [], that of the whole training.
-    """
-    return factor if until == 1.0 else (1 - (1 - factor) / until).clamp_min(0.0)
 
 
 class Optimizer(Protocol):
@@ -54,7 +48,7 @@ class SGD:
 
     `weight_decay` is the share of each parameter that a step takes away at the initial rate,
     through the gradient: g + weight_decay / learning_rate · p. `until`: the share of the training
-    that parameters learn for, by name, where it is not all of it; see `sooner`.
+    that parameters learn for, by name, where it is not all of it; their rate is 0 by then.
     """
 
     def __init__(
@@ -76,16 +70,13 @@ class SGD:
     @torch.no_grad()
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
+        learning = _learning(self._parameters)
+        updates = _gradients([*learning.values()], gate, self._penalty)
+        if self._momentum:
+            momenta = [self.tensors[name] for name in learning]
+            updates = _with_momentum(momenta, updates, self._momentum, gate)
         rates = _rates(factor, gate, self._learning_rate, self._until)
-        kept = _kept(self._momentum, gate)
-        for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            rate = rates[self._until.get(name, 1.0)]
-            update = _gradient(parameter, gate, self._penalty)
-            if self._momentum:
-                update = _with_momentum(self.tensors[name], update, self._momentum, kept)
-            parameter.addcmul_(update, rate)
+        _add(learning, updates, rates, self._until)
 
 
 class Muon:
@@ -115,23 +106,25 @@ class Muon:
     @torch.no_grad()
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """See `Optimizer.step`."""
+        learning = _learning(self._parameters)
+        parameters: list[Tensor] = list(learning.values())
+        if not parameters:
+            return
+        momenta = [self.tensors[name] for name in learning]
+        updates = _with_momentum(momenta, _gradients(parameters, gate), self._momentum, gate)
+        # The order of channels_last memory, so no copy; the columns' order does not matter.
+        turned = [update.permute(0, 2, 3, 1) for update in updates]
+        with rough_products():
+            orthogonal = orthogonalize([update.reshape(len(update), -1) for update in turned])
+        filters = [
+            matrix.view(update.shape).permute(0, 3, 1, 2)
+            for matrix, update in zip(orthogonal, turned, strict=True)
+        ]
+        norms = torch.stack(torch._foreach_norm(parameters))
+        wanted = on_device(tuple(len(parameter) ** 0.5 for parameter in parameters), gate.device)
+        torch._foreach_mul_(parameters, [*(wanted / norms).masked_fill(~gate, 1.0)])
         rates = _rates(factor, gate, self._learning_rate, self._until)
-        kept = _kept(self._momentum, gate)
-        learning = {n: p for n, p in self._parameters.items() if p.grad is not None}
-        updates = []
-        for name, parameter in learning.items():
-            gradient = _gradient(parameter, gate)
-            update = _with_momentum(self.tensors[name], gradient, self._momentum, kept)
-            # The order of channels_last memory, so no copy; the columns' order does not matter.
-            updates.append(update.permute(0, 2, 3, 1))
-        orthogonal = orthogonalize([update.reshape(len(update), -1) for update in updates])
-        for (name, parameter), update, matrix in zip(
-            learning.items(), updates, orthogonal, strict=True
-        ):
-            rate = rates[self._until.get(name, 1.0)]
-            scale = (len(parameter) ** 0.5 / parameter.norm()).masked_fill(~gate, 1.0)
-            filters = matrix.view(update.shape).permute(0, 3, 1, 2)
-            parameter.mul_(scale).addcmul_(filters, rate)
+        _add(learning, filters, rates, self._until)
 
 
 def orthogonalize(matrices: Sequence[Tensor], iterations: int = 3) -> list[Tensor]:
@@ -171,32 +164,69 @@ def _product_of_polynomials(gram: Tensor, iterations: int) -> Tensor:
 def _rates(
     factor: Tensor, gate: Tensor, learning_rate: float, until: Mapping[str, float]
 ) -> dict[float, Tensor]:
-    """Return the negative rate for each share of the training that a parameter learns for."""
-    shares = {1.0, *until.values()}
-    return {share: sooner(factor, share) * gate * -learning_rate for share in shares}
+    """Return the negative rate for each share of the training that a parameter learns for.
+
+    `factor` is that of the whole training. Where it falls in a straight line, and the training
+    ended at the share s of its steps, it would be 1 - (1 - factor) / s, down to 0.
+    """
+    shares = tuple(sorted({1.0, *until.values()}))
+    start = on_device(tuple(-learning_rate * (1 - 1 / s) for s in shares), factor.device)
+    slope = on_device(tuple(-learning_rate / s for s in shares), factor.device)
+    rates = torch.addcmul(start, factor, slope).clamp_max(0.0) * gate
+    return dict(zip(shares, rates.unbind(), strict=True))
 
 
 def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
 
 
-def _gradient(parameter: nn.Parameter, gate: Tensor, penalty: float = 0.0) -> Tensor:
-    """Return the gradient, or zeros where the gate is shut: a NaN times 0 would be a NaN."""
-    gradient = parameter.grad
-    assert gradient is not None
-    if penalty:
-        gradient = torch.add(gradient, parameter, alpha=penalty)
+def _learning(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Return the parameters that have a gradient."""
+    return {name: p for name, p in parameters.items() if p.grad is not None}
+
+
+def _gradients(parameters: list[Tensor], gate: Tensor, penalty: float = 0.0) -> list[Tensor]:
+    """Return the gradients, or zeros where the gate is shut: a NaN times 0 would be a NaN."""
+    found = [p.grad for p in parameters if p.grad is not None]
+    if penalty and found:
+        found = list(torch._foreach_add(found, parameters, alpha=penalty))
     if gate.device.type == "cpu" and gate:  # the host need not wait to see that all is well
-        return gradient
-    return gradient.masked_fill(~gate, 0.0)
+        return found
+    # As integers their bits times 0 are 0, whatever they are, and all take one kernel on a GPU.
+    bits = [gradient.view(torch.int32) for gradient in found]
+    kept = torch._foreach_mul(bits, gate.to(torch.int32)) if bits else []
+    return [values.view(torch.float32) for values in kept]
 
 
-def _kept(decay: float, gate: Tensor) -> Tensor:
-    """Return the share of a momentum that an update keeps, float32 []; a shut gate keeps all."""
-    return torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
+def _with_momentum(
+    momenta: list[Tensor], gradients: list[Tensor], decay: float, gate: Tensor
+) -> list[Tensor]:
+    """Update momenta and return Nesterov's steps.
+
+    Where the gate is shut the gradients are 0, and momenta stay what they are.
+    """
+    if not momenta:
+        return []
+    kept = torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
+    torch._foreach_mul_(momenta, kept)
+    torch._foreach_add_(momenta, gradients)
+    return list(torch._foreach_add(gradients, momenta, alpha=decay))
 
 
-def _with_momentum(momentum: Tensor, gradient: Tensor, decay: float, kept: Tensor) -> Tensor:
-    """Update a momentum and return Nesterov's step; `gradient` is 0 where the gate is shut."""
-    momentum.mul_(kept).add_(gradient)
-    return torch.add(gradient, momentum, alpha=decay)
+def _add(
+    learning: Mapping[str, nn.Parameter],
+    updates: Sequence[Tensor],
+    rates: Mapping[float, Tensor],
+    until: Mapping[str, float],
+) -> None:
+    """Add to each parameter its update times the rate for the share that it learns for."""
+    of_share: dict[float, list[tuple[nn.Parameter, Tensor]]] = {}
+    for (name, parameter), update in zip(learning.items(), updates, strict=True):
+        of_share.setdefault(until.get(name, 1.0), []).append((parameter, update))
+    for share, pairs in of_share.items():
+        if rates[share].device.type == "cpu":
+            for parameter, update in pairs:  # in one pass over memory
+                parameter.addcmul_(update, rates[share])
+        else:  # in two passes, but in few kernels
+            mine = [update for _, update in pairs]
+            torch._foreach_add_([p for p, _ in pairs], torch._foreach_mul(mine, rates[share]))

@@ -116,7 +116,7 @@ def train(
         source = _open_training_set(config, emit)
         counts = _count(source, emit)
         inputs = _new_inputs(config, source)
-        state = _new_state(config, inputs, source)
+        state = _new_state(config, inputs, source, place.device)
         about = {
             "inputs": inputs.to_dict(),
             "classes": source.classes,
@@ -210,7 +210,7 @@ def _resume(
             f"training examples by class: {about.get('examples')}, found {counts.tolist()}. Start "
             "a new run."
         )
-    state = _new_state(new, inputs, source)
+    state = _new_state(new, inputs, source, place.device)
     with ExitStack() as stack:
         ready = stack.enter_context(closing(_make_feed(new, source, feed, emit)))
 
@@ -256,13 +256,12 @@ def _train(
     """Make the steps; `counts`: int64 [classes], the training examples of each class."""
     examples = int(counts.sum())
     schedule = _schedule(config, examples)
-    planned = config.steps_per_plan > 1
     batches = Batches(
         feed,
         inputs,
         seed=config.seed,
         training_steps=config.steps,
-        steps=config.steps_per_plan if planned else AHEAD,
+        steps=max(AHEAD, config.steps_per_plan),
     )
     job = Job(
         batches.load,
@@ -273,7 +272,7 @@ def _train(
         if config.class_weights == "balanced"
         else None,
         sync_batch_norm=config.sync_batch_norm,
-        ahead=batches if planned else None,
+        steps_per_plan=config.steps_per_plan,
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
@@ -309,14 +308,12 @@ def _train(
         def check() -> None:
             _check(state, schedule, config, run)
 
-        splits = _splits_to_score(config)
-        opened: dict[Split, Source] = {}
+        # Before the first step: who has nothing to be scored on should know it by then.
+        to_score = {s: open_split(config, s, emit=emit) for s in _splits_to_score(config)}
 
         def scores() -> Iterator[Evaluated]:
-            for split in splits:
-                if split not in opened:
-                    opened[split] = open_split(config, split, emit=emit)
-                yield _evaluate(split, opened[split], state, inputs, place, team)
+            for split, source in to_score.items():
+                yield _evaluate(split, source, state, inputs, place, team)
 
         watched = team.writes and config.summary_every > 0
         parameters = dict(state.model.named_parameters())
@@ -494,8 +491,11 @@ def _new_inputs(config: Config, source: Source) -> Inputs:
     return Inputs.of(source, least_side=least or 1, **dataclasses.asdict(config.inputs))
 
 
-def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
-    """Make the state before the first step, on the CPU; the engine moves it."""
+def _new_state(config: Config, inputs: Inputs, source: Source, device: torch.device) -> TrainState:
+    """Make the state before the first step, on the CPU; the engine moves it.
+
+    What a network's weights are made of is computed on `device`.
+    """
     model = build_model(
         config.model.name,
         shape=inputs.shape,
@@ -504,7 +504,8 @@ def _new_state(config: Config, inputs: Inputs, source: Source) -> TrainState:
         seed=config.seed,
     )
     if isinstance(model, FitsImages):
-        model.initialize(inputs.evaluate(torch.from_numpy(source.first_images(5000))))
+        images = torch.from_numpy(source.first_images(5000)).to(device)
+        model.initialize(inputs.evaluate(images))
     averages = (
         ParameterAverages(model, config.average_decay) if config.average_decay is not None else None
     )

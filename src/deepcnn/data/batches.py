@@ -12,16 +12,17 @@ from deepcnn.data.feeds import Feed, Preloaded
 from deepcnn.devices import Part
 
 AHEAD = 16  # steps whose random choices are made at once: those of a single one take almost as long
-# Values of input that are made at once, for the same reason; more would not stay in the cache.
-TOGETHER = 2**20
+# Values of input that are made at once, for the same reason: on a processor as many as stay in the
+# cache, on a GPU as many as keep it busy.
+TOGETHER, TOGETHER_ON_GPU = 2**20, 2**25
 
 
 class Batches:
     """Brings the batch of a step of training to a device, distorted.
 
     `training_steps`: of the whole training; on the share of it that is done the size of the images
-    may depend. `steps`: for how many steps a plan is made. There are plans only where the set is in
-    memory, and small batches of a few steps are made together; from other feeds each is made as it
+    may depend. Where the set is in memory, the random choices of `steps` steps are made at once,
+    and small batches of a few of these are distorted together; from other feeds each is made as it
     comes. The numbers are the same.
     """
 
@@ -56,7 +57,7 @@ class Batches:
 
     def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
         """Return which examples are seen, and the random choices about them: [steps, b] each."""
-        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
+        assert isinstance(self._feed, Preloaded)
         index, epoch, position = self._feed.places(first_step, self.steps, part)
         draws = self._inputs.draw(
             self._seed,
@@ -69,7 +70,7 @@ class Batches:
 
     def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
         """Return the network's input for a step of a plan, and its labels, as `load`."""
-        assert isinstance(self._feed, Preloaded), "the configuration refuses others"
+        assert isinstance(self._feed, Preloaded)
         index, *chosen = planned
         images, labels = self._feed.take(index)
         draws = Draws(**dict(zip(self._inputs.drawn, chosen, strict=True)))
@@ -79,7 +80,8 @@ class Batches:
         """Return the batches of a step and of a few after it, where images keep their size."""
         first, plan = self._planned(step, part)
         each = len(plan[0][0])
-        count = max(1, TOGETHER // (each * math.prod(self._inputs.shape)))
+        together = TOGETHER if part.device.type == "cpu" else TOGETHER_ON_GPU
+        count = max(1, together // (each * math.prod(self._inputs.shape)))
         steps = range(step, min(step + count, first + self.steps))
         scale = self.scale(step)
         steps = range(step, next((s for s in steps if self.scale(s) != scale), steps.stop))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +17,12 @@ from deepcnn.state import TrainState
 STEPS_TO_GROW = 2000  # good steps after which the loss scale of fp16 is doubled
 
 
-class Ahead(Protocol):
-    """Brings batches to a device in two parts.
-
-    What the host decides is planned for many steps (`steps`) at once; what the device makes of
-    that needs the host no more.
-    """
-
-    steps: int
-
-    def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
-        """Return what the host decides for the steps from `first_step` on.
-
-        Tensors [steps, …] on the part's device, whose shapes and types are the same every time.
-        """
-
-    def scale(self, step: int) -> float:
-        """Return the share of each side to which the images of a step are scaled."""
-
-    def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
-        """Return images and labels of a step, of which `planned` is the row in each tensor."""
-
-
 @dataclass(frozen=True)
 class Moment:
     """What an update is told of its step, on the state's device.
 
-    `step`: int64 []; `factor`: float32 [], of the learning rates; `weight`: float32 [], how far
-    the averages of the parameters move.
+    `step`: a whole number []; `factor`: float32 [], of the learning rates; `weight`: float32 [],
+    how far the averages of the parameters move.
     """
 
     step: Tensor
@@ -60,8 +37,8 @@ class Job:
     `load` brings a part of a step's batch to its device: images float32 [b, C, H, W], the network's
     input, and labels int64 [b]; `batch_size` counts the examples of all parts together; `schedule`
     maps a step to the factor of the learning rates; `class_weights`: float32 [classes], or None;
-    `sync_batch_norm`: normalize by the statistics of all parts together; `ahead`: what brings the
-    same batches as `load` where many steps are to be planned at once, else None.
+    `sync_batch_norm`: normalize by the statistics of all parts together; `steps_per_plan`: for how
+    many steps at once the host decides what a step is told, 1 for each as it comes.
     """
 
     load: Callable[[int, Part], tuple[Tensor, Tensor]]
@@ -70,7 +47,7 @@ class Job:
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
     sync_batch_norm: bool = False
-    ahead: Ahead | None = None
+    steps_per_plan: int = 1
 
 
 class Engine(ABC):

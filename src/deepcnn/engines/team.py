@@ -81,7 +81,7 @@ class Team:
     def engine(self, state: TrainState, place: Place, job: Job, *, towers: int) -> Engine:
         """Make the engine; `towers` is 0 for a single device."""
         if not towers:
-            return Single(state, place, job) if job.ahead is None else Planned(state, place, job)
+            return (Planned if job.steps_per_plan > 1 else Single)(state, place, job)
         return Towers(state, place, job, _devices_of(place.device, towers))
 
     def describe(self, towers: int) -> dict[str, Any]:

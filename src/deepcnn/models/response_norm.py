@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from deepcnn.devices import is_on_processor
+from deepcnn.devices import as_it_is
 
 _BLOCK = 36864  # bytes of a channel at a time: what is between operations stays in the cache
 
@@ -43,7 +43,7 @@ class LocalResponseNorm(nn.Module):
         """Map [N, C, H, W] to the same shape and dtype."""
         if not torch.is_autocast_enabled(x.device.type):
             return self._normalize(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with as_it_is(x.device):
             return self._normalize(x.float()).to(x.dtype)
 
     def _normalize(self, x: Tensor) -> Tensor:
@@ -58,19 +58,19 @@ class LocalResponseNorm(nn.Module):
 class ReLUResponseNorm(LocalResponseNorm):
     """ReLU, then local response normalization.
 
-    On a processor both are one function, block by block, with a derivative of its own: the memory,
-    not the arithmetic, is what they cost.
+    Both are one function with a derivative of its own: the memory, not the arithmetic, is what they
+    cost. On a processor it is computed block by block.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape and dtype."""
-        if not is_on_processor(x) or x.dtype not in (torch.float32, torch.bfloat16):
+        if torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.bfloat16):
             return super().forward(F.relu(x))
         turned = x.stride(2) < x.stride(3)  # in memory [N, W, H, C]; no need to reorder that
         pixels = x.permute(0, 3, 2, 1) if turned else x.permute(0, 2, 3, 1)
         rows = pixels.reshape(-1, pixels.shape[-1])
         band = self.band.flatten(1).to(x.dtype)
-        with torch.autocast("cpu", enabled=False):
+        with as_it_is(x.device):
             y: Tensor = _ReLUResponseNorm.apply(rows, band, self.start)  # type: ignore[no-untyped-call]
         y = y.view(pixels.shape)
         return y.permute(0, 3, 2, 1) if turned else y.permute(0, 3, 1, 2)
@@ -116,7 +116,7 @@ class _ReLUResponseNorm(torch.autograd.Function):
         for rows in blocks:
             u, v = u[: len(x[rows])], v[: len(x[rows])]
             torch.mul(gradient[rows], y_over_s[rows], out=u)
-            with torch.autocast("cpu", enabled=False):
+            with as_it_is(x.device):
                 torch.mm(u, band, out=v)
             torch.mul(gradient[rows], r[rows], out=u)
             u.addcmul_(x[rows], v, value=-1.5)
@@ -125,5 +125,5 @@ class _ReLUResponseNorm(torch.autograd.Function):
 
 
 def _blocks(x: Tensor) -> list[slice]:
-    step = _BLOCK // x.element_size()
+    step = _BLOCK // x.element_size() if x.device.type == "cpu" else max(1, len(x))
     return [slice(start, start + step) for start in range(0, max(1, len(x)), step)]

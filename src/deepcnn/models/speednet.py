@@ -96,9 +96,9 @@ class Speednet(nn.Module):
     @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
         """Set the whitening filters from the first of `images` [N, C, H, W], undistorted input."""
-        pixels = images[:WHITENING_IMAGES].cpu().permute(0, 2, 3, 1)
+        pixels = images[:WHITENING_IMAGES].permute(0, 2, 3, 1)
         height, width, channels = pixels.shape[1:]
-        products, count = torch.zeros(4 * channels, 4 * channels), 0
+        products, count = pixels.new_zeros(4 * channels, 4 * channels), 0
         corners = [(i, j) for i in (0, 1) for j in (0, 1)]
         for some in torch.split(pixels, 500):
             patches = torch.cat(
@@ -106,7 +106,7 @@ class Speednet(nn.Module):
             ).flatten(0, 2)
             products += patches.t() @ patches
             count += len(patches)
-        variances, directions = torch.linalg.eigh(products / count)
+        variances, directions = torch.linalg.eigh(products.cpu() / count)
         filters = (directions / (variances + WHITENING_EPSILON).sqrt()).t()
         filters = filters.reshape(-1, 2, 2, channels).permute(0, 3, 1, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))
