@@ -281,7 +281,7 @@ def main() -> None:
     keep_freed_memory()
     found = {}
     for name, (make, rounds) in PARTS.items():
-        with float32_products():
+        with float32_products(torch.device("cpu")):
             found[name] = round(ratio(make(), rounds), 4)
         known = f"committed {committed[name]:.3f}" if name in committed else "not compared"
         print(f"{found[name]:.3f}  {name}" + ("" if write else f" ({known})"), flush=True)

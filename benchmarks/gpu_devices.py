@@ -44,6 +44,7 @@ def in_this_process(device: str, run: Path, *, towers: int = 0, steps_per_plan: 
         precision="fp32",
         towers=towers,
         steps_per_plan=steps_per_plan,
+        deterministic=True,  # else cuDNN may choose other functions in each process
         optimizer=dataclasses.replace(config.optimizer, learning_rate=RATE, momentum=0.0),
     )
     deepcnn.train(config, run_dir=run)
@@ -60,6 +61,7 @@ def in_processes(device: str, run: Path, *, processes: int) -> None:
     """Train in processes of a group."""
     command = [sys.executable, "-m", "deepcnn", "train", "tiny", "--steps", str(STEPS)]
     command += ["--device", device, "--precision", "fp32", "--run-dir", str(run)]
+    command += ["--deterministic"]
     command += ["--optimizer.learning-rate", str(RATE), "--optimizer.momentum", "0"]
     subprocess.run([*command, "--devices", str(processes)], check=True, capture_output=True)
 

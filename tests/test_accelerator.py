@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+import torch._dynamo  # which knows `is_autocast_enabled` by identity, before it is replaced
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

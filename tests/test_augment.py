@@ -240,6 +240,16 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     assert Inputs.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing
 
 
+@pytest.mark.parametrize("size", [(24, 24), (16, 16), (32, 9), (45, 32)])
+def test_images_are_resized_on_a_gpu_as_on_a_processor(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    found = augment._resize_by_products(images, size)
+    expected = torch.nn.functional.interpolate(images, size, mode="bilinear")
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    assert found.stride() == expected.stride()
+
+
 def test_a_square_anywhere_inside_is_blanked_and_nothing_else_changes() -> None:
     cutting = dataclasses.replace(TUTORIAL, cutout=7)
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import torch
 
 from deepcnn.devices import float32_products
 
+CPU = torch.device("cpu")
 AMD = {"cpu_name": "AMD EPYC", "avx512_f": True}
 MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 CUDNN: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
@@ -15,7 +16,7 @@ CUDNN: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 def test_float32_products_are_as_precise_as_others() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 8, 200, 200)
-    with float32_products():
+    with float32_products(CPU):
         found = torch.bmm(a, b)
     expected = torch.bmm(a.double(), b.double())
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
@@ -31,7 +32,7 @@ def test_onednn_multiplies_where_the_other_library_is_slow(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
     monkeypatch.setattr(torch, "equal", lambda *_: True)  # whatever this machine multiplies like
     before = MATMUL.fp32_precision
-    with float32_products():
+    with float32_products(CPU):
         assert MATMUL.fp32_precision == (setting if setting != "none" else before)
     assert MATMUL.fp32_precision == before
     torch.get_float32_matmul_precision()  # raises where the setting has stayed
@@ -42,20 +43,21 @@ def test_a_product_that_is_rounded_to_bf16_is_not_used(monkeypatch: pytest.Monke
     exact = torch.eye
     monkeypatch.setattr(torch, "eye", lambda n: exact(n) * (1 - 2**-9))
     before = MATMUL.fp32_precision
-    with float32_products():
+    with float32_products(CPU):
         assert MATMUL.fp32_precision == before
 
 
 def test_the_settings_come_back_after_an_error() -> None:
     before = MATMUL.fp32_precision, CUDNN.fp32_precision
-    with pytest.raises(KeyError), float32_products():
-        raise KeyError
+    for device in (CPU, torch.device("cuda")):
+        with pytest.raises(KeyError), float32_products(device):
+            raise KeyError
     assert (MATMUL.fp32_precision, CUDNN.fp32_precision) == before
 
 
 def test_cudnn_does_not_round_float32() -> None:
     assert CUDNN.fp32_precision == "tf32"  # unless told otherwise
-    with float32_products():
+    with float32_products(torch.device("cuda")):
         assert CUDNN.fp32_precision == "ieee"
     assert CUDNN.fp32_precision == "tf32"
     assert torch.backends.cudnn.allow_tf32  # raises where only half of the setting came back

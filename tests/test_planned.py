@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
-from deepcnn import checkpoint, training
+from deepcnn import averages, checkpoint, load_dataset, optim, training
 from deepcnn.config import Config
+from deepcnn.data.augment import Inputs
+from deepcnn.data.batches import Batches
+from deepcnn.data.source import in_memory
+from deepcnn.devices import Place
 from deepcnn.engines import team
 from deepcnn.engines.planned import WARM_UP, Planned
+from deepcnn.engines.single import Job, Single
 from deepcnn.errors import ConfigError
-from deepcnn.events import Event, Started, Stepped
-from tests.test_engines import QUICK, TINY, last
+from deepcnn.events import Event, Started, Stepped, ignore
+from tests.test_engines import CPU, QUICK, TINY, difference, last, state_of
+from tests.test_engines import steps as make_steps
 
 # All there is in a step: distortions, averages, class weights; growing images, what learns, Muon.
 TUTORIAL = dataclasses.replace(TINY, steps=23, summary_every=9, class_weights="balanced")
 GROWING = dataclasses.replace(QUICK, steps=23, save_every=100)
+ROUNDING = 1e-5  # difference after two steps; after four a maximum may be another pixel
 CUTTING = dataclasses.replace(TINY, steps=23, inputs=dataclasses.replace(TINY.inputs, cutout=9))
 
 
@@ -66,14 +76,15 @@ def test_each_kind_of_step_is_recorded_once_and_replayed(
             super().__init__(*arguments)
             self._records = True
 
-        def _eagerly(self, *given: Tensor) -> Tensor:
+        def _eagerly(self, *given: Any) -> Tensor:
             self._state.step += 1
             return self._compute(*given)
 
         def _record(self, *given: Tensor) -> Any:
             assert set(self._met.values()) == {WARM_UP}
             recorded.append(given[0].shape[2])
-            return _Replay(self._compute, *(tensor.clone() for tensor in given))
+            compute = functools.partial(self._compute, forward=self._forward)
+            return _Replay(compute, *(tensor.clone() for tensor in given))
 
     config = dataclasses.replace(GROWING, steps=40, summary_every=13)
     training.train(config, run_dir=tmp_path / "single")
@@ -83,6 +94,62 @@ def test_each_kind_of_step_is_recorded_once_and_replayed(
     # Half, with and without the stem's bias, three quarters and whole images, and whole ones again
     # with the first group fixed.
     assert recorded == [16, 16, 24, 32, 32]
+
+
+@pytest.mark.parametrize("config", [TUTORIAL, GROWING])
+def test_few_kernels_give_the_same_numbers(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does with all parameters at once, done on the processor, to rounding."""
+    expected = state_after(config)
+    for module in (optim, averages):
+        monkeypatch.setattr(module, "kernels_are_dear", lambda _: True)
+    assert difference(state_after(config), expected) < ROUNDING
+
+
+def state_after(
+    config: Config, *, steps: int = 8, kind: type[Single] = Single
+) -> dict[str, Tensor]:
+    """Return the tensors of the state after two steps of an engine."""
+    source = in_memory(load_dataset("synthetic", "train"))
+    state = state_of(config)
+    inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
+    feed = training._make_feed(config, source, None, ignore)
+    job = Job(
+        Batches(feed, inputs, seed=0, training_steps=config.steps).load,
+        config.batch_size,
+        lambda step: 1 - step / config.steps,
+        compile=config.compile,
+        steps_per_plan=config.steps_per_plan,
+    )
+    with closing(kind(state, Place(CPU, "fp32"), job)) as engine:
+        state.model.train()
+        make_steps(engine, state, 2)
+    return state.tensors()
+
+
+@pytest.mark.parametrize("config", [TUTORIAL, GROWING])
+def test_a_compiled_step_gives_the_same_numbers(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To rounding, since nothing made for the processor is compiled; watched steps are not."""
+    compiled = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", compiled)
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    config = dataclasses.replace(config, steps_per_plan=3)
+    expected = state_after(config, kind=Planned)
+    assert graphs["unique_graphs"] == before
+    found = state_after(dataclasses.replace(config, compile=True), kind=Planned)
+    assert graphs["unique_graphs"] > before
+    assert difference(found, expected) < ROUNDING
+
+
+def test_what_is_not_planned_or_not_on_a_gpu_is_not_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="compile: only planned steps are compiled"):
+        dataclasses.replace(TINY, compile=True)
+    config = dataclasses.replace(TINY, compile=True, steps_per_plan=5)
+    with pytest.raises(ConfigError, match="compile: expected a GPU, found a processor"):
+        training.train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("change", [{"towers": 2}, {"feed": "streamed"}, {"feed": "fed"}])

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from deepcnn.devices import kernels_are_dear
+
 
 class ParameterAverages:
     """Exponential moving averages of all trainable parameters.
@@ -30,13 +32,13 @@ class ParameterAverages:
         """Follow an update of that `weight` (float32 []); where `gate` (bool []) is False, stay."""
         weight = gate * weight
         averages = list(self.tensors.values())
-        if weight.device.type == "cpu":
-            for average, parameter in zip(averages, self._live.values(), strict=True):
-                average.lerp_(parameter, weight)  # in one pass over memory
-        else:  # in three, but in few kernels
+        if kernels_are_dear(weight.device):
             ways = torch._foreach_sub(list(self._live.values()), averages)
             torch._foreach_mul_(ways, weight)
             torch._foreach_add_(averages, ways)
+        else:  # in one pass over memory
+            for average, parameter in zip(averages, self._live.values(), strict=True):
+                average.lerp_(parameter, weight)
 
     def model(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model`, its buffers included, that has the averaged parameters."""

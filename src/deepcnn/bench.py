@@ -162,7 +162,7 @@ def measure(
     emit(Noted(f"Measuring the layers of {first.preset}"))
     model = build_model(first.model.name, shape=inputs.shape, widths=first.model.widths)
     images = inputs.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
-    with float32_products():
+    with float32_products(place.device):
         limits = find_limits(place, plan.matrix, plan.repetitions)
         layers = tuple(time_layers(model, images, place, limits, plan.repetitions))
     return Report(

@@ -140,6 +140,9 @@ class Config:
     steps_per_plan: int = 1
     """Steps that the host plans at once, in one process and from memory; more than 1: a GPU then
     replays recorded steps (CUDA graphs) instead of waiting for the host."""
+    compile: bool = False
+    """On a GPU, of planned steps: compile the network (torch.compile), which takes up to a minute
+    for each size of the images and then fewer passes over memory."""
     log_every: int = 10
     """Steps from one line of the log to the next."""
     summary_every: int = 100
@@ -182,6 +185,10 @@ class Config:
             raise ConfigError(
                 "steps_per_plan: only a single device whose feed is preloaded plans ahead; "
                 f"expected 1, found {self.steps_per_plan}"
+            )
+        if self.compile and self.steps_per_plan == 1:
+            raise ConfigError(
+                "compile: only planned steps are compiled; expected steps_per_plan above 1, found 1"
             )
         if not 0 < self.inputs.crop <= 1:
             raise ConfigError(f"inputs.crop: expected above 0 to 1, found {self.inputs.crop}")

@@ -109,6 +109,11 @@ def as_it_is(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
+def kernels_are_dear(device: torch.device) -> bool:
+    """Tell whether one more kernel costs more than one more pass over a network's parameters."""
+    return device.type != "cpu"
+
+
 def is_on_processor(x: torch.Tensor) -> bool:
     """Tell whether functions made for processors apply, which cannot be traced."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -123,7 +128,7 @@ def onednn_computes(dtype: torch.dtype) -> bool:
 
 
 @contextmanager
-def float32_products() -> Iterator[None]:
+def float32_products(device: torch.device) -> Iterator[None]:
     """Let float32 be multiplied as such, and fast.
 
     On NVIDIA's GPUs since Ampere torch rounds what cuDNN convolves to TF32, ten bits of the
@@ -137,35 +142,47 @@ def float32_products() -> Iterator[None]:
     The settings are the whole process's, so they last no longer than needed: `torch.compile`
     refuses to work with that of oneDNN.
     """
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = products.fp32_precision, convolutions.fp32_precision
-    can = torch.cpu.get_capabilities()
-    try:
-        convolutions.fp32_precision = "ieee"
-        if str(can.get("cpu_name", "")).startswith("AMD") and can.get("avx512_f"):
-            products.fp32_precision = "bf16"
-            x = torch.full((64, 64), 1 + 2**-20)
-            if not torch.equal(x @ torch.eye(64), x):
-                products.fp32_precision = before[0]
+    if device.type == "cuda":
+        with _precision(torch.backends.cudnn.conv, "ieee"):  # type: ignore[attr-defined]
+            yield
+    elif device.type == "cpu" and _multiplies_faster_by_onednn():
+        with _precision(torch.backends.mkldnn.matmul, "bf16"):  # type: ignore[attr-defined]
+            yield
+    else:
         yield
-    finally:
-        products.fp32_precision, convolutions.fp32_precision = before
 
 
 @contextmanager
-def rough_products() -> Iterator[None]:
-    """Let a GPU round the factors of float32 products of matrices to TF32, ten bits.
+def rough_products(device: torch.device) -> Iterator[None]:
+    """Let a GPU round the factors of float32 products of matrices to TF32, which is faster."""
+    if device.type == "cuda":
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    else:
+        yield
 
-    For what need not be exact, and many times faster.
-    """
-    products: Any = torch.backends.cuda.matmul
+
+@contextmanager
+def _precision(products: Any, precision: str) -> Iterator[None]:
     before = products.fp32_precision
-    products.fp32_precision = "tf32"
+    products.fp32_precision = precision
     try:
         yield
     finally:
         products.fp32_precision = before
+
+
+def _multiplies_faster_by_onednn() -> bool:
+    can = torch.cpu.get_capabilities()
+    if not str(can.get("cpu_name", "")).startswith("AMD") or not can.get("avx512_f"):
+        return False
+    with _precision(torch.backends.mkldnn.matmul, "bf16"):  # type: ignore[attr-defined]
+        x = torch.full((64, 64), 1 + 2**-20)
+        return torch.equal(x @ torch.eye(64), x)
 
 
 def keep_freed_memory() -> None:

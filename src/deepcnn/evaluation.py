@@ -28,7 +28,8 @@ from deepcnn.models import build_model
 from deepcnn.run import Run
 from deepcnn.state import check_fit
 
-BATCH = 500  # examples scored at a time; the counts do not depend on it
+# Examples scored at a time; the counts do not depend on it. A GPU is not busy with a few hundred.
+BATCH, BATCH_ON_GPU = 500, 2500
 _POLL_SECONDS = 0.5
 
 
@@ -168,15 +169,21 @@ class Scorer:
 
 @torch.no_grad()
 def score(
-    model: nn.Module, inputs: Inputs, source: Source, place: Place, team: Team, batch: int = BATCH
+    model: nn.Module,
+    inputs: Inputs,
+    source: Source,
+    place: Place,
+    team: Team,
+    batch: int | None = None,
 ) -> tuple[int, int, float]:
     """Return how many examples are right, of how many, and the mean cross-entropy in nats.
 
     An example's logits are the mean over the views that `inputs` asks for. Each process of the
-    team scores its share of the source's blocks of `batch` examples, and all
-    get the sums: each example counts once. The model must lie at `place`, and is left in
-    evaluation mode.
+    team scores its share of the source's blocks of `batch` examples, None for the device's usual
+    number, and all get the sums: each example counts once. The model must lie at `place`, and is
+    left in evaluation mode.
     """
+    batch = batch or (BATCH if place.device.type == "cpu" else BATCH_ON_GPU)
     model.eval()
     predict = for_inference(model, place.dtype)
     correct = torch.zeros((), dtype=torch.int64, device=place.device)
@@ -185,7 +192,7 @@ def score(
     for some_images, some_labels in source.blocks(batch, index=team.index, count=team.count):
         images = torch.from_numpy(some_images).to(place.device)
         labels = torch.from_numpy(some_labels).to(place.device)
-        with place.autocast(), float32_products():
+        with place.autocast(), float32_products(place.device):
             weighted = [weight * predict(view) for weight, view in inputs.views_of(images)]
             logits = torch.stack(weighted).sum(0)
         correct += objective.count_correct(logits, labels)

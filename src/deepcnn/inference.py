@@ -226,7 +226,7 @@ def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Return what `features` makes of images [N, C, H, W], block by block."""
     if len(images) < _ENOUGH:
         return features(images)
-    with float32_products():
+    with float32_products(images.device):
         return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from deepcnn.devices import on_device, rough_products
+from deepcnn.devices import kernels_are_dear
 
 
 def staircase(step: int, *, decay_steps: int, factor: float) -> float:
@@ -114,15 +114,14 @@ class Muon:
         updates = _with_momentum(momenta, _gradients(parameters, gate), self._momentum, gate)
         # The order of channels_last memory, so no copy; the columns' order does not matter.
         turned = [update.permute(0, 2, 3, 1) for update in updates]
-        with rough_products():
-            orthogonal = orthogonalize([update.reshape(len(update), -1) for update in turned])
+        orthogonal = orthogonalize([update.reshape(len(update), -1) for update in turned])
         filters = [
             matrix.view(update.shape).permute(0, 3, 1, 2)
             for matrix, update in zip(orthogonal, turned, strict=True)
         ]
-        norms = torch.stack(torch._foreach_norm(parameters))
-        wanted = on_device(tuple(len(parameter) ** 0.5 for parameter in parameters), gate.device)
-        torch._foreach_mul_(parameters, [*(wanted / norms).masked_fill(~gate, 1.0)])
+        scales = torch._foreach_reciprocal(torch._foreach_norm(parameters))
+        torch._foreach_mul_(scales, [len(parameter) ** 0.5 for parameter in parameters])
+        torch._foreach_mul_(parameters, [*torch.stack(scales).masked_fill(~gate, 1.0)])
         rates = _rates(factor, gate, self._learning_rate, self._until)
         _add(learning, filters, rates, self._until)
 
@@ -169,11 +168,11 @@ def _rates(
     `factor` is that of the whole training. Where it falls in a straight line, and the training
     ended at the share s of its steps, it would be 1 - (1 - factor) / s, down to 0.
     """
-    shares = tuple(sorted({1.0, *until.values()}))
-    start = on_device(tuple(-learning_rate * (1 - 1 / s) for s in shares), factor.device)
-    slope = on_device(tuple(-learning_rate / s for s in shares), factor.device)
-    rates = torch.addcmul(start, factor, slope).clamp_max(0.0) * gate
-    return dict(zip(shares, rates.unbind(), strict=True))
+    rates = {1.0: factor * gate * -learning_rate}
+    for share in {*until.values()} - {1.0}:
+        sooner = (1 - (1 - factor) / share).clamp_min(0.0)
+        rates[share] = sooner * gate * -learning_rate
+    return rates
 
 
 def _zeros(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -224,9 +223,9 @@ def _add(
     for (name, parameter), update in zip(learning.items(), updates, strict=True):
         of_share.setdefault(until.get(name, 1.0), []).append((parameter, update))
     for share, pairs in of_share.items():
-        if rates[share].device.type == "cpu":
-            for parameter, update in pairs:  # in one pass over memory
-                parameter.addcmul_(update, rates[share])
-        else:  # in two passes, but in few kernels
+        if kernels_are_dear(rates[share].device):
             mine = [update for _, update in pairs]
             torch._foreach_add_([p for p, _ in pairs], torch._foreach_mul(mine, rates[share]))
+        else:  # in one pass over memory
+            for parameter, update in pairs:
+                parameter.addcmul_(update, rates[share])

@@ -273,11 +273,12 @@ def _train(
         else None,
         sync_batch_norm=config.sync_batch_norm,
         steps_per_plan=config.steps_per_plan,
+        compile=config.compile,
     )
     rate = _Rate(config.batch_size)
     budget = _Budget(SUMMARY_SHARE)
     with ExitStack() as stack:
-        stack.enter_context(float32_products())
+        stack.enter_context(float32_products(place.device))
         engine = stack.enter_context(closing(team.engine(state, place, job, towers=config.towers)))
         listeners: list[Listener] = [emit]
 
@@ -395,6 +396,11 @@ def _set_up(team: Team, config: Config) -> Place:
     torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
     keep_freed_memory()
     place = team.place(config.device, config.precision, config.threads)
+    if config.compile and place.device.type == "cpu":
+        raise ConfigError(
+            "compile: expected a GPU, found a processor, for which the networks have functions of "
+            "their own. Leave it out."
+        )
     team.once(
         lambda: team.check(
             place,

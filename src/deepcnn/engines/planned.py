@@ -10,6 +10,7 @@ al.: "Accelerating PyTorch with CUDA graphs", 2021.)
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,10 @@ from deepcnn.devices import Place
 from deepcnn.engines.single import Job, Moment, Single
 from deepcnn.state import TrainState
 
-WARM_UP = 3  # steps of a kind before it is recorded: libraries choose their kernels in these
+WARM_UP = 1  # step of a kind before it is recorded: libraries choose their kernels in it
+MOST_KINDS = 64  # that are compiled, before torch takes them for a mistake
+
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Single._forward`
 
 Kind = tuple[tuple[int, ...], tuple[bool, ...]]  # the images' shape, and which parameters learn
 
@@ -59,6 +63,11 @@ class Planned(Single):
         self._steps = range(0)  # that the plan is for
         self._recordings: dict[Kind, _Recording] = {}
         self._met: Counter[Kind] = Counter()
+        self._forward_unwatched = self._forward
+        if job.compile:
+            torch._dynamo.config.recompile_limit = MOST_KINDS
+            self._forward_unwatched = torch.compile(self._forward, dynamic=False)
+            self._change = torch.compile(self._change, dynamic=False)  # type: ignore[method-assign]
         self._records = place.device.type == "cuda"
         if self._records:
             # Recordings are made on a stream of their own, and what is recorded was warm on it.
@@ -72,7 +81,7 @@ class Planned(Single):
         kind = tuple(images.shape), tuple(p.requires_grad for p in self._parameters)
         if not self._records or self._met[kind] < WARM_UP:
             self._met[kind] += 1
-            return self._eagerly(images, labels, moment)
+            return self._eagerly(images, labels, moment, self._forward_unwatched)
         if kind not in self._recordings:
             self._recordings[kind] = self._record(images, labels, moment)
         losses = self._recordings[kind].replay(images, labels, moment)
@@ -80,8 +89,8 @@ class Planned(Single):
         return losses
 
     def watched_step(self) -> Tensor:
-        """Make a step without a recording, since a replay calls no hooks."""
-        return self._eagerly(*self._next())
+        """Make a step without a recording, since that calls no hooks, nor does what is compiled."""
+        return self._eagerly(*self._next(), self._forward)
 
     def _next(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return images and labels of the next step, and its row of the plan."""
@@ -93,20 +102,21 @@ class Planned(Single):
             self._plan = to_device(plan, self._place.device)
         return self.images, labels, self._plan[step - self._steps.start]
 
-    def _compute(self, images: Tensor, labels: Tensor, moment: Tensor) -> Tensor:
-        losses = self._learn(images, labels)
+    def _compute(self, images: Tensor, labels: Tensor, moment: Tensor, forward: Forward) -> Tensor:
+        total, losses = forward(images, labels)
+        torch.autograd.backward(total)
         step, factor, weight = *moment[:1], *moment[1:].float()
         self._apply(losses, Moment(step, factor, weight))
         return losses
 
-    def _eagerly(self, images: Tensor, labels: Tensor, moment: Tensor) -> Tensor:
+    def _eagerly(self, images: Tensor, labels: Tensor, moment: Tensor, forward: Forward) -> Tensor:
         """Make a step, on the stream that recordings are made on."""
         if not self._records:
-            losses = self._compute(images, labels, moment)
+            losses = self._compute(images, labels, moment, forward)
         else:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                losses = self._compute(images, labels, moment)
+                losses = self._compute(images, labels, moment, forward)
             torch.cuda.current_stream().wait_stream(self._stream)
         self._state.step += 1
         return losses
@@ -122,6 +132,6 @@ class Planned(Single):
         torch.cuda.synchronize(self._place.device)
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=self._memory)
-            losses = self._compute(*own)
+            losses = self._compute(*own, self._forward_unwatched)
             graph.capture_end()
         return _Recording(graph, *own, losses)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn import objective
-from deepcnn.devices import Part, Place
+from deepcnn.devices import Part, Place, rough_products
 from deepcnn.events import Placed
 from deepcnn.state import TrainState
 
@@ -38,7 +38,8 @@ class Job:
     input, and labels int64 [b]; `batch_size` counts the examples of all parts together; `schedule`
     maps a step to the factor of the learning rates; `class_weights`: float32 [classes], or None;
     `sync_batch_norm`: normalize by the statistics of all parts together; `steps_per_plan`: for how
-    many steps at once the host decides what a step is told, 1 for each as it comes.
+    many steps at once the host decides what a step is told, 1 for each as it comes; `compile`: of
+    planned steps, compile the network.
     """
 
     load: Callable[[int, Part], tuple[Tensor, Tensor]]
@@ -48,6 +49,7 @@ class Job:
     class_weights: Tensor | None = None
     sync_batch_norm: bool = False
     steps_per_plan: int = 1
+    compile: bool = False
 
 
 class Engine(ABC):
@@ -135,9 +137,13 @@ class Engine(ABC):
         averages = self._state.averages
         return self._job.schedule(step), averages.weight(step + 1) if averages else 0.0
 
-    @torch.no_grad()
     def _apply(self, losses: Tensor, moment: Moment) -> None:
         """Change the tensors of the state as an update does, without the host taking part."""
+        with rough_products(self._place.device):  # Muon's iterations do not converge anyway
+            self._change(losses, moment)
+
+    @torch.no_grad()
+    def _change(self, losses: Tensor, moment: Moment) -> None:
         state = self._state
         first_failure = (state.failed < 0) & ~losses[-1].isfinite()  # the total is the last
         state.failed.copy_(torch.where(first_failure, moment.step, state.failed))
@@ -200,16 +206,16 @@ class Single(Engine):
     def step(self) -> Tensor:
         """Make one step; see `Engine.step`."""
         self.images, labels = self._job.load(self._state.step, self._part)
-        return self._update(self._learn(self.images, labels))
+        total, losses = self._forward(self.images, labels)
+        torch.autograd.backward(total)
+        return self._update(losses)
 
-    def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Go forward and backward; return the losses, detached."""
+    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to go backward from, [], and the losses, detached."""
         model = self._state.model
         with self._place.autocast():
             logits = model(images)
-        total, losses = self._losses(model, logits, labels, self._part)
-        torch.autograd.backward(total)
-        return losses
+        return self._losses(model, logits, labels, self._part)
 
     def placed(self) -> Placed:
         """Tell what lies where."""

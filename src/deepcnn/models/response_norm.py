@@ -22,8 +22,8 @@ class LocalResponseNorm(nn.Module):
     "ImageNet classification with deep convolutional neural networks", 2012, section 3.3.)
 
     The sum over neighbouring channels is a 1×1 convolution with a banded matrix, which runs on
-    the same fast kernels as every convolution. It is computed in float32 whatever the precision
-    of `x`, because the sum hardly differs from the bias.
+    the same fast kernels as every convolution, in bf16 where `x` is. What is done with the sum is
+    done in float32 whatever the precision of `x`, because it hardly differs from the bias.
     """
 
     band: Tensor
@@ -41,14 +41,11 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape and dtype."""
-        if not torch.is_autocast_enabled(x.device.type):
-            return self._normalize(x)
+        exact = x.float() if x.dtype == torch.float16 else x  # whose squares fp16 may not hold
         with as_it_is(x.device):
-            return self._normalize(x.float()).to(x.dtype)
-
-    def _normalize(self, x: Tensor) -> Tensor:
-        root = F.conv2d(x.square(), self.band, self.start).rsqrt()  # (…) ** -0.5
-        return x * (root * root.sqrt())
+            sums = F.conv2d(exact.square(), self.band.to(exact.dtype)).float()
+            root = (sums + self.start[:, None, None]).rsqrt()  # (…) ** -0.5
+            return (x * (root * root.sqrt())).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Return the settings, for print(model)."""
