@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import deepcnn
 from deepcnn.errors import ConfigError
@@ -100,6 +101,14 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
 def on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """Return constants as float32, copied to the device once, since a GPU waits for each copy."""
     return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copy an array to a device. A GPU fetches it itself, so that the host need not wait."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def as_it_is(device: torch.device) -> AbstractContextManager[Any]:

@@ -19,7 +19,7 @@ from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import open_dataset
 from deepcnn.data.layouts import Split
 from deepcnn.data.source import Source
-from deepcnn.devices import Place, float32_products, keep_freed_memory
+from deepcnn.devices import Place, float32_products, keep_freed_memory, to_device
 from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, RunError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
@@ -190,8 +190,8 @@ def score(
     losses = [torch.zeros((), device=place.device)]
     total = 0
     for some_images, some_labels in source.blocks(batch, index=team.index, count=team.count):
-        images = torch.from_numpy(some_images).to(place.device)
-        labels = torch.from_numpy(some_labels).to(place.device)
+        images = to_device(some_images, place.device)
+        labels = to_device(some_labels, place.device)
         with place.autocast(), float32_products(place.device):
             weighted = [weight * predict(view) for weight, view in inputs.views_of(images)]
             logits = torch.stack(weighted).sum(0)

@@ -321,6 +321,8 @@ def _train(
         ending = [
             (parameters[name], share) for name, share in _learn_until(config, state.model).items()
         ]
+        if isinstance(feed, Preloaded):
+            feed.bring(place.device)
         tell(_started(config, run, state, examples, place, team))
         tell(engine.placed())
         began = time.perf_counter()

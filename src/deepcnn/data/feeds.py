@@ -14,14 +14,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcnn.data import order
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.shuffle import Int64s, Shuffle
 from deepcnn.data.stream import HostBatch, Prefetch, Stream
-from deepcnn.devices import Part
+from deepcnn.devices import Part, to_device
 from deepcnn.errors import DataError, RunError
 from deepcnn.events import Filling, Listener, ignore
 
@@ -83,13 +82,17 @@ class Preloaded:
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return images and labels of these examples: int64 [b], on their device."""
-        if index.device not in self._on:
-            self._on[index.device] = (
-                torch.from_numpy(self._arrays.images).to(index.device),
-                torch.from_numpy(self._arrays.labels).to(index.device),
-            )
-        images, labels = self._on[index.device]
+        images, labels = self.bring(index.device)
         return images.index_select(0, index), labels.index_select(0, index)
+
+    def bring(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return images and labels of the whole set on a device, which keeps them."""
+        if device not in self._on:
+            images = torch.from_numpy(self._arrays.images).to(device)
+            labels = torch.from_numpy(self._arrays.labels).to(device)
+            # What is asked for as "cuda" lies on "cuda:0".
+            self._on[device] = self._on[images.device] = images, labels
+        return self._on[device]
 
     def close(self) -> None:
         """Do nothing: there is no thread."""
@@ -326,14 +329,6 @@ def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[
         return arrays.images[index], arrays.labels[index], index
 
     return feed
-
-
-def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    """Copy an array to a device. A GPU fetches it itself, so that the host need not wait."""
-    tensor = torch.from_numpy(values)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def _to_device(batch: HostBatch, part: Part) -> Batch:

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcnn.data.feeds import to_device
-from deepcnn.devices import Place
+from deepcnn.devices import Place, to_device
 from deepcnn.engines.single import Job, Moment, Single
 from deepcnn.state import TrainState
 
