@@ -204,7 +204,6 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM")
     parser.add_argument("--peer-data", type=Path, default=Path("peer_data"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes")
-    parser.add_argument("--steps-per-plan", type=int, default=100)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--out", type=Path, help="default: results/DATE_gpu_PRESET.json")
@@ -214,7 +213,6 @@ def main() -> None:
     config = dataclasses.replace(
         deepcnn.presets.PRESETS[options.preset](),
         device=options.device,
-        steps_per_plan=options.steps_per_plan,
         log_every=100,
         save_every=10**6,
     )
@@ -224,7 +222,7 @@ def main() -> None:
         write_for_peers(options.peer_data, config.data_dir)
     result: dict[str, Any] = {
         "what": f"{options.preset} on {options.device}",
-        **report.circumstances(options.device),
+        **report.circumstances(options.device, config.precision),
         "config": settings.to_dict(config),
         "results": {},
         "summaries": {},

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from deepcnn.devices import Place, describe_environment
+from deepcnn.devices import Place, Precision, describe_environment
 
 HERE = Path(__file__).parent
 DATE = "%Y-%m-%d"
@@ -25,11 +25,13 @@ def new_file(name: str, given: Path | None) -> Path:
     return path
 
 
-def circumstances(device: str = "cpu") -> dict[str, Any]:
+def circumstances(
+    device: str = "cpu", precision: Literal["auto"] | Precision = "fp32"
+) -> dict[str, Any]:
     """Return the command, the commit, the date and the environment of a measurement."""
     # Results that were just written change nothing that is measured.
     changes = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    environment = describe_environment(Place.choose(device, "fp32"))
+    environment = describe_environment(Place.choose(device, precision))
     return {
         "command": shlex.join(["python", *sys.argv]),
         "commit": git("rev-parse", "HEAD"),

@@ -80,9 +80,9 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
             config.batch_size,
             training._schedule(config, len(source)),
             class_weights=objective.balanced_weights(counts),
-            steps_per_plan=config.steps_per_plan,
+            steps_per_plan=config.steps_per_plan or 1,
         )
-        kind = Planned if config.steps_per_plan > 1 else Single
+        kind = Planned if (config.steps_per_plan or 1) > 1 else Single
         state.model.train()
         yield kind(state, _Place(META, precision), job)
 

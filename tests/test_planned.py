@@ -118,7 +118,7 @@ def state_after(
         config.batch_size,
         lambda step: 1 - step / config.steps,
         compile=config.compile,
-        steps_per_plan=config.steps_per_plan,
+        steps_per_plan=config.steps_per_plan or 1,
     )
     with closing(kind(state, Place(CPU, "fp32"), job)) as engine:
         state.model.train()
@@ -145,11 +145,31 @@ def test_a_compiled_step_gives_the_same_numbers(
 
 def test_what_is_not_planned_or_not_on_a_gpu_is_not_compiled(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="compile: only planned steps are compiled"):
-        dataclasses.replace(TINY, compile=True)
+        dataclasses.replace(TINY, compile=True, steps_per_plan=1)
     config = dataclasses.replace(TINY, compile=True, steps_per_plan=5)
     with pytest.raises(ConfigError, match="compile: expected a GPU, found a processor"):
         training.train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "change", "expected"),
+    [
+        ("cuda", {}, 100),
+        ("cuda:1", {}, 100),
+        ("cuda", {"steps_per_plan": 7}, 7),
+        ("cuda", {"towers": 2}, 1),
+        ("cuda", {"feed": "streamed"}, 1),
+        ("cpu", {}, 1),
+        ("cpu", {"steps_per_plan": 7}, 7),
+    ],
+)
+def test_a_gpu_alone_plans_unless_told_otherwise(
+    device: str, change: dict[str, Any], expected: int
+) -> None:
+    config = dataclasses.replace(TINY, **change)
+    place = Place(torch.device(device), "fp32")
+    assert training._steps_per_plan(config, place, team.Team()) == expected
 
 
 @pytest.mark.parametrize("change", [{"towers": 2}, {"feed": "streamed"}, {"feed": "fed"}])

@@ -137,12 +137,13 @@ class Config:
     """Normalize batches by the statistics of all devices together, not by each one's own."""
     deterministic: bool = False
     """On a GPU: only kernels that give the same bits every time (the CPU's always do)."""
-    steps_per_plan: int = 1
+    steps_per_plan: int | None = None
     """Steps that the host plans at once, in one process and from memory; more than 1: a GPU then
-    replays recorded steps (CUDA graphs) instead of waiting for the host."""
+    replays recorded steps (CUDA graphs) instead of waiting for the host. None: 100 where one GPU
+    trains alone from memory, elsewhere 1."""
     compile: bool = False
-    """On a GPU, of planned steps: compile the network (torch.compile), which takes up to a minute
-    for each size of the images and then fewer passes over memory."""
+    """Of planned steps on a GPU: compile the network and the update (torch.compile), which takes up
+    to a minute before the first step and then fewer passes over memory."""
     log_every: int = 10
     """Steps from one line of the log to the next."""
     summary_every: int = 100
@@ -168,7 +169,7 @@ class Config:
             ("keep", self.keep, 1),
             ("threads", self.threads or 1, 1),
             ("towers", self.towers, 0),
-            ("steps_per_plan", self.steps_per_plan, 1),
+            ("steps_per_plan", self.steps_per_plan or 1, 1),
             ("readers", self.readers, 1),
             ("shuffle_buffer", self.shuffle_buffer, 1),
             ("image_size", min(self.image_size or (1,)), 1),
@@ -181,7 +182,7 @@ class Config:
                 f"towers: expected at most one for each of the {self.batch_size} examples of a "
                 f"batch, found {self.towers}"
             )
-        if self.steps_per_plan > 1 and (self.towers or self.feed != "preloaded"):
+        if (self.steps_per_plan or 1) > 1 and (self.towers or self.feed != "preloaded"):
             raise ConfigError(
                 "steps_per_plan: only a single device whose feed is preloaded plans ahead; "
                 f"expected 1, found {self.steps_per_plan}"

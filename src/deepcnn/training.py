@@ -63,6 +63,7 @@ FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
     *("evaluate_every", "keep"),
 )
+STEPS_PER_PLAN = 100  # where a GPU replays them; more need not be planned at once
 INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps
 
 
@@ -256,12 +257,13 @@ def _train(
     """Make the steps; `counts`: int64 [classes], the training examples of each class."""
     examples = int(counts.sum())
     schedule = _schedule(config, examples)
+    steps_per_plan = _steps_per_plan(config, place, team)
     batches = Batches(
         feed,
         inputs,
         seed=config.seed,
         training_steps=config.steps,
-        steps=max(AHEAD, config.steps_per_plan),
+        steps=max(AHEAD, steps_per_plan),
     )
     job = Job(
         batches.load,
@@ -272,7 +274,7 @@ def _train(
         if config.class_weights == "balanced"
         else None,
         sync_batch_norm=config.sync_batch_norm,
-        steps_per_plan=config.steps_per_plan,
+        steps_per_plan=steps_per_plan,
         compile=config.compile,
     )
     rate = _Rate(config.batch_size)
@@ -403,16 +405,28 @@ def _set_up(team: Team, config: Config) -> Place:
             "compile: expected a GPU, found a processor, for which the networks have functions of "
             "their own. Leave it out."
         )
+    if config.compile and _steps_per_plan(config, place, team) == 1:
+        raise ConfigError(
+            "compile: only planned steps are compiled; expected one process and one GPU, training "
+            "from memory, or steps_per_plan above 1. Leave it out."
+        )
     team.once(
         lambda: team.check(
             place,
             batch_size=config.batch_size,
             towers=config.towers,
             sync_batch_norm=config.sync_batch_norm,
-            steps_per_plan=config.steps_per_plan,
+            steps_per_plan=_steps_per_plan(config, place, team),
         )
     )
     return place
+
+
+def _steps_per_plan(config: Config, place: Place, team: Team) -> int:
+    if config.steps_per_plan is not None:
+        return config.steps_per_plan
+    alone = team.count == 1 and not config.towers and config.feed == "preloaded"
+    return STEPS_PER_PLAN if alone and place.device.type == "cuda" else 1
 
 
 def _environment(team: Team, place: Place, config: Config) -> dict[str, Any]:

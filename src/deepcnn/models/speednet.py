@@ -114,13 +114,22 @@ class Speednet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
         x = through_groups(self.groups(), F.silu(self.stem(images)), residual=self.residual)
-        logits: Tensor = self.head(x.amax((2, 3))) * self.scale
+        logits: Tensor = self.head(_maxima(x)) * self.scale
         return logits
 
     def groups(self) -> list[list[Block]]:
         """Return the blocks of each group."""
         blocks = iter([child for child in self.children() if isinstance(child, Block)])
         return [[next(blocks) for _ in range(depth)] for depth in self.depths]
+
+
+def _maxima(x: Tensor) -> Tensor:
+    """Return the largest value of each channel: [N, C] of [N, C, H, W]."""
+    if torch.compiler.is_compiling():
+        # The derivative of amax looks for what equals the maximum. Compiled, what is in bf16 may be
+        # computed again in float32, and then nothing does.
+        return F.max_pool2d(x, (x.shape[2], x.shape[3])).flatten(1)
+    return x.amax((2, 3))
 
 
 class ResidualSpeednet(Speednet):
