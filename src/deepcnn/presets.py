@@ -59,6 +59,29 @@ def speedrun94() -> Config:
     )
 
 
+def speedrun94_gpu() -> Config:
+    """CIFAR-10 to more than 94 % in two seconds (H200, bf16) on a GPU, over six views."""
+    preset = speedrun94()
+    return replace(
+        preset,
+        preset="speedrun94_gpu",
+        inputs=replace(preset.inputs, scales=((0.0, 0.5), (0.2, 0.75), (0.5, 1.0))),
+        optimizer=replace(
+            preset.optimizer,
+            learning_rate=53.0,
+            head_learning_rate=670.0,
+            weight_decay=0.002,
+            muon_learning_rate=0.2,
+            freeze=(("stem", 0.375),),
+        ),
+        steps=500,
+        batch_size=1000,
+        log_every=100,
+        summary_every=0,
+        save_every=500,
+    )
+
+
 def speedrun96() -> Config:
     """CIFAR-10 towards 96 % on a GPU, over six views; not measured yet."""
     preset = speedrun94()
@@ -122,6 +145,7 @@ def tiny() -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {
     "quick": quick,
     "speedrun94": speedrun94,
+    "speedrun94_gpu": speedrun94_gpu,
     "speedrun96": speedrun96,
     "tutorial": tutorial,
     "mnist": mnist,
