@@ -62,7 +62,7 @@ assert "torch" not in sys.modules
         (["data", "fetsh"], "Did you mean 'data fetch'?"),
         (
             ["train", "tutorail"],
-            "no preset 'tutorail'; expected one of quick, speedrun94, speedrun94_gpu, speedrun96, tut",
+            "no preset 'tutorail'; expected one of quick, speedrun94, speedrun94_gpu,",
         ),
         (["train", "tiny", "--data", "nowhere"], "found 'nowhere', which is neither"),
         (["train", "tiny", "--batch-size", "0"], "batch_size: expected at least 1, found 0"),
