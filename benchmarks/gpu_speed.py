@@ -39,7 +39,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import deepcnn
 from deepcnn import config as settings
-from deepcnn.events import Advanced, Evaluated, Event, Listener, Started
+from deepcnn.events import Advanced, Evaluated, Event, Listener, Saved, Started
 from deepcnn.models.speednet import Speednet
 
 PROFILED = 50  # steps
@@ -48,18 +48,29 @@ RESULT = re.compile(r"\|\s*eval\s*\|.*\|\s*(?P<accuracy>[\d.]+)\s*\|\s*(?P<secon
 
 
 class Timer:
-    """Listens to a training: from before its first step to its last score."""
+    """Listens to a training, from before its first step to its last score.
+
+    `found`: the accuracy, the `seconds` of it all, and those of `training`, up to the checkpoint,
+    and of `scoring`; the device has answered at the end of each.
+    """
 
     def __init__(self) -> None:
-        self.seconds, self.accuracy = 0.0, 0.0
+        self.found: dict[str, float] = {}
 
     def hear(self, event: Event) -> None:
         """Take the time."""
+        now = time.perf_counter()
         if isinstance(event, Started):
-            self._began = time.perf_counter()
+            self._began = self._saved = now
+        elif isinstance(event, Saved):
+            self._saved = now
         elif isinstance(event, Evaluated):
-            self.seconds = time.perf_counter() - self._began
-            self.accuracy = event.correct / event.total
+            self.found = {
+                "accuracy": event.correct / event.total,
+                "seconds": now - self._began,
+                "training": self._saved - self._began,
+                "scoring": now - self._saved,
+            }
 
 
 class Profiler:
@@ -245,8 +256,8 @@ def main() -> None:
             break
         timer = Timer()
         whitening = train(config, seed, timer.hear)
-        seconds = timer.seconds + whitening
-        ours.append({"seed": seed, "accuracy": timer.accuracy, "seconds": seconds})
+        timer.found["seconds"] += whitening
+        ours.append({"seed": seed, **timer.found, "whitening": whitening})
         store("deepcnn", ours)
     for name, program in peers:
         store(name, run_peer(Path(program), options.peer_data, options.runs, deadline))

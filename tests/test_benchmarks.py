@@ -202,7 +202,8 @@ def test_a_gpus_speed_is_measured_beside_published_programs(
     result = json.loads((tmp_path / "o").read_text())
     ours, published = result["results"]["deepcnn"], result["results"]["published"]
     assert [run["seed"] for run in ours] == [0, 1]
-    assert all(run["accuracy"] > 0.5 and run["seconds"] > 0 for run in ours)
+    assert all(run["accuracy"] > 0.5 for run in ours)
+    assert all(run["seconds"] > run["training"] > run["scoring"] > 0 for run in ours)
     # The first run of a published program, in which it compiles, is left out.
     assert published == [
         {"accuracy": 0.9401, "seconds": 2.01},
