@@ -20,7 +20,7 @@ from deepcnn.data.batches import Batches
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Place
 from deepcnn.engines import team
-from deepcnn.engines.planned import WARM_UP, Planned
+from deepcnn.engines.planned import WARM_UP, Forward, Given, Planned
 from deepcnn.engines.single import Job, Single
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Started, Stepped, ignore
@@ -57,13 +57,13 @@ def test_planned_steps_are_those_of_a_single_device(config: Config, tmp_path: Pa
 class _Replay:
     """What a recording does, without a GPU: the step anew, with what it reads where it was."""
 
-    def __init__(self, compute: Callable[..., Tensor], *own: Tensor) -> None:
-        self._compute, self._own = compute, own
+    def __init__(self, compute: Callable[[Given], Tensor], given: Given) -> None:
+        self._compute, self._own = compute, tuple(tensor.clone() for tensor in given)
 
-    def replay(self, *given: Tensor) -> Tensor:
+    def replay(self, given: Given) -> Tensor:
         for tensor, values in zip(self._own, given, strict=True):
             tensor.copy_(values)
-        return self._compute(*self._own)
+        return self._compute(self._own)  # type: ignore[arg-type]
 
 
 def test_each_kind_of_step_is_recorded_once_and_replayed(
@@ -76,15 +76,14 @@ def test_each_kind_of_step_is_recorded_once_and_replayed(
             super().__init__(*arguments)
             self._records = True
 
-        def _eagerly(self, *given: Any) -> Tensor:
+        def _eagerly(self, given: Given, forward: Forward) -> Tensor:
             self._state.step += 1
-            return self._compute(*given)
+            return self._compute(given, forward)
 
-        def _record(self, *given: Tensor) -> Any:
+        def _record(self, given: Given) -> Any:
             assert set(self._met.values()) == {WARM_UP}
             recorded.append(given[0].shape[2])
-            compute = functools.partial(self._compute, forward=self._forward)
-            return _Replay(compute, *(tensor.clone() for tensor in given))
+            return _Replay(functools.partial(self._compute, forward=self._forward), given)
 
     config = dataclasses.replace(GROWING, steps=40, summary_every=13)
     training.train(config, run_dir=tmp_path / "single")

@@ -24,9 +24,10 @@ from deepcnn.state import TrainState
 WARM_UP = 1  # step of a kind before it is recorded: libraries choose their kernels in it
 MOST_KINDS = 64  # that are compiled, before torch takes them for a mistake
 
-Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Single._forward`
-
 Kind = tuple[tuple[int, ...], tuple[bool, ...]]  # the images' shape, and which parameters learn
+# Images, labels, and of the step's `Moment` the step, int64 [], factor and weight, float32 [2].
+Given = tuple[Tensor, Tensor, Tensor, Tensor]
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Single._forward`
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,13 @@ class _Recording:
     """A recorded step: what it reads, and where it leaves the losses."""
 
     graph: torch.cuda.CUDAGraph
-    images: Tensor
-    labels: Tensor
-    moment: Tensor
+    own: Given
     losses: Tensor
 
-    def replay(self, images: Tensor, labels: Tensor, moment: Tensor) -> Tensor:
+    def replay(self, given: Given) -> Tensor:
         """Make the recorded step with these."""
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self.moment.copy_(moment)
+        for tensor, values in zip(self.own, given, strict=True):
+            tensor.copy_(values)
         self.graph.replay()
         return self.losses
 
@@ -58,7 +56,7 @@ class Planned(Single):
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:
         super().__init__(state, place, job)
         self._parameters = list(state.model.parameters())
-        self._plan = torch.empty(0)  # float64 [steps, 3]: step, factor and weight of a `Moment`
+        self._plan: tuple[Tensor, Tensor] = torch.empty(0), torch.empty(0)  # rows: [steps, …]
         self._steps = range(0)  # that the plan is for
         self._recordings: dict[Kind, _Recording] = {}
         self._met: Counter[Kind] = Counter()
@@ -76,61 +74,65 @@ class Planned(Single):
 
     def step(self) -> Tensor:
         """Make one step; see `Engine.step`."""
-        images, labels, moment = self._next()
-        kind = tuple(images.shape), tuple(p.requires_grad for p in self._parameters)
+        given = self._next()
+        kind = tuple(self.images.shape), tuple(p.requires_grad for p in self._parameters)
         if not self._records or self._met[kind] < WARM_UP:
             self._met[kind] += 1
-            return self._eagerly(images, labels, moment, self._forward_unwatched)
+            return self._eagerly(given, self._forward_unwatched)
         if kind not in self._recordings:
-            self._recordings[kind] = self._record(images, labels, moment)
-        losses = self._recordings[kind].replay(images, labels, moment)
+            self._recordings[kind] = self._record(given)
+        losses = self._recordings[kind].replay(given)
         self._state.step += 1
         return losses
 
     def watched_step(self) -> Tensor:
         """Make a step without a recording, since that calls no hooks, nor does what is compiled."""
-        return self._eagerly(*self._next(), self._forward)
+        return self._eagerly(self._next(), self._forward)
 
-    def _next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images and labels of the next step, and its row of the plan."""
+    def _next(self) -> Given:
+        """Return the images and labels of the next step, and its row of the plan."""
         step = self._state.step
         self.images, labels = self._job.load(step, self._part)
         if step not in self._steps:
             self._steps = range(step, step + self._job.steps_per_plan)
-            plan = np.array([(s, *self._factor_and_weight(s)) for s in self._steps], np.float64)
-            self._plan = to_device(plan, self._place.device)
-        return self.images, labels, self._plan[step - self._steps.start]
+            numbers = np.array([self._factor_and_weight(s) for s in self._steps], np.float32)
+            device = self._place.device
+            self._plan = to_device(np.array(self._steps), device), to_device(numbers, device)
+        steps, numbers_of_steps = self._plan
+        row = step - self._steps.start
+        return self.images, labels, steps[row], numbers_of_steps[row]
 
-    def _compute(self, images: Tensor, labels: Tensor, moment: Tensor, forward: Forward) -> Tensor:
+    def _compute(self, given: Given, forward: Forward) -> Tensor:
+        images, labels, step, numbers = given
         total, losses = forward(images, labels)
         torch.autograd.backward(total)
-        step, factor, weight = *moment[:1], *moment[1:].float()
-        self._apply(losses, Moment(step, factor, weight))
+        self._apply(losses, Moment(step, *numbers.unbind()))
         return losses
 
-    def _eagerly(self, images: Tensor, labels: Tensor, moment: Tensor, forward: Forward) -> Tensor:
+    def _eagerly(self, given: Given, forward: Forward) -> Tensor:
         """Make a step, on the stream that recordings are made on."""
         if not self._records:
-            losses = self._compute(images, labels, moment, forward)
+            losses = self._compute(given, forward)
         else:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                losses = self._compute(images, labels, moment, forward)
+                losses = self._compute(given, forward)
             torch.cuda.current_stream().wait_stream(self._stream)
         self._state.step += 1
         return losses
 
-    def _record(self, images: Tensor, labels: Tensor, moment: Tensor) -> _Recording:
+    def _record(self, given: Given) -> _Recording:
         """Record a step without making it.
 
         `torch.cuda.graph` would do the same, but give back all memory that nobody uses first, which
         then has to be asked for again.
         """
-        own = images.clone(), labels.clone(), moment.clone()
+        images, labels, step, numbers = (tensor.clone() for tensor in given)
+        own = images, labels, step, numbers
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._place.device)
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=self._memory)
-            losses = self._compute(*own, self._forward_unwatched)
+            losses = self._compute(own, self._forward_unwatched)
             graph.capture_end()
-        return _Recording(graph, *own, losses)
+        return _Recording(graph, own, losses)

@@ -21,8 +21,8 @@ STEPS_TO_GROW = 2000  # good steps after which the loss scale of fp16 is doubled
 class Moment:
     """What an update is told of its step, on the state's device.
 
-    `step`: a whole number []; `factor`: float32 [], of the learning rates; `weight`: float32 [],
-    how far the averages of the parameters move.
+    `step`: int64 []; `factor`: float32 [], of the learning rates; `weight`: float32 [], how far
+    the averages of the parameters move.
     """
 
     step: Tensor
