@@ -17,7 +17,7 @@ from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import cifar
 from deepcnn.engines import single
-from deepcnn.errors import CheckpointError, ConfigError, RunError, TrainingError
+from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError, TrainingError
 from deepcnn.evaluation import evaluate
 from deepcnn.events import EnvironmentChanged, Evaluated, Event, Interrupted, Saved, Stepped
 from deepcnn.state import TrainState
@@ -32,6 +32,15 @@ def tiny(**changes: object) -> Config:
 def with_rate(config: Config, **changes: object) -> Config:
     optimizer = dataclasses.replace(config.optimizer, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(config, optimizer=optimizer)
+
+
+def test_what_cannot_be_scored_is_told_before_the_first_step(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    with pytest.raises(DataError, match="no validation split; hold one out"):
+        training.train(
+            tiny(evaluate_on=("validation",)), run_dir=tmp_path / "run", emit=heard.append
+        )
+    assert not [event for event in heard if isinstance(event, Stepped)]
 
 
 def test_tiny_learns(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import platform
 import sys
@@ -95,12 +94,6 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
         can = torch.cpu.get_capabilities()
         return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
     return "fp32"
-
-
-@functools.lru_cache
-def on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Return constants as float32, copied to the device once, since a GPU waits for each copy."""
-    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:

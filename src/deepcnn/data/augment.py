@@ -15,6 +15,7 @@ subtracted first, so that an image without contrast becomes zeros and not roundi
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -27,7 +28,6 @@ from torch import Tensor
 
 from deepcnn.data import order
 from deepcnn.data.source import Source
-from deepcnn.devices import on_device
 from deepcnn.errors import ConfigError
 
 
@@ -297,7 +297,7 @@ class Inputs:
             sums, squares = _sums(values, channels), _sums(values.square(), channels)
             parts = _by_image(sums, squares, contrast, area=height * width)
         else:
-            mean, std = on_device(self.mean, crops.device), on_device(self.std, crops.device)
+            mean, std = _on_device(self.mean, crops.device), _on_device(self.std, crops.device)
             parts = torch.stack([mean, 1 / std, torch.zeros_like(mean)])[:, None]
             if contrast is not None:
                 centre = _sums(values, channels) / (height * width)
@@ -400,6 +400,12 @@ def _reflect(index: Tensor, size: int) -> Tensor:
 
 def _within(index: Tensor, size: int) -> Tensor:
     return (index >= 0) & (index < size)
+
+
+@functools.lru_cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return constants as float32, copied to the device once, since a GPU waits for each copy."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _sums(values: Tensor, channels: int) -> Tensor:
