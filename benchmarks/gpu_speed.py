@@ -1,7 +1,7 @@
 r"""How fast a GPU trains: the tutorial whole, or runs to 94 and 96 % beside published programs.
 
     python benchmarks/gpu_speed.py tutorial
-    python benchmarks/gpu_speed.py speedrun94 --runs 30 --peer airbench=…/airbench94_muon.py \
+    python benchmarks/gpu_speed.py speedrun94_gpu --runs 30 --peer airbench=…/airbench94_muon.py \
         --peer hiverge=…/cifar10_speedrun.py
     python benchmarks/gpu_speed.py speedrun96 --runs 10 --peer airbench=…/airbench96_faster.py
 
