@@ -3,11 +3,11 @@
     python benchmarks/gpu_devices.py        # --device cpu tries it without one
 
 Trains a small network without batch normalization for 100 steps in fp32, at a rate at which
-rounding does not grow: on one device, on one that plans many steps and replays recorded ones, in
-two towers on it, in two towers of which one computes on the processor, in one process of a group
-(NCCL on a GPU), in two processes that share the device (gloo), and on the processor alone. Prints
-and stores by how much the parameters of each differ from those of one device, against their own
-size, and how fast each was.
+rounding does not grow: on one device, on one that plans many steps and replays recorded ones, on
+that one resumed in the middle, in two towers on it, in two towers of which one computes on the
+processor, in one process of a group (NCCL on a GPU), in two processes that share the device (gloo),
+and on the processor alone. Prints and stores by how much the parameters of each differ from those
+of one device, against their own size, how fast each was, and whether resuming gave the same bits.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ def in_this_process(device: str, run: Path, *, towers: int = 0, steps_per_plan: 
     deepcnn.train(config, run_dir=run)
 
 
+def resumed(device: str, run: Path) -> None:
+    """Train with plans, lose the last checkpoint, and go on from the one before."""
+    in_this_process(device, run, steps_per_plan=30)
+    checkpoint.paths(run / "checkpoints")[-1].unlink()
+    deepcnn.resume(run)
+
+
 def in_mixed_towers(device: str, run: Path) -> None:
     """Train in two towers, the first of them on the processor."""
     mixed = (torch.device("cpu"), torch.device(device))
@@ -69,6 +76,7 @@ def in_processes(device: str, run: Path, *, processes: int) -> None:
 CASES = {
     "one device": in_this_process,
     "one device, planned": lambda device, run: in_this_process(device, run, steps_per_plan=30),
+    "one device, planned, resumed": resumed,
     "two towers": lambda device, run: in_this_process(device, run, towers=2),
     "two towers, one on the processor": in_mixed_towers,
     "one process": lambda device, run: in_processes(device, run, processes=1),
@@ -88,13 +96,14 @@ def main() -> None:
     out = report.new_file("gpu_devices", options.out)
     about = report.circumstances(options.device)
     found: dict[str, dict[str, float]] = {}
-    reference: dict[str, torch.Tensor] = {}
+    all_tensors: dict[str, dict[str, torch.Tensor]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, train in CASES.items():
             run = Path(folder) / name.replace(" ", "-")
             train(options.device, run)
             _, tensors, _ = checkpoint.load(checkpoint.paths(run / "checkpoints")[-1])
-            reference = reference or tensors
+            all_tensors[name] = tensors
+            reference = all_tensors["one device"]
             events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
             found[name] = {
                 "largest difference": max(
@@ -110,11 +119,17 @@ def main() -> None:
         "what": f"{STEPS} steps of the preset tiny in fp32, against one device",
         **about,
         "found": found,
+        "resumed with the same bits": all(
+            torch.equal(tensor, all_tensors["one device, planned, resumed"][name])
+            for name, tensor in all_tensors["one device, planned"].items()
+        ),
     }
     print(json.dumps(result, indent=2))
     report.store(result, out)
     if any(case["largest difference"] > LARGEST for case in found.values()):
         sys.exit("the numbers differ")
+    if not result["resumed with the same bits"]:
+        sys.exit("resuming gave other bits")
 
 
 if __name__ == "__main__":
