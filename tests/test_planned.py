@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +146,32 @@ def test_what_is_not_planned_or_not_on_a_gpu_is_not_compiled(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="compile: only planned steps are compiled"):
         dataclasses.replace(TINY, compile=True, steps_per_plan=1)
     config = dataclasses.replace(TINY, compile=True, steps_per_plan=5)
-    with pytest.raises(ConfigError, match="compile: expected a GPU, found a processor"):
+    with pytest.raises(ConfigError, match="compile: expected a GPU that torch calls cuda, found c"):
         training.train(config, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("triton", "change", "message"),
+    [
+        (None, {}, "expected the package triton"),
+        ("there", {}, None),
+        ("there", {"feed": "streamed"}, "only planned steps are compiled"),
+        ("there", {"towers": 2}, "only planned steps are compiled"),
+    ],
+)
+def test_a_gpu_compiles_with_triton_what_it_plans(
+    triton: str | None,
+    change: dict[str, Any],
+    message: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: triton)
+    config = dataclasses.replace(TINY, compile=True, **change)
+    place = Place(torch.device("cuda"), "bf16")
+    expected = nullcontext() if message is None else pytest.raises(ConfigError, match=message)
+    with expected:
+        training._check_that_it_compiles(config, place, team.Team())
 
 
 @pytest.mark.parametrize(

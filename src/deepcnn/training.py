@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import math
 import os
 import signal
@@ -327,6 +328,10 @@ def _train(
             feed.bring(place.device)
         tell(_started(config, run, state, examples, place, team))
         tell(engine.placed())
+        if config.compile:
+            tell(
+                Noted("Compiling the network, which takes up to a minute for each size of images.")
+            )
         began = time.perf_counter()
         if config.summary_every and state.step == 0:
             team.once(lambda: tell(Traced(graph.trace(state.model, inputs.shape))))
@@ -400,16 +405,8 @@ def _set_up(team: Team, config: Config) -> Place:
     torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
     keep_freed_memory()
     place = team.place(config.device, config.precision, config.threads)
-    if config.compile and place.device.type == "cpu":
-        raise ConfigError(
-            "compile: expected a GPU, found a processor, for which the networks have functions of "
-            "their own. Leave it out."
-        )
-    if config.compile and _steps_per_plan(config, place, team) == 1:
-        raise ConfigError(
-            "compile: only planned steps are compiled; expected one process and one GPU, training "
-            "from memory, or steps_per_plan above 1. Leave it out."
-        )
+    if config.compile:
+        _check_that_it_compiles(config, place, team)
     team.once(
         lambda: team.check(
             place,
@@ -420,6 +417,24 @@ def _set_up(team: Team, config: Config) -> Place:
         )
     )
     return place
+
+
+def _check_that_it_compiles(config: Config, place: Place, team: Team) -> None:
+    if place.device.type != "cuda":
+        raise ConfigError(
+            f"compile: expected a GPU that torch calls cuda, found {place.device.type}; for a "
+            "processor the networks have functions of their own. Leave it out."
+        )
+    if importlib.util.find_spec("triton") is None:
+        raise ConfigError(
+            "compile: expected the package triton, which torch compiles with, found none. Install "
+            "it, or leave this out."
+        )
+    if _steps_per_plan(config, place, team) == 1:
+        raise ConfigError(
+            "compile: only planned steps are compiled; expected one process and one GPU, training "
+            "from memory, or steps_per_plan above 1. Leave it out."
+        )
 
 
 def _steps_per_plan(config: Config, place: Place, team: Team) -> int:
