@@ -21,6 +21,7 @@ from deepcnn.data.source import in_memory
 from deepcnn.devices import Place
 from deepcnn.engines import team
 from deepcnn.engines.planned import WARM_UP, Forward, Given, Planned
+from deepcnn.engines.processes import Processes
 from deepcnn.engines.single import Job, Single
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Started, Stepped, ignore
@@ -104,9 +105,7 @@ def test_few_kernels_give_the_same_numbers(config: Config, monkeypatch: pytest.M
     assert difference(state_after(config), expected) < ROUNDING
 
 
-def state_after(
-    config: Config, *, steps: int = 8, kind: type[Single] = Single
-) -> dict[str, Tensor]:
+def state_after(config: Config, kind: type[Single] = Single) -> dict[str, Tensor]:
     """Return the tensors of the state after two steps of an engine."""
     source = in_memory(load_dataset("synthetic", "train"))
     state = state_of(config)
@@ -192,6 +191,16 @@ def test_a_gpu_alone_plans_unless_told_otherwise(
     config = dataclasses.replace(TINY, **change)
     place = Place(torch.device(device), "fp32")
     assert training._steps_per_plan(config, place, team.Team()) == expected
+
+
+def test_a_group_of_one_process_on_a_gpu_does_not_plan() -> None:
+    """Its engine is that of many, which `check` refuses a plan."""
+    group = Processes.__new__(Processes)
+    group.count = 1
+    place = Place(torch.device("cuda"), "fp32")
+    steps = training._steps_per_plan(TINY, place, group)
+    assert steps == 1
+    group.check(place, batch_size=32, towers=0, sync_batch_norm=False, steps_per_plan=steps)
 
 
 @pytest.mark.parametrize("change", [{"towers": 2}, {"feed": "streamed"}, {"feed": "fed"}])

@@ -440,7 +440,7 @@ def _check_that_it_compiles(config: Config, place: Place, team: Team) -> None:
 def _steps_per_plan(config: Config, place: Place, team: Team) -> int:
     if config.steps_per_plan is not None:
         return config.steps_per_plan
-    alone = team.count == 1 and not config.towers and config.feed == "preloaded"
+    alone = team.plans and not config.towers and config.feed == "preloaded"
     return STEPS_PER_PLAN if alone and place.device.type == "cuda" else 1
 
 

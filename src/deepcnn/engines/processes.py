@@ -42,6 +42,7 @@ _MEETING_SECONDS = 0.02  # from one look into the store to the next
 class Processes(Team):
     """The processes of one job, of which this is one; `meet` makes it."""
 
+    plans = False
     _meetings = 0  # of this process so far, as of all the others
 
     def __init__(self, signs: Signs) -> None:

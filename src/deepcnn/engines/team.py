@@ -23,10 +23,11 @@ class Team:
     """The processes that work on one training; here: this one alone.
 
     One of them `writes`: it keeps the run's directory and speaks to the user. `index` and `count`
-    say which share of a scoring is this process's.
+    say which share of a scoring is this process's. `plans`: whether its engine plans steps.
     """
 
     writes = True
+    plans = True
     index = 0
     count = 1
 
