@@ -8,9 +8,11 @@ it prints, and machines with a GPU are dear.
 
 import runpy
 import sys
+from pathlib import Path
 
 import torch
 
 torch.cuda._sleep = lambda cycles: None  # noqa: ARG005
 sys.argv = sys.argv[1:]
+sys.path[0] = str(Path(sys.argv[0]).parent)  # where a program that is started finds its modules
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -159,11 +159,11 @@ def resume(
     """Go on with a run from its newest checkpoint, or from the start where it has none.
 
     On the same kind of device, versions, threads and processes the result is, bit for bit, that of
-    a training that was never interrupted; on a GPU where it is `deterministic`. `changes` maps the
-    run's configuration to the one to go on with; only what does not change the numbers
-    (`FREE_TO_CHANGE`) may differ, and `steps` only where neither the learning rate nor the size of
-    the images depends on it. A run that was fed from Python needs its `feed` again, as a function
-    of the step or with its state restored. Otherwise as `train`.
+    a training that was never interrupted; on a GPU where it is `deterministic`, which has not been
+    seen yet. `changes` maps the run's configuration to the one to go on with; only what does not
+    change the numbers (`FREE_TO_CHANGE`) may differ, and `steps` only where neither the learning
+    rate nor the size of the images depends on it. A run that was fed from Python needs its `feed`
+    again, as a function of the step or with its state restored. Otherwise as `train`.
     """
     with join() as team:
         run = team.once(lambda: Run.open(Path(run_dir)))
