@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.datasets import default_data_dir, fetch, load_dataset
 
+# Triton reads it when it is first imported, and some test may let torch do that.
+os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)  # tests run in parallel, a process for each core
 
 

@@ -29,11 +29,12 @@ FLOORS = [
     ["data.layouts", "data.synthetic", "data.catalog"],
     ["models.__init__"],
     ["models.tutorial", "models.speednet", "models.mlp"],
-    ["models.layers"],
+    ["models.layers", "models.speednet_gpu"],
     [
         "models.opaque",
         "models.winograd",
         "models.response_norm",
+        "models.speednet_kernels",
         "averages",
         "optim",
         "objective",

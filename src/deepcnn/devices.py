@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
@@ -19,6 +20,7 @@ import deepcnn
 from deepcnn.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -114,6 +116,11 @@ def as_it_is(device: torch.device) -> AbstractContextManager[Any]:
 def kernels_are_dear(device: torch.device) -> bool:
     """Tell whether one more kernel costs more than one more pass over a network's parameters."""
     return device.type != "cpu"
+
+
+def has_triton(device: torch.device) -> bool:
+    """Tell whether functions written for Triton run there, which torch for GPUs brings along."""
+    return device.type == "cuda" and _HAS_TRITON
 
 
 def is_on_processor(x: torch.Tensor) -> bool:

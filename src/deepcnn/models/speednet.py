@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepcnn.devices import has_triton
 from deepcnn.errors import ConfigError
 from deepcnn.models.layers import SameConv2d
 
@@ -40,8 +41,28 @@ class Block(nn.Module):
 
         `shortcut`, of the output's shape, is added before SiLU.
         """
-        x = self.norm(self.pool(self.conv(x)))
+        x = self.conv(x)
+        no_derivative = self.training or not torch.is_grad_enabled()
+        if has_triton(x.device) and type(self.norm) is nn.BatchNorm2d and no_derivative:
+            return self._in_few_passes(x, shortcut)
+        x = self.norm(self.pool(x))
         return F.silu(x if shortcut is None else x + shortcut)
+
+    def _in_few_passes(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        """Return what `forward` makes of a convolution's output."""
+        from deepcnn.models.speednet_gpu import evaluated, pool_norm_silu
+
+        norm, pool = self.norm, isinstance(self.pool, nn.MaxPool2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        running = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        if not self.training:
+            return evaluated(x, norm.bias, shortcut, *running[:2], pool=pool, eps=norm.eps)
+        return pool_norm_silu(
+            x, norm.bias, shortcut, running, pool=pool, eps=norm.eps, momentum=norm.momentum
+        )
 
 
 class Speednet(nn.Module):
@@ -113,9 +134,23 @@ class Speednet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""
-        x = through_groups(self.groups(), F.silu(self.stem(images)), residual=self.residual)
+        x = through_groups(self.groups(), self._first(images), residual=self.residual)
         logits: Tensor = self.head(_maxima(x)) * self.scale
         return logits
+
+    def _first(self, images: Tensor) -> Tensor:
+        """Return what the first group sees: [N, filters, H - 1, W - 1], perhaps with more zeros."""
+        stem = self.stem
+        watched = stem._forward_hooks or images.requires_grad or stem.weight.requires_grad
+        if watched or not has_triton(images.device):
+            return F.silu(stem(images))
+        from deepcnn.models.speednet_gpu import first_silu
+
+        kind = images.device.type
+        lower = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if lower else images.dtype
+        assert stem.bias is not None
+        return first_silu(images, stem.weight, stem.bias, dtype)
 
     def groups(self) -> list[list[Block]]:
         """Return the blocks of each group."""
