@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.devices import kernels_are_dear
@@ -132,18 +133,28 @@ def orthogonalize(matrices: Sequence[Tensor], iterations: int = 3) -> list[Tenso
     Each Newton-Schulz iteration X ← P X with P = a·I + b·G + c·G², G = X·Xᵀ, maps a singular value
     s to a·s + b·s³ + c·s⁵, with coefficients that raise small values fast, at the price of ending
     between about 0.7 and 1.2. All of them work on G, which is small, and only their product on X:
-    matrices whose shorter sides are equal go through them together.
+    matrices whose shorter sides are equal go through them together. So do smaller ones on a GPU,
+    where a product takes its time however small it is: zeros around G stay out of it.
     """
     wide = [x.t() if x.shape[0] > x.shape[1] else x for x in matrices]
     found: list[Tensor] = [*wide]
-    for side in {len(x) for x in wide}:
-        equal = [i for i, x in enumerate(wide) if len(x) == side]
-        gram = torch.stack([wide[i] @ wide[i].t() for i in equal])
+    sides = [len(x) for x in wide]
+    if kernels_are_dear(matrices[0].device):
+        sides = [max(sides) if 4 * side >= max(sides) else side for side in sides]
+    for side in set(sides):
+        equal = [i for i, found_side in enumerate(sides) if found_side == side]
+        gram = torch.stack([_enlarged(wide[i] @ wide[i].t(), side) for i in equal])
         norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + 1e-7
         products = _product_of_polynomials(gram / norm.square(), iterations) / norm
         for i, product in zip(equal, products, strict=True):
-            found[i] = product @ wide[i]
+            found[i] = product[: len(wide[i]), : len(wide[i])] @ wide[i]
     return [y.t() if x.shape[0] > x.shape[1] else y for x, y in zip(matrices, found, strict=True)]
+
+
+def _enlarged(matrix: Tensor, side: int) -> Tensor:
+    """Return a square matrix with zeros appended, if it is smaller than `side`."""
+    more = side - len(matrix)
+    return F.pad(matrix, (0, more, 0, more)) if more else matrix
 
 
 def _product_of_polynomials(gram: Tensor, iterations: int) -> Tensor:

@@ -9,6 +9,7 @@ al.: "Accelerating PyTorch with CUDA graphs", 2021.)
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ class _Recording:
         return self.losses
 
 
+@functools.cache
+def _stream_for_recordings(device: torch.device) -> torch.cuda.Stream:
+    """Return the same stream each time, since memory that is freed stays with its stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class Planned(Single):
     """One device, one process, plans for `job.steps_per_plan` steps at a time.
 
@@ -69,7 +76,7 @@ class Planned(Single):
         if self._records:
             # Recordings are made on a stream of their own, and what is recorded was warm on it.
             # They are replayed one after another, so they may share their memory.
-            self._stream = torch.cuda.Stream(place.device)  # type: ignore[no-untyped-call]
+            self._stream = _stream_for_recordings(place.device)
             self._memory = torch.cuda.graph_pool_handle()
 
     def step(self) -> Tensor:
@@ -124,13 +131,12 @@ class Planned(Single):
     def _record(self, given: Given) -> _Recording:
         """Record a step without making it.
 
-        `torch.cuda.graph` would do the same, but give back all memory that nobody uses first, which
-        then has to be asked for again.
+        `torch.cuda.graph` would do the same, but wait for the GPU first, which meanwhile makes the
+        steps before, and give back all memory that nobody uses, which then is asked for again.
         """
         images, labels, step, numbers = (tensor.clone() for tensor in given)
         own = images, labels, step, numbers
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(self._place.device)
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=self._memory)
             losses = self._compute(own, self._forward_unwatched)
