@@ -46,16 +46,33 @@ def test_every_example_counts_once_whatever_the_batch(
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     entropy = -log_p[np.arange(len(arrays)), arrays.labels]
     for count in (1, 2, 33, 512):
-        correct, total, loss = evaluation.score(
-            model,
-            inputs,
-            in_memory(arrays.select(slice(0, count))),
-            Place(torch.device("cpu"), "fp32"),
-            Team(),
-            batch,
-        )
+        place = Place(torch.device("cpu"), "fp32")
+        some = in_memory(arrays.select(slice(0, count)))
+        blocks = evaluation.blocks_to_score(some, inputs, place, Team(), batch)
+        correct, total, loss = evaluation.score(model, inputs, blocks, place, Team())
         assert (correct, total) == (int(right[:count].sum()), count)
         assert loss == pytest.approx(entropy[:count].mean(), rel=1e-5)
+
+
+def test_a_gpu_scores_equal_blocks_of_images_that_fit() -> None:
+    gpu = Place(torch.device("cuda"), "bf16")
+    assert evaluation._batch(10_000, 3 * 32 * 32, gpu) == 5000
+    assert evaluation._batch(512, 3 * 32 * 32, gpu) == 512
+    assert evaluation._batch(10_000, 3 * 224 * 224, gpu) <= 2**24 // (3 * 224 * 224)
+    assert evaluation._batch(3, 2**25, gpu) == 1
+
+
+def test_what_was_brought_to_the_device_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = in_memory(load_dataset("synthetic", "test"))
+    inputs = Inputs.of(source, crop=1, pad=0, flip="none", contrast=None, standardize="unit")
+    scored = training._ToScore(source, inputs, Place(torch.device("cpu"), "fp32"), Team())
+    before = [*scored.blocks()]
+    scored.bring()
+    monkeypatch.setattr(training, "blocks_to_score", None)
+    after = [*scored.blocks()]
+    assert sum(len(labels) for _, labels in after) == len(source)
+    for pair, same in zip(before, after, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(pair, same, strict=True))
 
 
 def test_answers_are_averaged_over_the_views() -> None:
@@ -81,9 +98,9 @@ def test_answers_are_averaged_over_the_views() -> None:
         shifted = (both(padded[:, :, :24, :24]) + both(padded[:, :, 2:, 2:])) / 2
         logits = (both(central) + shifted) / 2
     labels = torch.from_numpy(arrays.labels)
-    correct, _, loss = evaluation.score(
-        model, inputs, in_memory(arrays), Place(torch.device("cpu"), "fp32"), Team()
-    )
+    place = Place(torch.device("cpu"), "fp32")
+    blocks = evaluation.blocks_to_score(in_memory(arrays), inputs, place, Team())
+    correct, _, loss = evaluation.score(model, inputs, blocks, place, Team())
     assert correct == int((logits.argmax(1) == labels).sum())
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
 

@@ -30,6 +30,7 @@ from deepcnn.data.datasets import default_data_dir, load_dataset, open_dataset
 from deepcnn.data.source import Source, in_memory
 from deepcnn.devices import Part, Place
 from deepcnn.engines.start import join
+from deepcnn.engines.team import Team
 from deepcnn.errors import ConfigError
 from deepcnn.events import EnvironmentChanged, Event
 from deepcnn.models import build_model
@@ -162,8 +163,7 @@ def score_few() -> list[tuple[int, int, float]]:
     model, inputs = untrained(in_memory(images))
     with join() as team:
         return [
-            evaluation.score(model, inputs, in_memory(images.select(slice(0, n))), PLACE, team, 4)
-            for n in FEW
+            score(model, inputs, in_memory(images.select(slice(0, n))), team, batch=4) for n in FEW
         ]
 
 
@@ -172,7 +172,14 @@ def score_real() -> tuple[int, int, float]:
     source = open_dataset("cifar10", "test", data_dir=default_data_dir())
     model, inputs = untrained(source)
     with join() as team:
-        return evaluation.score(model, inputs, source, PLACE, team)
+        return score(model, inputs, source, team)
+
+
+def score(
+    model: nn.Module, inputs: Inputs, source: Source, team: Team, batch: int | None = None
+) -> tuple[int, int, float]:
+    blocks = evaluation.blocks_to_score(source, inputs, PLACE, team, batch)
+    return evaluation.score(model, inputs, blocks, PLACE, team)
 
 
 def untrained(source: Source) -> tuple[nn.Module, Inputs]:

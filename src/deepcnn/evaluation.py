@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -28,8 +29,9 @@ from deepcnn.models import build_model
 from deepcnn.run import Run
 from deepcnn.state import check_fit
 
-# Examples scored at a time; the counts do not depend on it. A GPU is not busy with a few hundred.
-BATCH, BATCH_ON_GPU = 500, 2500
+# Examples scored at a time; the counts do not depend on it. A GPU is not busy with a few hundred
+# small images: there it is how many values of input may be held.
+BATCH, VALUES_ON_GPU = 500, 2**24
 _POLL_SECONDS = 0.5
 
 
@@ -154,7 +156,8 @@ class Scorer:
             self._config, self._inputs, len(self._classes), path, averaged=self._averaged
         )
         model.to(self._place.device)
-        correct, total, loss = score(model, self._inputs, self._source, self._place, Team())
+        blocks = blocks_to_score(self._source, self._inputs, self._place, Team())
+        correct, total, loss = score(model, self._inputs, blocks, self._place, Team())
         first = torch.from_numpy(self._source.first_images(128))
         images = self._inputs.evaluate(first.to(self._place.device))
         with (
@@ -167,41 +170,57 @@ class Scorer:
         return Evaluated(step, self._split, averaged, correct, total, loss), summary
 
 
+def blocks_to_score(
+    source: Source, inputs: Inputs, place: Place, team: Team, batch: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Bring this process's share of a split to a device: images uint8 [b, H, W, C], labels int64.
+
+    Each process of the team gets its share of the source's blocks of `batch` examples, None for the
+    device's usual number.
+    """
+    batch = batch or _batch(len(source), math.prod(inputs.shape), place)
+    for images, labels in source.blocks(batch, index=team.index, count=team.count):
+        yield to_device(images, place.device), to_device(labels, place.device)
+
+
 @torch.no_grad()
 def score(
     model: nn.Module,
     inputs: Inputs,
-    source: Source,
+    blocks: Iterable[tuple[Tensor, Tensor]],
     place: Place,
     team: Team,
-    batch: int | None = None,
 ) -> tuple[int, int, float]:
     """Return how many examples are right, of how many, and the mean cross-entropy in nats.
 
     An example's logits are the mean over the views that `inputs` asks for. Each process of the
-    team scores its share of the source's blocks of `batch` examples, None for the device's usual
-    number, and all get the sums: each example counts once. The model must lie at `place`, and is
-    left in evaluation mode.
+    team scores its `blocks_to_score`, and all get the sums: each example counts once. The model
+    must lie at `place`, and is left in evaluation mode.
     """
-    batch = batch or (BATCH if place.device.type == "cpu" else BATCH_ON_GPU)
     model.eval()
     predict = for_inference(model, place.dtype)
     correct = torch.zeros((), dtype=torch.int64, device=place.device)
     losses = [torch.zeros((), device=place.device)]
     total = 0
-    for some_images, some_labels in source.blocks(batch, index=team.index, count=team.count):
-        images = to_device(some_images, place.device)
-        labels = to_device(some_labels, place.device)
+    for images, labels in blocks:
         with place.autocast(), float32_products(place.device):
             weighted = [weight * predict(view) for weight, view in inputs.views_of(images)]
             logits = torch.stack(weighted).sum(0)
         correct += objective.count_correct(logits, labels)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
-        total += len(some_labels)
+        total += len(labels)
     loss = torch.stack(losses).cpu().double().sum()
     sums = torch.stack([correct.cpu().double(), torch.tensor(total).double(), loss])
     all_correct, all_examples, all_losses = team.sum(sums).tolist()
     return int(all_correct), int(all_examples), all_losses / all_examples
+
+
+def _batch(examples: int, values: int, place: Place) -> int:
+    """Return how many examples of so many values to score at a time, in equal blocks on a GPU."""
+    if place.device.type == "cpu":
+        return BATCH
+    blocks = math.ceil(examples / max(1, VALUES_ON_GPU // values))
+    return math.ceil(examples / blocks)
 
 
 def load_model(

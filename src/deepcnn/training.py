@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
 from deepcnn.errors import ConfigError, RunError, TrainingError
-from deepcnn.evaluation import open_split, read_inputs, score
+from deepcnn.evaluation import blocks_to_score, open_split, read_inputs, score
 from deepcnn.events import (
     Advanced,
     EnvironmentChanged,
@@ -313,11 +313,14 @@ def _train(
             _check(state, schedule, config, run)
 
         # Before the first step: who has nothing to be scored on should know it by then.
-        to_score = {s: open_split(config, s, emit=emit) for s in _splits_to_score(config)}
+        to_score = {
+            split: _ToScore(open_split(config, split, emit=emit), inputs, place, team)
+            for split in _splits_to_score(config)
+        }
 
         def scores() -> Iterator[Evaluated]:
-            for split, source in to_score.items():
-                yield _evaluate(split, source, state, inputs, place, team)
+            for split, scored in to_score.items():
+                yield _evaluate(split, scored.blocks(), state, inputs, place, team)
 
         watched = team.writes and config.summary_every > 0
         parameters = dict(state.model.named_parameters())
@@ -326,6 +329,9 @@ def _train(
         ]
         if isinstance(feed, Preloaded):
             feed.bring(place.device)
+            if place.device.type != "cpu":
+                for scored in to_score.values():
+                    scored.bring()
         tell(_started(config, run, state, examples, place, team))
         tell(engine.placed())
         if config.compile:
@@ -683,9 +689,28 @@ def _check(state: TrainState, schedule: Callable[[int], float], config: Config, 
     )
 
 
+@dataclass
+class _ToScore:
+    """A split to be scored, which may be brought to the device once and stay there."""
+
+    source: Source
+    inputs: Inputs
+    place: Place
+    team: Team
+    _there: list[tuple[Tensor, Tensor]] | None = field(default=None, init=False)
+
+    def bring(self) -> None:
+        self._there = [*self.blocks()]
+
+    def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
+        if self._there is not None:
+            return self._there
+        return blocks_to_score(self.source, self.inputs, self.place, self.team)
+
+
 def _evaluate(
     split: Split,
-    source: Source,
+    blocks: Iterable[tuple[Tensor, Tensor]],
     state: TrainState,
     inputs: Inputs,
     place: Place,
@@ -695,7 +720,7 @@ def _evaluate(
         copy.deepcopy(state.model) if state.averages is None else state.averages.model(state.model)
     )
     model.to(place.device)  # a copy: the state may lie elsewhere
-    correct, total, loss = score(model, inputs, source, place, team)
+    correct, total, loss = score(model, inputs, blocks, place, team)
     return Evaluated(
         step=state.step,
         split=split,

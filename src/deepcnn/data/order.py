@@ -89,7 +89,7 @@ def unit(random_bits: Int64) -> Int64:
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """Return the order in which epoch `epoch` visits `n` examples: int64 [n], read-only."""
     keys = bits(seed, ORDER, np.array([epoch]), np.arange(n, dtype=np.int64))
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)  # no two keys are equal: each is made of a position reversibly
     order.flags.writeable = False
     return order
 
