@@ -5,14 +5,15 @@ r"""How fast a GPU trains: the tutorial whole, or runs to 94 and 96 % beside pub
         --peer hiverge=…/cifar10_speedrun.py
     python benchmarks/gpu_speed.py speedrun96 --runs 10 --peer airbench=…/airbench96_faster.py
 
-Each seed is trained in this process, after one run that is not counted; its time is that of making
-the whitening filters, and from before the first step to the score, with the checkpoint at its end.
-A peer's program runs as it is, but without pauses (`peers/published_program.py`), in the folder
-`--peer-data` (it reads `cifar10/train.pt` and `test.pt` there, which are made where they are
-missing), until it has printed so many results after its first, in which it compiles. Their times
-hold the same, but for the checkpoint. Every result is stored as it comes, and at the end of
-`--minutes` the program stops with what there is. The run that is not counted is watched for 50
-steps: `gaps` is the share of their time in which no kernel ran, with the kernels that took most.
+Each seed is trained in this process, after one run that is not counted; its `seconds` are those of
+making the whitening filters, of training from before the first step to after the last, and of
+scoring. What it takes to write the checkpoint in between is told apart, as `saving`: a peer writes
+none. A peer's program runs as it is, but without pauses (`peers/published_program.py`), in the
+folder `--peer-data` (it reads `cifar10/train.pt` and `test.pt` there, which are made where they are
+missing), until it has printed so many results after its first, in which it compiles. Every result
+is stored as it comes, and at the end of `--minutes` the program stops with what there is. The run
+that is not counted is watched for 50 steps: `gaps` is the share of their time in which no kernel
+ran, with the kernels that took most.
 `--device cpu --set steps=20 …` tries it all without a GPU.
 """
 
@@ -50,8 +51,8 @@ RESULT = re.compile(r"\|\s*eval\s*\|.*\|\s*(?P<accuracy>[\d.]+)\s*\|\s*(?P<secon
 class Timer:
     """Listens to a training, from before its first step to its last score.
 
-    `found`: the accuracy, the `seconds` of it all, and those of `training`, up to the checkpoint,
-    and of `scoring`; the device has answered at the end of each.
+    `found`: the accuracy, and the seconds of `training`, of `saving` and of `scoring`, at the end
+    of each of which the device has answered, and `seconds`, which leaves out the saving.
     """
 
     def __init__(self) -> None:
@@ -59,17 +60,22 @@ class Timer:
 
     def hear(self, event: Event) -> None:
         """Take the time."""
-        now = time.perf_counter()
         if isinstance(event, Started):
-            self._began = self._saved = now
+            self._began = time.perf_counter()
+        elif isinstance(event, Advanced) and event.step == event.steps:
+            _wait()
+            self._trained = time.perf_counter()
         elif isinstance(event, Saved):
-            self._saved = now
+            self._saved = time.perf_counter()
         elif isinstance(event, Evaluated):
+            training = self._trained - self._began
+            scoring = time.perf_counter() - self._saved
             self.found = {
                 "accuracy": event.correct / event.total,
-                "seconds": now - self._began,
-                "training": self._saved - self._began,
-                "scoring": now - self._saved,
+                "seconds": training + scoring,
+                "training": training,
+                "saving": self._saved - self._trained,
+                "scoring": scoring,
             }
 
 
