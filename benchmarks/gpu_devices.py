@@ -7,7 +7,9 @@ rounding does not grow: on one device, on one that plans many steps and replays 
 that one resumed in the middle, in two towers on it, in two towers of which one computes on the
 processor, in one process of a group (NCCL on a GPU), in two processes that share the device (gloo),
 and on the processor alone. Prints and stores by how much the parameters of each differ from those
-of one device, against their own size, how fast each was, and whether resuming gave the same bits.
+of one device, against their own size, after every tenth step: a rounding that grows can be told
+from a ReLU or a maximum that one rounding has turned. Also how fast each was, and whether resuming
+gave the same bits.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import unittest.mock
 from pathlib import Path
+from typing import Any
 
 import report
 import torch
@@ -29,7 +32,7 @@ import deepcnn
 from deepcnn import checkpoint
 from deepcnn.engines import team
 
-STEPS = 100
+STEPS, EVERY = 100, 10
 RATE = 0.005  # at that of the preset a ReLU that flips is soon a difference of percents
 LARGEST = 1e-5  # difference, as a share of the largest parameter of its kind
 
@@ -40,6 +43,8 @@ def in_this_process(device: str, run: Path, *, towers: int = 0, steps_per_plan: 
     config = dataclasses.replace(
         config,
         steps=STEPS,
+        save_every=EVERY,
+        keep=STEPS // EVERY,
         device=device,
         precision="fp32",
         towers=towers,
@@ -51,9 +56,10 @@ def in_this_process(device: str, run: Path, *, towers: int = 0, steps_per_plan: 
 
 
 def resumed(device: str, run: Path) -> None:
-    """Train with plans, lose the last checkpoint, and go on from the one before."""
+    """Train with plans, lose the last checkpoints, and go on within a plan."""
     in_this_process(device, run, steps_per_plan=30)
-    checkpoint.paths(run / "checkpoints")[-1].unlink()
+    for lost in checkpoint.paths(run / "checkpoints")[-2:]:
+        lost.unlink()
     deepcnn.resume(run)
 
 
@@ -68,7 +74,7 @@ def in_processes(device: str, run: Path, *, processes: int) -> None:
     """Train in processes of a group."""
     command = [sys.executable, "-m", "deepcnn", "train", "tiny", "--steps", str(STEPS)]
     command += ["--device", device, "--precision", "fp32", "--run-dir", str(run)]
-    command += ["--deterministic"]
+    command += ["--deterministic", "--save-every", str(EVERY), "--keep", str(STEPS // EVERY)]
     command += ["--optimizer.learning-rate", str(RATE), "--optimizer.momentum", "0"]
     subprocess.run([*command, "--devices", str(processes)], check=True, capture_output=True)
 
@@ -85,6 +91,15 @@ CASES = {
 }
 
 
+def difference(tensors: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]) -> float:
+    """Return the largest difference of parameters, as a share of the largest of their kind."""
+    return max(
+        float((tensors[name] - t).abs().max() / t.abs().max().clamp_min(1e-12))
+        for name, t in reference.items()
+        if name.startswith("model.")
+    )
+
+
 def main() -> None:
     """Train, compare, print and store; fail where the numbers differ too much."""
     parser = argparse.ArgumentParser(
@@ -95,33 +110,36 @@ def main() -> None:
     options = parser.parse_args()
     out = report.new_file("gpu_devices", options.out)
     about = report.circumstances(options.device)
-    found: dict[str, dict[str, float]] = {}
-    all_tensors: dict[str, dict[str, torch.Tensor]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    saved: dict[str, list[dict[str, torch.Tensor]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, train in CASES.items():
             run = Path(folder) / name.replace(" ", "-")
             train(options.device, run)
-            _, tensors, _ = checkpoint.load(checkpoint.paths(run / "checkpoints")[-1])
-            all_tensors[name] = tensors
-            reference = all_tensors["one device"]
+            saved[name] = [
+                checkpoint.load(path)[1] for path in checkpoint.paths(run / "checkpoints")
+            ]
+            assert len(saved[name]) == STEPS // EVERY
             events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+            by_step = [
+                difference(tensors, reference)
+                for tensors, reference in zip(saved[name], saved["one device"], strict=True)
+            ]
             found[name] = {
-                "largest difference": max(
-                    float((tensors[n] - t).abs().max() / t.abs().max().clamp_min(1e-12))
-                    for n, t in reference.items()
-                    if n.startswith("model.")
-                ),
+                "largest difference": by_step[-1],
+                f"after every {EVERY} steps": by_step,
                 "images/s": statistics.median(
                     e["examples_per_second"] for e in events if e["event"] == "Stepped"
                 ),
             }
+    resumed_last = saved["one device, planned, resumed"][-1]
     result = {
         "what": f"{STEPS} steps of the preset tiny in fp32, against one device",
         **about,
         "found": found,
         "resumed with the same bits": all(
-            torch.equal(tensor, all_tensors["one device, planned, resumed"][name])
-            for name, tensor in all_tensors["one device, planned"].items()
+            torch.equal(tensor, resumed_last[name])
+            for name, tensor in saved["one device, planned"][-1].items()
         ),
     }
     print(json.dumps(result, indent=2))

@@ -60,7 +60,7 @@ def speedrun94() -> Config:
 
 
 def speedrun94_gpu() -> Config:
-    """CIFAR-10 to more than 94 % in two seconds (H200, bf16) on a GPU, over six views."""
+    """CIFAR-10 to 94 % in little more than a second (H200, bf16) on a GPU, over six views."""
     preset = speedrun94()
     return replace(
         preset,
@@ -68,17 +68,18 @@ def speedrun94_gpu() -> Config:
         inputs=replace(preset.inputs, scales=((0.0, 0.5), (0.2, 0.75), (0.5, 1.0))),
         optimizer=replace(
             preset.optimizer,
-            learning_rate=53.0,
-            head_learning_rate=670.0,
-            weight_decay=0.002,
-            muon_learning_rate=0.2,
-            freeze=(("stem", 0.375),),
+            learning_rate=45.0,
+            head_learning_rate=480.0,
+            momentum=0.8,
+            weight_decay=0.001,
+            muon_learning_rate=0.16,
+            freeze=(("stem", 0.2),),
         ),
-        steps=500,
+        steps=470,
         batch_size=1000,
         log_every=100,
         summary_every=0,
-        save_every=500,
+        save_every=470,
     )
 
 
