@@ -11,7 +11,12 @@ from torch import Tensor
 
 from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
 from deepcnn.models.opaque import _is_suitable, opaque_conv2d, opaque_pays
-from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
+from deepcnn.models.response_norm import (
+    LocalResponseNorm,
+    ReLUResponseNorm,
+    near_one,
+    times_power,
+)
 from deepcnn.models.winograd import Tile, tile_that_pays, winograd_conv2d
 
 
@@ -262,9 +267,12 @@ def test_rectified_normalization_is_the_same_in_any_memory_format_and_batch() ->
     assert norm(x[:0]).shape == (0, 16, 3, 4)
 
 
-def test_rectified_normalization_in_bf16_equals_its_two_steps_to_rounding() -> None:
+@pytest.mark.parametrize("size", [1, 8, 20])  # the last is too large for a polynomial
+def test_rectified_normalization_in_bf16_equals_its_two_steps_to_rounding(size: int) -> None:
     torch.manual_seed(0)
-    x = (20 * torch.randn(40, 24, 12, 12)).bfloat16()  # more than one block
+    x = (size * torch.randn(160, 24, 12, 12)).bfloat16()  # more than one block
+    sums = F.conv2d(F.relu(x.float()).square(), LocalResponseNorm(24).band)
+    assert (sums.max() > 0.25) == (size == 20)
     plain = LocalResponseNorm(24).double()
     check(
         ReLUResponseNorm(24),
@@ -273,6 +281,20 @@ def test_rectified_normalization_in_bf16_equals_its_two_steps_to_rounding() -> N
         torch.randn(x.shape).bfloat16(),
         6e-3,  # one rounding is 4e-3
     )
+
+
+def test_what_is_near_one_is_multiplied_with_its_power() -> None:
+    sums = torch.linspace(0, 0.25, 1001).bfloat16()
+    p = near_one(sums)
+    assert p is not None
+    ones = torch.ones(1001)
+    expected = (1 + sums.double()) ** -0.75
+    assert (times_power(ones, p.float()).double() - expected).abs().max() < 1e-3  # a quarter of a bit
+    assert near_one(torch.tensor([0.0, 0.2520]).bfloat16()) is None
+    for value in (torch.nan, -torch.nan, torch.inf):
+        found = ReLUResponseNorm(16)(torch.full((1, 16, 1, 1), value, dtype=torch.bfloat16))
+        assert found.isnan().all()
+    assert ReLUResponseNorm(16)(torch.ones(0, 16, 2, 2).bfloat16()).shape == (0, 16, 2, 2)
 
 
 def test_rectified_normalization_in_lower_precision_is_the_plain_one() -> None:

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from deepcnn.devices import float32_products, has_triton, onednn_computes
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
-from deepcnn.models.response_norm import LocalResponseNorm
+from deepcnn.models.response_norm import LocalResponseNorm, near_one, times_power
 from deepcnn.models.speednet import Block, Speednet, through_groups
 from deepcnn.models.tutorial import Tutorial
 
@@ -251,7 +251,7 @@ class _ResponseNorm:
 
     def __init__(self, norm: LocalResponseNorm) -> None:
         self._band = {dtype: norm.band.flatten(1).to(dtype, copy=True) for dtype in _DTYPES}
-        self._start = norm.start.clone()
+        self._start, self._from_one = norm.start.clone(), norm.bias == 1
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalize `x` [..., C], contiguous; the result may share its memory."""
@@ -260,7 +260,11 @@ class _ResponseNorm:
         if x.dtype == torch.float32:
             s = torch.addmm(self._start, rows * rows, band)
         else:
-            s = torch.mm(rows * rows, band).float().add_(self._start)
+            sums = torch.mm(rows * rows, band)
+            p = near_one(sums) if self._from_one else None
+            if p is not None:
+                return times_power(rows, p).view(x.shape)
+            s = sums.float().add_(self._start)
         s.rsqrt_()
         s.div_(s.rsqrt())  # s ** -0.75; roots and quotients take less time than a power
         return rows.mul_(s.to(x.dtype)).view(x.shape)
