@@ -289,7 +289,8 @@ def test_what_is_near_one_is_multiplied_with_its_power() -> None:
     assert p is not None
     ones = torch.ones(1001)
     expected = (1 + sums.double()) ** -0.75
-    assert (times_power(ones, p.float()).double() - expected).abs().max() < 1e-3  # a quarter of a bit
+    error = times_power(ones, p.float()).double() - expected
+    assert error.abs().max() < 1e-3  # a quarter of a bit
     assert near_one(torch.tensor([0.0, 0.2520]).bfloat16()) is None
     for value in (torch.nan, -torch.nan, torch.inf):
         found = ReLUResponseNorm(16)(torch.full((1, 16, 1, 1), value, dtype=torch.bfloat16))
