@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -173,6 +175,38 @@ def test_the_crops_of_a_processor_and_of_a_gpu_are_the_same(pad: int, channels: 
         augment.crop(images, row, column, flip, size, pad=pad),
         augment._crop_by_index(images, row, column, flip, size, pad),
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no Triton for this system")
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("standardize", ["dataset", "unit"])
+def test_one_pass_on_a_gpu_makes_the_same_bits(
+    standardize: Literal["dataset", "unit"], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(channels)
+    shape = (30, 25, 19, channels)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    arrays = Arrays(images.numpy(), np.arange(30) % 2, ("a", "b"))
+    inputs = Inputs.of(
+        in_memory(arrays),
+        crop=0.9,
+        pad=3,
+        flip="random",
+        contrast=None,
+        standardize=standardize,
+        cutout=2,
+        scales=((0.0, 0.5),),
+    )
+    index = torch.arange(30)
+    draws = inputs.draw(0, index=index, epoch=torch.zeros_like(index), position=index)
+    for scale in (1.0, 0.5):
+        expected = inputs.train(images, draws, scale)
+        with monkeypatch.context() as on_gpu:
+            on_gpu.setattr(augment, "has_triton", lambda _: True)
+            on_gpu.setattr(augment, "crop", None)  # is not used
+            found = inputs.train(images, draws, scale)
+        assert torch.equal(found, expected)
+        assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_moments_of_a_processor_and_of_a_gpu_are_the_same(cifar10_test: Arrays) -> None:

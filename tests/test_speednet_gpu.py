@@ -241,11 +241,14 @@ import os
 os.environ.pop("TRITON_INTERPRET", None)
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
+from deepcnn.data import augment_gpu
 from deepcnn.models import speednet_kernels as kernels
 
 bf16 = {"y", "pooled", "out", "gradient", "x", "shortcut", "of_y", "of_shortcut"}
 numbers = {"known", "channels", "filters", "columns", *kernels.SIZES}
-kinds = {"which": "*u8", "batches": "*i64", "eps": "fp32", "momentum": "fp32"}
+numbers |= {"full_height", "full_width", "pad"}
+kinds = {"which": "*u8", "row": "*i64", "column": "*i64", "flip": "*i1", "batches": "*i64"}
+kinds |= {"eps": "fp32", "momentum": "fp32"}
 kinds |= dict.fromkeys(bf16, "*bf16") | dict.fromkeys(numbers, "i32")
 tile = {"PIXELS": 32, "CHANNELS": 64}
 first = {"PIXELS": 128, "FILTERS": 32, "CHANNELS": 3}
@@ -258,12 +261,15 @@ for name, constants in (
     ("measure_gradient", {"SHORTCUT": True, **tile}),
     ("add_up", {"PROGRAMS": 1024, "COLUMNS": 16}),
     ("spread_gradient", {"POOL": True, "SHORTCUT": True, **tile}),
+    ("_crop_and_standardize", {"CHANNELS": 3, "BLOCK": 1024}),
 ):
-    function = getattr(kernels, name)
+    function = getattr(kernels, name, None) or getattr(augment_gpu, name)
     types = {
         argument: "constexpr" if argument in constants else kinds.get(argument, "*fp32")
         for argument in function.arg_names
     }
+    if function.__name__ == "_crop_and_standardize":
+        types |= {"images": "*u8", "out": "*fp32"}
     for capability in (80, 90):
         source = ASTSource(function, types, constexprs=constants)
         compile(source, target=GPUTarget("cuda", capability, 32))

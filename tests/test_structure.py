@@ -41,7 +41,7 @@ FLOORS = [
         "checkpoint",
         "data.augment",
     ],
-    ["devices"],
+    ["devices", "data.augment_gpu"],
     ["data.source"],
     ["data.shuffle"],
     [

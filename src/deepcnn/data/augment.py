@@ -28,6 +28,7 @@ from torch import Tensor
 
 from deepcnn.data import order
 from deepcnn.data.source import Source
+from deepcnn.devices import has_triton
 from deepcnn.errors import ConfigError
 
 
@@ -249,8 +250,14 @@ class Inputs:
         channels_last order.
         """
         size = (self.crop_height, self.crop_width)
-        crops = crop(images, draws.row, draws.column, draws.flip, size, pad=self.pad)
-        distorted = self._standardize(crops, draws.contrast)
+        where = images, draws.row, draws.column, draws.flip, size
+        if has_triton(images.device) and self.standardize != "image" and draws.contrast is None:
+            from deepcnn.data.augment_gpu import crop_and_standardize
+
+            mean, std = _on_device(self.mean, images.device), _on_device(self.std, images.device)
+            distorted = crop_and_standardize(*where, pad=self.pad, mean=mean, scale=1 / std)
+        else:
+            distorted = self._standardize(crop(*where, pad=self.pad), draws.contrast)
         if draws.cut_row is not None and draws.cut_column is not None:
             down = torch.arange(self.crop_height, device=images.device) - draws.cut_row[:, None]
             across = torch.arange(self.crop_width, device=images.device) - draws.cut_column[:, None]
