@@ -38,7 +38,8 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
 
     The copy maps images [N, C, H, W], of any N > 0 and memory format, to the logits [N, classes]
     that `model` has in evaluation mode, to float summation; `model` is left as it is. Batch
-    normalization is folded into the convolution before it. On a processor the tutorial's network
+    normalization is folded into the convolution before it, or done in the pass over memory that
+    pools and activates, on a GPU with Triton. On a processor the tutorial's network
     and speednet become programs of their own, which cannot be moved or trained. With `dtype`
     bfloat16 these multiply and remember in bf16, and their logits, still float32, are those of
     `model` to bf16's rounding; other networks and devices need autocast for that. Raises
@@ -53,7 +54,6 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
             return _FastSpeednet(model, dtype).eval()
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for block in copied.modules():
-        # Where Triton is, normalization takes no pass over memory of its own.
         if isinstance(block, Block) and not has_triton(block.conv.weight.device):
             weight, bias = _folded(block)
             block.conv.weight = nn.Parameter(weight, requires_grad=False)
