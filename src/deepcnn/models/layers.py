@@ -20,7 +20,6 @@ class SameConv2d(nn.Conv2d):
     On a processor it is computed in tiles where that is faster, in float32 even where others are
     in bf16; see `winograd`. Those leave out a last odd row and column where `even`, since pooling
     by 2 follows. An image so small that each pixel sees all others is multiplied with one matrix.
-    An image may have more channels than the filters: on a GPU zeros are appended to both.
     """
 
     def __init__(
@@ -39,10 +38,7 @@ class SameConv2d(nn.Conv2d):
             if tile is not None:
                 with torch.autocast("cpu", enabled=False):
                     return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)
-        more = input.shape[1] - self.in_channels
-        weight = F.pad(self.weight, (0, 0, 0, 0, 0, more)) if more > 0 else self.weight
-        y: Tensor = self._conv_forward(input, weight, self.bias)
-        return y
+        return super().forward(input)
 
     def _by_matrix(self, images: Tensor) -> Tensor:
         """Map images whose pixels see all others, without any product with padding."""
