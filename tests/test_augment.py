@@ -202,7 +202,7 @@ def test_one_pass_on_a_gpu_makes_the_same_bits(
     for scale in (1.0, 0.5):
         expected = inputs.train(images, draws, scale)
         with monkeypatch.context() as on_gpu:
-            on_gpu.setattr(augment, "has_triton", lambda _: True)
+            on_gpu.setattr(augment, "runs_triton", lambda _: True)
             on_gpu.setattr(augment, "crop", None)  # is not used
             found = inputs.train(images, draws, scale)
         assert torch.equal(found, expected)

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from deepcnn import checkpoint, evaluation, presets, training
 from deepcnn.data.augment import Inputs
 from deepcnn.data.datasets import load_dataset
+from deepcnn.data.feeds import Preloaded
+from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Place
 from deepcnn.engines.team import Team
@@ -62,17 +65,23 @@ def test_a_gpu_scores_equal_blocks_of_images_that_fit() -> None:
     assert evaluation._batch(3, 2**25, gpu) == 1
 
 
-def test_what_was_brought_to_the_device_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = in_memory(load_dataset("synthetic", "test"))
+def test_what_is_scored_on_a_gpu_stays_there() -> None:
+    arrays = load_dataset("synthetic", "test")
+    source = in_memory(arrays)
     inputs = Inputs.of(source, crop=1, pad=0, flip="none", contrast=None, standardize="unit")
-    scored = training._ToScore(source, inputs, Place(torch.device("cpu"), "fp32"), Team())
-    before = [*scored.blocks()]
-    scored.bring()
-    monkeypatch.setattr(training, "blocks_to_score", None)
-    after = [*scored.blocks()]
-    assert sum(len(labels) for _, labels in after) == len(source)
-    for pair, same in zip(before, after, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(pair, same, strict=True))
+    feed = Preloaded(arrays, Shuffle.full(0, len(arrays)), batch_size=8)
+
+    def blocks(device: str) -> Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]:
+        place = Place(torch.device(device), "fp32")
+        return training._to_score(source, inputs, feed, place, Team())
+
+    there = blocks("meta")  # stands for one
+    assert there() is there()
+    assert sum(len(labels) for _, labels in there()) == len(arrays)
+    assert all(tensor.device.type == "meta" for pair in there() for tensor in pair)
+    read = blocks("cpu")
+    for _ in range(2):  # each time anew
+        assert torch.equal(torch.cat([x for x, _ in read()]), torch.from_numpy(arrays.images))
 
 
 def test_answers_are_averaged_over_the_views() -> None:

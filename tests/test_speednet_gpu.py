@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.inference import for_inference
-from deepcnn.models import speednet
-from deepcnn.models.speednet import ResidualSpeednet, Speednet
+from deepcnn.models.speednet import Block, ResidualSpeednet, Speednet
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="there is no Triton for this system"
@@ -50,7 +49,7 @@ def gpu() -> Iterator[ModuleType]:
 def on_gpu(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let speednet take the processor for a GPU."""
     for module in ("deepcnn.models.speednet", "deepcnn.inference"):
-        monkeypatch.setattr(f"{module}.has_triton", lambda _: True)
+        monkeypatch.setattr(f"{module}.runs_triton", lambda x: x.dtype != torch.float64)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -85,7 +84,8 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
     shortcut = random(n, c, *halved, seed=1).to(dtype) if has_shortcut else None
     gradient = random(n, c, *halved, seed=2).to(dtype)
     norm = nn.BatchNorm2d(c, momentum=0.2).double()
-    nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(3))
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))
     expected_y = y.double().requires_grad_()
     z = norm(F.max_pool2d(expected_y, 2) if pool else expected_y)
     expected_shortcut = None if shortcut is None else shortcut.double().requires_grad_()
@@ -95,9 +95,10 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
     y.requires_grad_()
     if shortcut is not None:
         shortcut = shortcut.contiguous().requires_grad_()  # in another order of memory
-    bias = norm.bias.detach().float().requires_grad_()
+    weight, bias = norm.weight.detach().float(), norm.bias.detach().float().requires_grad_()
     running = torch.zeros(c), torch.ones(c), torch.tensor(0)
-    found = gpu.pool_norm_silu(y, bias, shortcut, running, pool=pool, eps=norm.eps, momentum=0.2)
+    given = y, weight, bias, running, shortcut
+    found = gpu.pool_norm_silu(*given, pool=pool, eps=norm.eps, momentum=0.2)
     torch.autograd.backward(found, gradient)
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -114,7 +115,7 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
     with torch.no_grad():
         z = norm(F.max_pool2d(expected_y, 2) if pool else expected_y)
         expected = F.silu(z if expected_shortcut is None else z + expected_shortcut)
-        found = gpu.evaluated(*(y, bias, shortcut, running[0], running[1]), pool=pool, eps=norm.eps)
+        found = gpu.evaluated_pool_norm_silu(*given, pool=pool, eps=norm.eps)
     assert_close(found, expected, dtype)
 
 
@@ -128,7 +129,8 @@ def test_the_same_one_of_equal_maxima_learns(gpu: ModuleType) -> None:
     running = torch.zeros(8), torch.ones(8), torch.tensor(0)
     found = y.clone().requires_grad_()
     options = {"pool": True, "eps": norm.eps, "momentum": 0.1}
-    gpu.pool_norm_silu(found, torch.zeros(8), None, running, **options).backward(gradient)
+    made = gpu.pool_norm_silu(found, torch.ones(8), torch.zeros(8), running, None, **options)
+    made.backward(gradient)
     assert found.grad is not None
     assert expected.grad is not None
     assert torch.equal(found.grad != 0, expected.grad != 0)
@@ -139,7 +141,8 @@ def test_what_is_not_a_number_stays_so(gpu: ModuleType) -> None:
     y = random(2, 4, 4, 4)
     y[1, 2, 3, 3] = torch.nan
     running = torch.zeros(4), torch.ones(4), torch.tensor(0)
-    found = gpu.pool_norm_silu(y, torch.zeros(4), None, running, pool=True, eps=1e-5, momentum=0.1)
+    given = y, torch.ones(4), torch.zeros(4), running, None
+    found = gpu.pool_norm_silu(*given, pool=True, eps=1e-5, momentum=0.1)
     assert found.isnan().all((0, 2, 3)).tolist() == [False, False, True, False]
     assert running[0].isnan().tolist() == [False, False, True, False]
 
@@ -163,18 +166,18 @@ def test_the_first_layer_is_that_of_torch(gpu: ModuleType, channels: int, filter
 
 
 @pytest.mark.parametrize("kind", [Speednet, ResidualSpeednet])
-def test_the_networks_learn_and_predict_the_same(
-    kind: type[Speednet], on_gpu: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_networks_learn_and_predict_the_same(kind: type[Speednet], on_gpu: None) -> None:
+    """As those in float64, which Triton's functions leave to torch."""
     images = random(20, 3, 17, 16)
     network = kind(shape=(3, 17, 16), widths=(16, 24, 32))
+    for block in network.modules():
+        if isinstance(block, Block):
+            nn.init.uniform_(block.norm.weight, 0.5, 2, generator=torch.Generator().manual_seed(2))
     network.initialize(images)
     nn.init.uniform_(network.stem.bias, -0.3, 0.3, generator=torch.Generator().manual_seed(1))  # type: ignore[arg-type]
     reference = copy.deepcopy(network).double()
     network(images).square().sum().backward()
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(speednet, "has_triton", lambda _: False)
-        reference(images.double()).square().sum().backward()
+    reference(images.double()).square().sum().backward()
     parameters = dict(network.named_parameters())
     for name, expected in reference.named_parameters():
         if expected.requires_grad:
@@ -187,9 +190,7 @@ def test_the_networks_learn_and_predict_the_same(
     predict = for_inference(network.eval())
     with torch.no_grad():
         found = predict(images)
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(speednet, "has_triton", lambda _: False)
-        assert_close(found, reference(images.double()), torch.float32)
+    assert_close(found, reference(images.double()), torch.float32)
 
 
 def test_derivatives_that_are_not_made_here_are_torchs(on_gpu: None) -> None:
@@ -214,13 +215,15 @@ def test_torch_may_trace_and_compile_them(gpu: ModuleType) -> None:
     y, bias = random(3, 8, 5, 4), random(8, seed=1)
     images, weight = random(3, 3, 6, 6), random(24, 3, 2, 2)
     running = torch.zeros(8), torch.ones(8), torch.tensor(0)
-    out, pooled, which, moments = gpu._forward(y, bias, None, *running, True, 1e-5, 0.1)
+    of_norm = torch.ones(8), bias
+    given = y, *of_norm, *running
+    out, pooled, which, moments = gpu._forward(*given, None, True, 1e-5, 0.1)
     first = gpu._first(images, weight, random(24), torch.float32)
     for operation, arguments in (
-        (gpu._forward, (y, bias, None, *running, True, 1e-5, 0.1)),
-        (gpu._forward, (y, bias, y, *running, False, 1e-5, 0.1)),
-        (gpu._backward, (out, pooled, which, moments, bias, None, 5, 4)),
-        (gpu._backward, (out, pooled, which, moments, bias, out, 5, 4)),
+        (gpu._forward, (*given, None, True, 1e-5, 0.1)),
+        (gpu._forward, (*given, y, False, 1e-5, 0.1)),
+        (gpu._backward, (out, pooled, which, moments, *of_norm, None, 5, 4)),
+        (gpu._backward, (out, pooled, which, moments, *of_norm, out, 5, 4)),
         (gpu._first, (images, weight, random(24), torch.float32)),
         (gpu._first_backward, (first, images, weight, random(24))),
     ):
@@ -245,7 +248,7 @@ from deepcnn.data import augment_gpu
 from deepcnn.models import speednet_kernels as kernels
 
 bf16 = {"y", "pooled", "out", "gradient", "x", "shortcut", "of_y", "of_shortcut"}
-numbers = {"known", "channels", "filters", "columns", *kernels.SIZES}
+numbers = {"channels", "filters", "columns", *kernels.SIZES}
 numbers |= {"full_height", "full_width", "pad"}
 kinds = {"which": "*u8", "row": "*i64", "column": "*i64", "flip": "*i1", "batches": "*i64"}
 kinds |= {"eps": "fp32", "momentum": "fp32"}

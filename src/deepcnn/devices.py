@@ -20,7 +20,7 @@ import deepcnn
 from deepcnn.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
-_HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # torch for GPUs brings it along
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -118,9 +118,9 @@ def kernels_are_dear(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def has_triton(device: torch.device) -> bool:
-    """Tell whether functions written for Triton run there, which torch for GPUs brings along."""
-    return device.type == "cuda" and _HAS_TRITON
+def runs_triton(x: torch.Tensor) -> bool:
+    """Tell whether functions written for Triton apply, which compute in float32."""
+    return HAS_TRITON and x.device.type == "cuda" and x.dtype != torch.float64
 
 
 def is_on_processor(x: torch.Tensor) -> bool:

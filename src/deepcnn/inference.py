@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from deepcnn.devices import float32_products, has_triton, onednn_computes
+from deepcnn.devices import float32_products, onednn_computes, runs_triton
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
 from deepcnn.models.response_norm import LocalResponseNorm, near_one, times_power
@@ -54,7 +54,7 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
             return _FastSpeednet(model, dtype).eval()
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for block in copied.modules():
-        if isinstance(block, Block) and not has_triton(block.conv.weight.device):
+        if isinstance(block, Block) and not runs_triton(block.conv.weight):
             weight, bias = _folded(block)
             block.conv.weight = nn.Parameter(weight, requires_grad=False)
             block.conv.bias = nn.Parameter(bias, requires_grad=False)

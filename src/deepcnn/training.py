@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
+import functools
 import math
 import os
 import signal
@@ -33,7 +33,13 @@ from deepcnn.data.layouts import Split
 from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.stream import Stream
-from deepcnn.devices import Place, describe_environment, float32_products, keep_freed_memory
+from deepcnn.devices import (
+    HAS_TRITON,
+    Place,
+    describe_environment,
+    float32_products,
+    keep_freed_memory,
+)
 from deepcnn.engines.single import Job
 from deepcnn.engines.start import join
 from deepcnn.engines.team import Team
@@ -159,11 +165,11 @@ def resume(
     """Go on with a run from its newest checkpoint, or from the start where it has none.
 
     On the same kind of device, versions, threads and processes the result is, bit for bit, that of
-    a training that was never interrupted; on a GPU where it is `deterministic`, which has not been
-    seen yet. `changes` maps the run's configuration to the one to go on with; only what does not
-    change the numbers (`FREE_TO_CHANGE`) may differ, and `steps` only where neither the learning
-    rate nor the size of the images depends on it. A run that was fed from Python needs its `feed`
-    again, as a function of the step or with its state restored. Otherwise as `train`.
+    a training that was never interrupted; on a GPU where it is `deterministic`. `changes` maps the
+    run's configuration to the one to go on with; only what does not change the numbers
+    (`FREE_TO_CHANGE`) may differ, and `steps` only where neither the learning rate nor the size of
+    the images depends on it. A run that was fed from Python needs its `feed` again, as a function
+    of the step or with its state restored. Otherwise as `train`.
     """
     with join() as team:
         run = team.once(lambda: Run.open(Path(run_dir)))
@@ -314,13 +320,13 @@ def _train(
 
         # Before the first step: who has nothing to be scored on should know it by then.
         to_score = {
-            split: _ToScore(open_split(config, split, emit=emit), inputs, place, team)
+            split: _to_score(open_split(config, split, emit=emit), inputs, feed, place, team)
             for split in _splits_to_score(config)
         }
 
         def scores() -> Iterator[Evaluated]:
-            for split, scored in to_score.items():
-                yield _evaluate(split, scored.blocks(), state, inputs, place, team)
+            for split, blocks in to_score.items():
+                yield _evaluate(split, blocks(), state, inputs, place, team)
 
         watched = team.writes and config.summary_every > 0
         parameters = dict(state.model.named_parameters())
@@ -329,9 +335,6 @@ def _train(
         ]
         if isinstance(feed, Preloaded):
             feed.bring(place.device)
-            if place.device.type != "cpu":
-                for scored in to_score.values():
-                    scored.bring()
         tell(_started(config, run, state, examples, place, team))
         tell(engine.placed())
         if config.compile:
@@ -431,7 +434,7 @@ def _check_that_it_compiles(config: Config, place: Place, team: Team) -> None:
             f"compile: expected a GPU that torch calls cuda, found {place.device.type}; for a "
             "processor the networks have functions of their own. Leave it out."
         )
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         raise ConfigError(
             "compile: expected the package triton, which torch compiles with, found none. Install "
             "it, or leave this out."
@@ -689,23 +692,15 @@ def _check(state: TrainState, schedule: Callable[[int], float], config: Config, 
     )
 
 
-@dataclass
-class _ToScore:
-    """A split to be scored, which may be brought to the device once and stay there."""
-
-    source: Source
-    inputs: Inputs
-    place: Place
-    team: Team
-    _there: list[tuple[Tensor, Tensor]] | None = field(default=None, init=False)
-
-    def bring(self) -> None:
-        self._there = [*self.blocks()]
-
-    def blocks(self) -> Iterable[tuple[Tensor, Tensor]]:
-        if self._there is not None:
-            return self._there
-        return blocks_to_score(self.source, self.inputs, self.place, self.team)
+def _to_score(
+    source: Source, inputs: Inputs, feed: Feed, place: Place, team: Team
+) -> Callable[[], Iterable[tuple[Tensor, Tensor]]]:
+    """Return what gives the blocks of a split; on a GPU they stay, as what is trained on does."""
+    read = functools.partial(blocks_to_score, source, inputs, place, team)
+    if place.device.type == "cpu" or not isinstance(feed, Preloaded):
+        return read
+    there = [*read()]
+    return lambda: there
 
 
 def _evaluate(

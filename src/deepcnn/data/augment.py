@@ -28,7 +28,7 @@ from torch import Tensor
 
 from deepcnn.data import order
 from deepcnn.data.source import Source
-from deepcnn.devices import has_triton
+from deepcnn.devices import runs_triton
 from deepcnn.errors import ConfigError
 
 
@@ -251,7 +251,7 @@ class Inputs:
         """
         size = (self.crop_height, self.crop_width)
         where = images, draws.row, draws.column, draws.flip, size
-        if has_triton(images.device) and self.standardize != "image" and draws.contrast is None:
+        if runs_triton(images) and self.standardize != "image" and draws.contrast is None:
             from deepcnn.data.augment_gpu import crop_and_standardize
 
             mean, std = _on_device(self.mean, images.device), _on_device(self.std, images.device)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn.devices import has_triton
+from deepcnn.devices import runs_triton
 from deepcnn.errors import ConfigError
 from deepcnn.models.layers import SameConv2d
 
@@ -25,10 +25,16 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, pool: bool, generator: torch.Generator
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        pool: bool,
+        generator: torch.Generator,
+        convolution: type[SameConv2d] = SameConv2d,
     ) -> None:
         super().__init__()
-        self.conv = SameConv2d(inputs, outputs, 3, bias=False, even=pool)
+        self.conv = convolution(inputs, outputs, 3, bias=False, even=pool)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = nn.BatchNorm2d(outputs, momentum=0.2)
         self.norm.weight.requires_grad_(False)
@@ -42,15 +48,16 @@ class Block(nn.Module):
         `shortcut`, of the output's shape, is added before SiLU.
         """
         x = self.conv(x)
-        no_derivative = self.training or not torch.is_grad_enabled()
-        if has_triton(x.device) and type(self.norm) is nn.BatchNorm2d and no_derivative:
+        norm = self.norm
+        is_written = type(norm) is nn.BatchNorm2d and not norm.weight.requires_grad
+        if runs_triton(x) and is_written and (self.training or not torch.is_grad_enabled()):
             return self._in_few_passes(x, shortcut)
-        x = self.norm(self.pool(x))
+        x = norm(self.pool(x))
         return F.silu(x if shortcut is None else x + shortcut)
 
     def _in_few_passes(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         """Return what `forward` makes of a convolution's output."""
-        from deepcnn.models.speednet_gpu import evaluated, pool_norm_silu
+        from deepcnn.models.speednet_gpu import evaluated_pool_norm_silu, pool_norm_silu
 
         norm, pool = self.norm, isinstance(self.pool, nn.MaxPool2d)
         assert norm.running_mean is not None
@@ -58,11 +65,24 @@ class Block(nn.Module):
         assert norm.num_batches_tracked is not None
         assert norm.momentum is not None
         running = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        of_norm = norm.weight, norm.bias, running
         if not self.training:
-            return evaluated(x, norm.bias, shortcut, *running[:2], pool=pool, eps=norm.eps)
+            return evaluated_pool_norm_silu(x, *of_norm, shortcut, pool=pool, eps=norm.eps)
         return pool_norm_silu(
-            x, norm.bias, shortcut, running, pool=pool, eps=norm.eps, momentum=norm.momentum
+            x, *of_norm, shortcut, pool=pool, eps=norm.eps, momentum=norm.momentum
         )
+
+
+class _AfterStem(SameConv2d):
+    """A `SameConv2d` whose images may bring more channels, all zeros, for a GPU's sake."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Map [N, inputs or more, H, W] to [N, outputs, H, W]."""
+        more = input.shape[1] - self.in_channels
+        if more <= 0:
+            return super().forward(input)
+        y: Tensor = self._conv_forward(input, F.pad(self.weight, (0, 0, 0, 0, 0, more)), None)
+        return y
 
 
 class Speednet(nn.Module):
@@ -107,7 +127,10 @@ class Speednet(nn.Module):
         inputs = 2 * patch
         for group, (outputs, depth) in enumerate(zip(widths, self.depths, strict=True), start=1):
             for k in range(1, depth + 1):
-                block = Block(inputs, outputs, pool=k == 1, generator=generator)
+                convolution = _AfterStem if group == k == 1 else SameConv2d
+                block = Block(
+                    inputs, outputs, pool=k == 1, generator=generator, convolution=convolution
+                )
                 self.add_module(f"group{group}_{k}", block)
                 inputs = outputs
         self.head = nn.Linear(inputs, classes, bias=False)
@@ -142,7 +165,7 @@ class Speednet(nn.Module):
         """Return what the first group sees: [N, filters, H - 1, W - 1], perhaps with more zeros."""
         stem = self.stem
         watched = stem._forward_hooks or images.requires_grad or stem.weight.requires_grad
-        if watched or not has_triton(images.device):
+        if watched or not runs_triton(images) or images.shape[1] != stem.in_channels:
             return F.silu(stem(images))
         from deepcnn.models.speednet_gpu import first_silu
 

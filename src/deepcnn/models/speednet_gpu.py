@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -46,45 +47,47 @@ def first_silu(images: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype)
 
 def pool_norm_silu(
     y: Tensor,
+    weight: Tensor,
     bias: Tensor,
-    shortcut: Tensor | None,
     running: tuple[Tensor, Tensor, Tensor],
+    shortcut: Tensor | None,
     *,
     pool: bool,
     eps: float,
     momentum: float,
 ) -> Tensor:
-    """Return SiLU(normalized(pooled(y)) + bias + shortcut), and bring `running` up to date.
+    """Return SiLU(normalized(pooled(y)) · weight + bias + shortcut), and update `running`.
 
-    `y`: [N, C, H, W] of any floating type, N · H · W > 1 after pooling; `bias`: float32 [C];
-    `shortcut`: of the result's shape, or None; `running`: mean and variance, float32 [C], and how
-    many batches there were, int64 [], as torch.nn.BatchNorm2d has them. Where `pool`, maxima of 2×2
-    pixels are taken first, a last odd row and column left out. Returns the type of `y`, in
-    channels_last memory.
+    `y`: [N, C, H, W], float32 or less, N · H · W > 1 after pooling; `weight`, of which nothing
+    is learned, and `bias`: float32 [C]; `running`: mean and variance, float32 [C], and how many
+    batches there were, int64 [], as torch.nn.BatchNorm2d has them; `shortcut`: of the result's
+    shape, or None. Where `pool`, maxima of 2×2 pixels are taken first, a last odd row and column
+    left out. Returns the type of `y`, in channels_last memory.
     """
     result: Tensor = _PoolNormSiLU.apply(  # type: ignore[no-untyped-call]
-        y, bias, shortcut, running, pool, eps, momentum
+        y, weight, bias, running, shortcut, pool, eps, momentum
     )
     return result
 
 
 @torch.no_grad()
-def evaluated(
+def evaluated_pool_norm_silu(
     y: Tensor,
+    weight: Tensor,
     bias: Tensor,
+    running: tuple[Tensor, Tensor, Tensor],
     shortcut: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
     *,
     pool: bool,
     eps: float,
 ) -> Tensor:
-    """Do the same as `pool_norm_silu` by a given mean and variance, float32 [C]; no derivative."""
+    """Do the same as `pool_norm_silu` by the mean and the variance in `running`; no derivative."""
     y = y.contiguous(memory_format=_CHANNELS_LAST)
     if shortcut is not None:
         shortcut = shortcut.contiguous(memory_format=_CHANNELS_LAST)
     out = _empty_like(y, y.dtype, pool)
-    _launch_normalize(y, out, mean, (variance + eps).rsqrt(), bias, shortcut, pool)
+    mean, variance, _ = running
+    _launch_normalize(y, out, mean, (variance + eps).rsqrt(), weight, bias, shortcut, pool)
     return out
 
 
@@ -113,8 +116,7 @@ def _first(images: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> 
     out = _empty_first(images, weight, dtype)
     filters, pixels = _sizes(out, False)
     kernels.first_silu[(triton.cdiv(pixels, _PIXELS), filters // _FILTERS)](
-        *(images, _taps(weight, filters), bias, out, pixels, *images.shape[2:]),
-        *(len(weight), filters),
+        *(images, *_enlarged(weight, bias, filters), out, pixels, *images.shape[2:], filters),
         **_first_shape(images),
     )
     return out
@@ -132,8 +134,8 @@ def _first_backward(gradient: Tensor, images: Tensor, weight: Tensor, bias: Tens
     programs, tiles = _few(triton.cdiv(pixels, _PIXELS))
     partial = torch.empty(programs, filters, device=bias.device)
     kernels.first_gradient[(programs, filters // _FILTERS)](
-        *(images, _taps(weight, filters), bias, gradient, partial, pixels, *images.shape[2:]),
-        *(len(weight), filters, tiles),
+        *(images, *_enlarged(weight, bias, filters), gradient, partial, pixels),
+        *(*images.shape[2:], filters, tiles),
         **_first_shape(images),
     )
     return _added_up(partial)[: len(bias)].clone()
@@ -155,11 +157,10 @@ def _empty_first(images: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     return _empty_channels_last(count, filters, height - 1, width - 1, images, dtype)
 
 
-def _taps(weight: Tensor, filters: int) -> Tensor:
-    """Return weights [F, C, 2, 2] as [row, column, channel, filters], as pixels lie in memory."""
-    taps = weight.new_zeros(2, 2, weight.shape[1], filters)
-    taps[..., : len(weight)] = weight.permute(2, 3, 1, 0)
-    return taps
+def _enlarged(weight: Tensor, bias: Tensor, filters: int) -> tuple[Tensor, Tensor]:
+    """Return weights as [row, column, channel, filters], as pixels lie in memory, and [filters]."""
+    more = filters - len(bias)
+    return F.pad(weight.permute(2, 3, 1, 0), (0, more)).contiguous(), F.pad(bias, (0, more))
 
 
 def _first_shape(images: Tensor) -> dict[str, int]:
@@ -171,9 +172,10 @@ class _PoolNormSiLU(torch.autograd.Function):
     def forward(
         ctx: Any,
         y: Tensor,
+        weight: Tensor,
         bias: Tensor,
-        shortcut: Tensor | None,
         running: tuple[Tensor, Tensor, Tensor],
+        shortcut: Tensor | None,
         pool: bool,
         eps: float,
         momentum: float,
@@ -181,8 +183,10 @@ class _PoolNormSiLU(torch.autograd.Function):
         y = y.contiguous(memory_format=_CHANNELS_LAST)
         if shortcut is not None:
             shortcut = shortcut.contiguous(memory_format=_CHANNELS_LAST)
-        out, pooled, which, moments = _forward(y, bias, shortcut, *running, pool, eps, momentum)
-        ctx.save_for_backward(pooled if pool else y, which, moments, bias, shortcut)
+        out, pooled, which, moments = _forward(
+            y, weight, bias, *running, shortcut, pool, eps, momentum
+        )
+        ctx.save_for_backward(pooled if pool else y, which, moments, weight, bias, shortcut)
         ctx.size = y.shape[2:]
         result: Tensor = out
         return result
@@ -190,12 +194,11 @@ class _PoolNormSiLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, which, moments, bias, shortcut = ctx.saved_tensors
+        shortcut = ctx.saved_tensors[-1]
         gradient = gradient.contiguous(memory_format=_CHANNELS_LAST)
-        of_y, of_bias, of_shortcut = _backward(
-            gradient, x, which, moments, bias, shortcut, *ctx.size
-        )
-        return of_y, of_bias, None if shortcut is None else of_shortcut, None, None, None, None
+        of_y, of_bias, of_shortcut = _backward(gradient, *ctx.saved_tensors, *ctx.size)
+        of_shortcut = None if shortcut is None else of_shortcut
+        return of_y, None, of_bias, None, of_shortcut, None, None, None
 
 
 @torch.library.custom_op(
@@ -203,11 +206,12 @@ class _PoolNormSiLU(torch.autograd.Function):
 )
 def _forward(
     y: Tensor,
+    weight: Tensor,
     bias: Tensor,
-    shortcut: Tensor | None,
     running_mean: Tensor,
     running_var: Tensor,
     batches: Tensor,
+    shortcut: Tensor | None,
     pool: bool,
     eps: float,
     momentum: float,
@@ -217,10 +221,8 @@ def _forward(
     That is the maxima, and which of the four each was, uint8 (both empty without pooling), and the
     mean and the scale, one over the deviation, float32 [2, C].
     """
+    out, pooled, which, moments = made = _made_forward(y, pool)
     channels, pixels = _sizes(y, pool)
-    pooled = _empty_like(y, y.dtype, pool) if pool else y.new_empty(0)
-    which = _empty_like(y, torch.uint8, pool) if pool else y.new_empty(0, dtype=torch.uint8)
-    moments = torch.empty(2, channels, device=y.device)
     grid, tiles, shape = _few_programs(pixels, channels)
     partial = torch.empty(grid[0], 2, channels, device=y.device)
     kernels.pool_and_measure[grid](
@@ -233,23 +235,29 @@ def _forward(
         CHANNELS=_COLUMNS,
         num_warps=_WARPS,
     )
-    out = _empty_like(y, y.dtype, pool)
-    _launch_normalize(pooled if pool else y, out, moments[0], moments[1], bias, shortcut, False)
-    return out, pooled, which, moments
+    x = pooled if pool else y
+    _launch_normalize(x, out, moments[0], moments[1], weight, bias, shortcut, False)
+    return made
 
 
 @_forward.register_fake
 def _(
     y: Tensor,
+    weight: Tensor,  # noqa: ARG001
     bias: Tensor,  # noqa: ARG001
-    shortcut: Tensor | None,  # noqa: ARG001
     running_mean: Tensor,  # noqa: ARG001
     running_var: Tensor,  # noqa: ARG001
     batches: Tensor,  # noqa: ARG001
+    shortcut: Tensor | None,  # noqa: ARG001
     pool: bool,
     eps: float,  # noqa: ARG001
     momentum: float,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _made_forward(y, pool)
+
+
+def _made_forward(y: Tensor, pool: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return memory for what `_forward` returns."""
     pooled = _empty_like(y, y.dtype, pool) if pool else y.new_empty(0)
     which = _empty_like(y, torch.uint8, pool) if pool else y.new_empty(0, dtype=torch.uint8)
     moments = torch.empty(2, y.shape[1], device=y.device)
@@ -262,6 +270,7 @@ def _backward(
     x: Tensor,
     which: Tensor,
     moments: Tensor,
+    weight: Tensor,
     bias: Tensor,
     shortcut: Tensor | None,
     height: int,
@@ -273,7 +282,7 @@ def _backward(
     grid, tiles, shape = _few_programs(pixels, channels)
     partial = torch.empty(grid[0], 2, channels, device=x.device)
     has_shortcut = shortcut is not None
-    known = gradient, x, *moments, bias, shortcut if shortcut is not None else x
+    known = gradient, x, *moments, weight, bias, shortcut if shortcut is not None else x
     kernels.measure_gradient[grid](
         *known, partial, pixels, channels, tiles, SHORTCUT=has_shortcut, **shape
     )
@@ -295,6 +304,7 @@ def _(
     x: Tensor,
     which: Tensor,  # noqa: ARG001
     moments: Tensor,  # noqa: ARG001
+    weight: Tensor,  # noqa: ARG001
     bias: Tensor,
     shortcut: Tensor | None,
     height: int,
@@ -367,6 +377,7 @@ def _launch_normalize(
     out: Tensor,
     mean: Tensor,
     scale: Tensor,
+    weight: Tensor,
     bias: Tensor,
     shortcut: Tensor | None,
     pool: bool,
@@ -375,7 +386,7 @@ def _launch_normalize(
     grid, shape = _many_programs(pixels, channels)
     has_shortcut = shortcut is not None
     kernels.normalize_silu[grid](
-        *(y, out, mean, scale, bias, shortcut if shortcut is not None else y),
+        *(y, out, mean, scale, weight, bias, shortcut if shortcut is not None else y),
         *(pixels, *y.shape[2:], channels, pool),
         SHORTCUT=has_shortcut,
         **shape,

@@ -21,7 +21,6 @@ def _first_sums(
     pixels,
     height,
     width,
-    known,
     filters,
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -35,7 +34,7 @@ def _first_sums(
     image, rest = pixel // (down * across), pixel % (down * across)
     corner = ((image * height + rest // across) * width + rest % across).to(tl.int64) * CHANNELS
     z = tl.zeros([PIXELS, FILTERS], tl.float32)
-    z += tl.load(bias + filter, filter < known, other=0.0)[None, :]
+    z += tl.load(bias + filter)[None, :]
     for row in tl.static_range(2):
         for k in tl.static_range(2 * CHANNELS):  # of two neighbours in a row, one after the other
             value = tl.load(images + corner + row * width * CHANNELS + k, there, other=0.0)
@@ -54,7 +53,6 @@ def first_silu(
     pixels,
     height,
     width,
-    known,
     filters,
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -69,7 +67,6 @@ def first_silu(
         pixels,
         height,
         width,
-        known,
         filters,
         CHANNELS,
         PIXELS,
@@ -88,7 +85,6 @@ def first_gradient(
     pixels,
     height,
     width,
-    known,
     filters,
     tiles,
     CHANNELS: tl.constexpr,
@@ -107,7 +103,6 @@ def first_gradient(
             pixels,
             height,
             width,
-            known,
             filters,
             CHANNELS,
             PIXELS,
@@ -246,6 +241,7 @@ def normalize_silu(
     out,
     mean,
     scale,
+    weight,
     bias,
     shortcut,
     pixels,
@@ -263,16 +259,18 @@ def normalize_silu(
         x, _ = _maxima(y, pixel, channel, inside, height, width, channels)
     else:
         x = tl.load(y + at, inside, other=0.0).to(tl.float32)
-    _, _, z = _seen(x, mean, scale, bias, channel, channels, shortcut, at, inside, SHORTCUT)
+    _, _, z = _seen(x, mean, scale, weight, bias, channel, channels, shortcut, at, inside, SHORTCUT)
     tl.store(out + at, z * tl.sigmoid(z), inside)
 
 
 @triton.jit
-def _seen(x, mean, scale, bias, channel, channels, shortcut, at, inside, SHORTCUT: tl.constexpr):
-    """Return values about their mean, the scale of each channel, and what SiLU sees."""
+def _seen(
+    x, mean, scale, weight, bias, channel, channels, shortcut, at, inside, SHORTCUT: tl.constexpr
+):
+    """Return values about their mean, by what they are multiplied, and what SiLU sees."""
     here = channel < channels
     away = x - tl.load(mean + channel, here, other=0.0)[None, :]
-    by = tl.load(scale + channel, here, other=0.0)
+    by = tl.load(scale + channel, here, other=0.0) * tl.load(weight + channel, here, other=0.0)
     z = away * by[None, :] + tl.load(bias + channel, here, other=0.0)[None, :]
     if SHORTCUT:
         z += tl.load(shortcut + at, inside, other=0.0).to(tl.float32)
@@ -293,6 +291,7 @@ def measure_gradient(
     x,
     mean,
     scale,
+    weight,
     bias,
     shortcut,
     partial,
@@ -312,7 +311,7 @@ def measure_gradient(
         _, channel, inside, at = _tile_of(tile, channels, pixels, PIXELS, CHANNELS)
         values = tl.load(x + at, inside, other=0.0).to(tl.float32)
         away, _, z = _seen(
-            values, mean, scale, bias, channel, channels, shortcut, at, inside, SHORTCUT
+            values, mean, scale, weight, bias, channel, channels, shortcut, at, inside, SHORTCUT
         )
         of_sum = _gradient_of_sum(gradient, z, at, inside)
         of_bias += of_sum
@@ -340,6 +339,7 @@ def spread_gradient(
     x,
     mean,
     scale,
+    weight,
     bias,
     shortcut,
     sums,
@@ -360,14 +360,16 @@ def spread_gradient(
     here = channel < channels
     values = tl.load(x + at, inside, other=0.0).to(tl.float32)
     away, by, z = _seen(
-        values, mean, scale, bias, channel, channels, shortcut, at, inside, SHORTCUT
+        values, mean, scale, weight, bias, channel, channels, shortcut, at, inside, SHORTCUT
     )
     of_sum = _gradient_of_sum(gradient, z, at, inside)
     if SHORTCUT:
         tl.store(of_shortcut + at, of_sum, inside)
     share = 1.0 / pixels
     of_mean = tl.load(sums + channel, here, other=0.0) * share
-    of_deviation = tl.load(sums + channels + channel, here, other=0.0) * share * by * by
+    of_deviation = tl.load(sums + channels + channel, here, other=0.0) * share
+    normal = tl.load(scale + channel, here, other=0.0)
+    of_deviation *= normal * normal
     of_x = by[None, :] * (of_sum - of_mean[None, :] - away * of_deviation[None, :])
     if POOL:
         k = tl.load(which + at, inside, other=0).to(tl.int32)
