@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from deepcnn import devices
 from deepcnn.devices import float32_products
 
 CPU = torch.device("cpu")
 AMD = {"cpu_name": "AMD EPYC", "avx512_f": True}
 MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 CUDNN: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def new_answer() -> Iterator[None]:
+    """Let each test ask anew how this processor multiplies."""
+    devices._multiplies_faster_by_onednn.cache_clear()
+    yield
+    devices._multiplies_faster_by_onednn.cache_clear()
 
 
 def test_float32_products_are_as_precise_as_others() -> None:

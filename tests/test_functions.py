@@ -12,6 +12,7 @@ from torch import Tensor
 from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
 from deepcnn.models.opaque import _is_suitable, opaque_conv2d, opaque_pays
 from deepcnn.models.response_norm import (
+    STEEP,
     LocalResponseNorm,
     ReLUResponseNorm,
     near_one,
@@ -123,6 +124,27 @@ def test_winograd_of_more_images_than_a_block(side: int) -> None:
         lambda x, w: F.conv2d(x, w, padding=1),
         [torch.randn(130, 2, side, side), torch.randn(3, 2, 3, 3)],
         torch.randn(130, 3, side, side),
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 3), (3, 8), (8, 8)])
+@pytest.mark.parametrize("side", [4, 9])  # one tile, several
+@pytest.mark.parametrize("images_last", [False, True])
+def test_winograd_where_rows_would_be_whole_pages(
+    inputs: int, outputs: int, side: int, images_last: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(side, side, 256, inputs).permute(2, 3, 0, 1)  # two blocks; rows of 4096 bytes
+    check(
+        lambda x, w, b: winograd_conv2d(x, w, b, (3, 3)),
+        lambda x, w, b: F.conv2d(x, w, b, padding=1),
+        [
+            x if images_last else x.contiguous(),
+            torch.randn(outputs, inputs, 3, 3),
+            torch.randn(outputs),
+        ],
+        torch.randn(256, outputs, side, side),
         1e-5,
     )
 
@@ -284,14 +306,14 @@ def test_rectified_normalization_in_bf16_equals_its_two_steps_to_rounding(size: 
 
 
 def test_what_is_near_one_is_multiplied_with_its_power() -> None:
-    sums = torch.linspace(0, 0.25, 1001).bfloat16()
-    p = near_one(sums)
-    assert p is not None
+    sums = torch.linspace(0, STEEP * 0.25, 1001).bfloat16()
+    q = near_one(sums)
+    assert q is not None
     ones = torch.ones(1001)
-    expected = (1 + sums.double()) ** -0.75
-    error = times_power(ones, p.float()).double() - expected
+    expected = (1 + sums.double() / STEEP) ** -0.75
+    error = times_power(ones, q.float()).double() - expected
     assert error.abs().max() < 1e-3  # a quarter of a bit
-    assert near_one(torch.tensor([0.0, 0.2520]).bfloat16()) is None
+    assert near_one(torch.tensor([0.0, STEEP * 0.2520]).bfloat16()) is None
     for value in (torch.nan, -torch.nan, torch.inf):
         found = ReLUResponseNorm(16)(torch.full((1, 16, 1, 1), value, dtype=torch.bfloat16))
         assert found.isnan().all()

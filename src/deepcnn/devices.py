@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import os
 import platform
@@ -185,6 +186,7 @@ def _precision(products: Any, precision: str) -> Iterator[None]:
         products.fp32_precision = before
 
 
+@functools.cache
 def _multiplies_faster_by_onednn() -> bool:
     can = torch.cpu.get_capabilities()
     if not str(can.get("cpu_name", "")).startswith("AMD") or not can.get("avx512_f"):
@@ -198,7 +200,9 @@ def keep_freed_memory() -> None:
     """Ask the C library to keep the memory that this process frees, for its next step.
 
     A step frees and asks for the same large blocks again. glibc would give them back to the system
-    in between, which then clears page after page anew. Elsewhere than with glibc nothing happens.
+    in between, which then clears page after page anew. Nor does it set the smallest pieces aside
+    then, through all of which it would go whenever a large one is freed. Elsewhere than with glibc
+    nothing happens.
     """
     if sys.platform != "linux":
         return
@@ -206,7 +210,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, mmap_max = -1, -4  # malloc.h
+    most_set_aside, trim_threshold, mmap_max = 1, -1, -4  # malloc.h
+    mallopt(most_set_aside, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(mmap_max, 0)
 

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from deepcnn.devices import float32_products, onednn_computes, runs_triton
 from deepcnn.models import winograd
 from deepcnn.models.layers import SameMaxPool
-from deepcnn.models.response_norm import LocalResponseNorm, near_one, times_power
+from deepcnn.models.response_norm import STEEP, LocalResponseNorm, near_one, times_power
 from deepcnn.models.speednet import Block, Speednet, through_groups
 from deepcnn.models.tutorial import Tutorial
 
@@ -29,7 +29,6 @@ _ENOUGH = 16  # images; for fewer what a call costs counts more than what it com
 # Rows and columns of conv2's output that are made together; what this rounds more than the tiles of
 # training does not add up here over steps.
 _TILE = 6, 6
-_DTYPES = torch.float32, torch.bfloat16
 
 
 @torch.no_grad()
@@ -250,8 +249,11 @@ class _ResponseNorm:
     """Local response normalization of what is not negative, with few passes over memory."""
 
     def __init__(self, norm: LocalResponseNorm) -> None:
-        self._band = {dtype: norm.band.flatten(1).to(dtype, copy=True) for dtype in _DTYPES}
-        self._start, self._from_one = norm.start.clone(), norm.bias == 1
+        self._start = norm.start.clone()
+        self._scale = {torch.float32: 1.0, torch.bfloat16: STEEP if norm.bias == 1 else 1.0}
+        self._band = {
+            dtype: (norm.band.flatten(1) * scale).to(dtype) for dtype, scale in self._scale.items()
+        }
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalize `x` [..., C], contiguous; the result may share its memory."""
@@ -260,11 +262,12 @@ class _ResponseNorm:
         if x.dtype == torch.float32:
             s = torch.addmm(self._start, rows * rows, band)
         else:
+            scale = self._scale[x.dtype]
             sums = torch.mm(rows * rows, band)
-            p = near_one(sums) if self._from_one else None
-            if p is not None:
-                return times_power(rows, p).view(x.shape)
-            s = sums.float().add_(self._start)
+            q = near_one(sums) if scale != 1 else None
+            if q is not None:
+                return times_power(rows, q).view(x.shape)
+            s = torch.add(self._start, sums, alpha=1 / scale)
         s.rsqrt_()
         s.div_(s.rsqrt())  # s ** -0.75; roots and quotients take less time than a power
         return rows.mul_(s.to(x.dtype)).view(x.shape)

@@ -13,9 +13,9 @@ from torch.autograd.function import once_differentiable
 from deepcnn.devices import as_it_is
 
 _BLOCK = 36864  # bytes of a channel at a time: what is between operations stays in the cache
-# (1 + t) ** -0.75 = 1 + _SHARE · p to 2.4e-4, where p = t · (t - _ZERO) and t is up to _MOST: found
-# by least squares, weighted until the largest error was the least. In bf16 r itself has 2e-3.
-_SHARE, _ZERO, _MOST = 0.49197037, 1.5009819, 0.25
+# (1 + t) ** -0.75 = 1 - a + _BEND · a² to 2.4e-4, where a = STEEP · t and t is up to _MOST: found
+# by least squares, weighted until the largest error was the least. In bf16 the power has 2e-3.
+STEEP, _BEND, _MOST = 0.73843862, 0.90221521, 0.25
 
 
 class LocalResponseNorm(nn.Module):
@@ -70,31 +70,33 @@ class ReLUResponseNorm(LocalResponseNorm):
         turned = x.stride(2) < x.stride(3)  # in memory [N, W, H, C]; no need to reorder that
         pixels = x.permute(0, 3, 2, 1) if turned else x.permute(0, 2, 3, 1)
         rows = pixels.reshape(-1, pixels.shape[-1])
-        band = self.band.flatten(1).to(x.dtype)
+        near = self.bias == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+        scale = STEEP if near else 1.0
+        band = (self.band.flatten(1) * scale).to(x.dtype)
         with as_it_is(x.device):
             y: Tensor = _ReLUResponseNorm.apply(  # type: ignore[no-untyped-call]
-                rows, band, self.start, self.bias == 1
+                rows, band, self.start, scale
             )
         y = y.view(pixels.shape)
         return y.permute(0, 3, 2, 1) if turned else y.permute(0, 3, 1, 2)
 
 
 def near_one(sums: Tensor, *, out: Tensor | None = None) -> Tensor | None:
-    """Return p, by which `times_power` multiplies with (1 + sums) ** -0.75, to bf16's rounding.
+    """Return q, for `times_power` to multiply with (1 + sums / STEEP) ** -0.75, to bf16's rounding.
 
     `sums`: bf16, on a processor, not negative. Where they hardly differ from 0, as sums of squares
-    times alpha do, two operations on bf16 stand for seven that are mostly on float32. Returns None
+    times alpha do, one operation on bf16 stands for seven that are mostly on float32. Returns None
     where one of them is too large for that, or no number.
     """
     # The bits of numbers that are not negative are ordered as they are, and compared faster.
-    if sums.numel() and int(sums.view(torch.int16).amax()) > _bits(_MOST):
+    if sums.numel() and int(sums.view(torch.int16).amax()) > _bits(_MOST * STEEP):
         return None
-    return torch.sub(sums, _ZERO, out=out).mul_(sums)
+    return torch.addcmul(sums, sums, sums, value=-_BEND, out=out)
 
 
-def times_power(x: Tensor, p: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Return x · (1 + _SHARE · p), rounded once."""
-    return torch.addcmul(x, x, p, value=_SHARE, out=out)
+def times_power(x: Tensor, q: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Return x · (1 - q), rounded once."""
+    return torch.addcmul(x, x, q, value=-1, out=out)
 
 
 @functools.cache
@@ -107,14 +109,15 @@ class _ReLUResponseNorm(torch.autograd.Function):
 
     With r = s^-¾ the derivative towards f is g · r - (3/2) f · ((g · y / s) band): `band` holds
     alpha and is symmetric. Products with it have the precision of x, float32 or bf16; s and its
-    powers are float32. On a processor bf16 takes what is `near_one`, where s starts at 1, and p in
-    the place of r, since bf16 has more digits for what is near 0 than for what is near 1.
+    powers are float32. On a processor bf16 takes what is `near_one`, where s starts at 1: then
+    `band` is multiplied with `scale`, STEEP, and q = 1 - r takes the place of r, since bf16 has
+    more digits for what is near 0 than for what is near 1. Else `scale` is 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, band: Tensor, start: Tensor, from_one: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, band: Tensor, start: Tensor, scale: float) -> Tensor:
         y, r, y_over_s = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-        ctx.near = from_one and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+        near = scale != 1
         blocks = _blocks(x)
         f = torch.empty_like(x[blocks[0]])
         s, root = start.new_empty(2, *f.shape)
@@ -126,21 +129,22 @@ class _ReLUResponseNorm(torch.autograd.Function):
                 torch.addmm(start, y[rows], band, out=s)
             else:
                 sums = y[rows] @ band
-                if ctx.near and (p := near_one(sums, out=r[rows])) is not None:
-                    times_power(f, p, out=y[rows])
+                if near and (q := near_one(sums, out=r[rows])) is not None:
+                    times_power(f, q, out=y[rows])
                     # One over s is r to the power of 4/3, and near enough to 1 for a line: it takes
                     # part in a small correction alone.
-                    torch.addcmul(y[rows], y[rows], p, value=_SHARE * 4 / 3, out=y_over_s[rows])
+                    torch.addcmul(y[rows], y[rows], q, value=-4 / 3, out=y_over_s[rows])
                     continue
-                s.copy_(sums).add_(start)
+                torch.add(start, sums, alpha=1 / scale, out=s)
             torch.rsqrt(s.rsqrt_(), out=root)  # s ** 0.25; a quotient takes less time than a root
             r[rows] = torch.div(s, root, out=root)
             torch.mul(f, r[rows], out=y[rows])
             y_over_s[rows] = s.square_()
             y_over_s[rows].mul_(y[rows])
-            if ctx.near:
-                r[rows] = root.sub_(1).div_(_SHARE)
+            if near:
+                r[rows] = root.neg_().add_(1)
         ctx.save_for_backward(x, r, y_over_s, band)
+        ctx.scale = scale
         return y
 
     @staticmethod
@@ -155,11 +159,11 @@ class _ReLUResponseNorm(torch.autograd.Function):
             torch.mul(gradient[rows], y_over_s[rows], out=u)
             with as_it_is(x.device):
                 torch.mm(u, band, out=v)
-            if ctx.near:
+            if ctx.scale != 1:
                 times_power(gradient[rows], r[rows], out=u)
             else:
                 torch.mul(gradient[rows], r[rows], out=u)
-            u.addcmul_(x[rows], v, value=-1.5)
+            u.addcmul_(x[rows], v, value=-1.5 / ctx.scale)
             torch.ops.aten.threshold_backward.grad_input(u, x[rows], 0, grad_input=of_x[rows])
         return of_x, None, None, None
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +46,7 @@ _BLOCK = 128  # images at a time where tiles overlap, so that what they share st
 _WORTH = {"with derivatives": (90.0, 71.5), "forward": (120.0, 71.5)}
 # The same where the direct sum is in bf16, on two cores that multiply it (AVX512-BF16).
 _WORTH_BF16 = {"with derivatives": (300.0, 105.0), "forward": (math.inf, math.inf)}
+_BYTES, _CACHE_PERIOD = 4, 4096  # of a float32; after how many addresses an L1 cache starts anew
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 Tile = tuple[int, int]  # rows and columns of a result that are made together
@@ -157,20 +158,21 @@ def convolve_pixels(
     block = _block(pixels.shape[2], down, across)
     for part, result in zip(torch.split(pixels, block, 2), torch.split(out, block, 2), strict=True):
         count = part.shape[2]
-        values = _in_rows(part, down[-1].inputs.stop, across[-1].inputs.stop)
+        images = _room(part, kernels.shape)
+        values = _in_rows(part, down[-1].inputs.stop, across[-1].inputs.stop, images)
         result = result.view(down[-1].outputs.stop, -1, count, out.shape[3])
         for columns in across:
             of_columns = _columns(columns.to_points, values[:, columns.inputs])
             for rows in down:
                 data = _rows(rows.to_points, of_columns[rows.inputs])
-                data = data.view(len(matrices), count, -1)
+                data = data.view(len(matrices), images, -1)
                 if points is not None:
                     points.append(data)
                 products = torch.bmm(data, matrices)
-                products = products.view(-1, of_columns.shape[1], count * out.shape[3])
+                products = products.view(-1, of_columns.shape[1], images * out.shape[3])
                 place = result[rows.outputs, columns.outputs]
                 y = _columns(columns.from_points, _rows(rows.from_points, products))
-                y = y.view(place.shape)
+                y = y.view(*place.shape[:2], images, -1)[:, :, :count]
                 if bias is not None:
                     y += bias
                 if relu:
@@ -217,13 +219,14 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = gradient.new_empty_strided((count, inputs, height, width), strides)
             of_parts = [*torch.split(of_x.permute(2, 3, 0, 1), block, 2)]
-        saved = iter(points)
+        tiles = len(points) // len(gradients)
         with torch.autocast("cpu", enabled=False):
             kernels = transform_kernel(weight.transpose(0, 1), tile).flatten(0, 1)  # [·, out, in]
             of_kernels: Tensor | None = None
             of_bias = kernels.new_zeros(kernels.shape[1]) if ctx.needs_input_grad[2] else None
-            for part, of_part in zip(gradients, of_parts, strict=True):
-                of_kernels = _go_back(part, kernels, saved, axes, of_kernels, of_bias, of_part)
+            for i, (part, of_part) in enumerate(zip(gradients, of_parts, strict=True)):
+                mine = points[i * tiles : (i + 1) * tiles]
+                of_kernels = _go_back(part, kernels, mine, axes, of_kernels, of_bias, of_part)
             assert of_kernels is not None
             of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
@@ -233,7 +236,7 @@ class _Winograd(torch.autograd.Function):
 def _go_back(
     gradient: Tensor,
     kernels: Tensor,
-    points: Iterator[Tensor],
+    points: Sequence[Tensor],
     axes: tuple[_Axis, _Axis],
     of_kernels: Tensor | None,
     of_bias: Tensor | None,
@@ -246,13 +249,15 @@ def _go_back(
     """
     down, across = axes
     count = gradient.shape[2]
-    values = _in_rows(gradient, down[-1].outputs.stop, across[-1].outputs.stop)
+    images = points[0].shape[1]
+    values = _in_rows(gradient, down[-1].outputs.stop, across[-1].outputs.stop, images)
     if of_bias is not None:
         of_bias += values.view(-1, len(of_bias)).sum(0)
     # Tiles of the input overlap, so what reaches it is added up; that of a single one is not.
     height, width = (axis[-1].inputs.stop for axis in axes)
     new, beta = (values.new_empty, 0) if len(across) == 1 else (values.new_zeros, 1)
-    of_pixels = None if out is None else new(height, width, out[0, 0].numel())
+    of_pixels = None if out is None else new(height, width, images * out.shape[3])
+    saved = iter(points)
     for columns in across:
         of_y = _columns(columns.of_outputs, values[:, columns.outputs])
         of_columns: Tensor | None = None
@@ -260,8 +265,8 @@ def _go_back(
             of_columns = values.new_zeros(height, of_y.shape[1], of_pixels.shape[2])
         for rows in down:
             of_products = _rows(rows.of_outputs, of_y[rows.outputs])
-            of_products = of_products.view(len(kernels), count, -1)
-            factors = of_products.transpose(1, 2), next(points)
+            of_products = of_products.view(len(kernels), images, -1)
+            factors = of_products.transpose(1, 2), next(saved)
             of_kernels = (
                 torch.bmm(*factors) if of_kernels is None else of_kernels.baddbmm_(*factors)
             )
@@ -277,7 +282,7 @@ def _go_back(
             matrix = columns.of_points.expand(height, -1, -1)
             of_pixels[:, columns.inputs].baddbmm_(matrix, of_columns, beta=beta)
     if out is not None and of_pixels is not None:
-        out.copy_(of_pixels.view(out.shape))
+        out.copy_(of_pixels.view(*out.shape[:2], images, -1)[:, :, :count])
     return of_kernels
 
 
@@ -348,10 +353,35 @@ def _block(count: int, down: _Axis, across: _Axis) -> int:
     return count if _alone(down, across) else _BLOCK
 
 
-def _in_rows(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Return pixels [H, W, N, C], in rows of their own or in one, as float32 [rows, columns, …]."""
-    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-    return values.reshape(height, width, -1).contiguous()
+def _room(pixels: Tensor, kernels: torch.Size) -> int:
+    """Return for how many images there is room where pixels [H, W, N, C] are transformed.
+
+    `kernels`: [..., in, out]. One pixel of all images and channels is a row of the matrices that
+    are multiplied. If rows are a multiple of 4 KiB apart, a column of them shares few lines of the
+    L1 cache, which cannot hold all. Then there is one image more, unless pixels lie as they should.
+    """
+    count = pixels.shape[2]
+    aligned = any(count * channels * _BYTES % _CACHE_PERIOD == 0 for channels in kernels[-2:])
+    return count + 1 if aligned and not _lies_in_rows(pixels) else count
+
+
+def _lies_in_rows(pixels: Tensor) -> bool:
+    return pixels.dtype == torch.float32 and pixels.is_contiguous()
+
+
+def _in_rows(pixels: Tensor, height: int, width: int, images: int) -> Tensor:
+    """Return pixels [H, W, N, C], in rows of their own or in one, as float32 [rows, columns, …].
+
+    There are `images` of them then, those beyond N zeros.
+    """
+    count = pixels.shape[2]
+    if images == count:
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return values.reshape(height, width, -1).contiguous()
+    values = pixels.new_empty(*pixels.shape[:2], images, pixels.shape[3], dtype=torch.float32)
+    values[:, :, :count].copy_(pixels)
+    values[:, :, count:].zero_()
+    return values.view(height, width, -1)
 
 
 def _rows(matrix: Tensor, x: Tensor) -> Tensor:
