@@ -99,6 +99,11 @@ def times_power(x: Tensor, q: Tensor, *, out: Tensor | None = None) -> Tensor:
     return torch.addcmul(x, x, q, value=-1, out=out)
 
 
+def _to_compare(x: Tensor) -> Tensor:
+    """Return what is as much above 0 as `x`: on a processor the bits of bf16, compared faster."""
+    return x.view(torch.int16) if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x
+
+
 @functools.cache
 def _bits(value: float) -> int:
     return int(torch.tensor(value, dtype=torch.bfloat16).view(torch.int16))
@@ -164,7 +169,9 @@ class _ReLUResponseNorm(torch.autograd.Function):
             else:
                 torch.mul(gradient[rows], r[rows], out=u)
             u.addcmul_(x[rows], v, value=-1.5 / ctx.scale)
-            torch.ops.aten.threshold_backward.grad_input(u, x[rows], 0, grad_input=of_x[rows])
+            torch.ops.aten.threshold_backward.grad_input(
+                _to_compare(u), _to_compare(x[rows]), 0, grad_input=_to_compare(of_x[rows])
+            )
         return of_x, None, None, None
 
 
