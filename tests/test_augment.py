@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -321,18 +321,25 @@ def test_views_are_the_image_its_mirror_image_and_both_shifted() -> None:
     assert weight == 1
     np.testing.assert_array_equal(only, central)
     padded = np.pad(central, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
-    shifted = [central, padded[:, :, :24, :24], padded[:, :, 2:, 2:]]
-    wanted_of = {"mirrored": {0.5: [central]}, "shifted": {0.25: shifted[:1], 0.125: shifted[1:]}}
+    shifted = [padded[:, :, :24, :24], padded[:, :, 2:, 2:]]
+    both = [central, central[..., ::-1]]
+    four = [*shifted, *(view[..., ::-1] for view in shifted)]
+
+    def check(found: list[tuple[float, torch.Tensor]], wanted: dict[float, list[Any]]) -> None:
+        expected = [(weight, view) for weight, views in wanted.items() for view in views]
+        assert [weight for weight, _ in found] == [weight for weight, _ in expected]
+        for (_, view), (_, expected_view) in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(view, expected_view)
+
+    wanted_of = {
+        "mirrored": {0.5: both},
+        "shifted": {0.25: both, 0.125: four},
+        "unsure": {0.5: both},
+    }
     for views, expected in wanted_of.items():
         inputs = Inputs.from_dict(TUTORIAL.to_dict() | {"views": views})
-        found = inputs.views_of(images)
-        assert sum(weight for weight, _ in found) == 1
-        wanted = [(w, v) for w, some in expected.items() for v in some]
-        wanted += [(w, v[..., ::-1]) for w, v in wanted]
-        assert len(found) == len(wanted)
-        for (weight, view), (expected_weight, expected_view) in zip(found, wanted, strict=True):
-            assert weight == expected_weight
-            np.testing.assert_array_equal(view, expected_view)
+        check(inputs.views_of(images), expected)
+        check(inputs.shifted_views_of(images), {0.25: four})
         assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
     one = in_memory(Arrays(np.zeros((1, 1, 4, 3), np.uint8), np.zeros(1, np.int64), ("a",)))
     with pytest.raises(ConfigError, match="shifted views"):

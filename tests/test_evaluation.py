@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -84,7 +85,8 @@ def test_what_is_scored_on_a_gpu_stays_there() -> None:
         assert torch.equal(torch.cat([x for x, _ in read()]), torch.from_numpy(arrays.images))
 
 
-def test_answers_are_averaged_over_the_views() -> None:
+@pytest.mark.parametrize("views", ["shifted", "unsure"])
+def test_answers_are_averaged_over_the_views(views: Literal["shifted", "unsure"]) -> None:
     arrays = load_dataset("synthetic", "test")
     inputs = Inputs.of(
         in_memory(arrays),
@@ -93,9 +95,10 @@ def test_answers_are_averaged_over_the_views() -> None:
         flip="none",
         contrast=None,
         standardize="image",
-        views="shifted",
+        views=views,
     )
     model = build_model("tutorial", widths=(8, 8, 32, 16)).eval()
+    model.get_parameter("softmax_linear.weight").data.mul_(100.0)  # so that views differ
     central = inputs.evaluate(torch.from_numpy(arrays.images))
     padded = torch.nn.functional.pad(central, (1, 1, 1, 1), mode="reflect")
     with torch.no_grad():
@@ -106,9 +109,13 @@ def test_answers_are_averaged_over_the_views() -> None:
 
         shifted = (both(padded[:, :, :24, :24]) + both(padded[:, :, 2:, 2:])) / 2
         logits = (both(central) + shifted) / 2
+        if views == "unsure":
+            best = both(central).sort(1).values[:, -2:]
+            order = (best[:, 1] - best[:, 0]).argsort()
+            logits[order[len(arrays) // 4 :]] = both(central)[order[len(arrays) // 4 :]]
     labels = torch.from_numpy(arrays.labels)
     place = Place(torch.device("cpu"), "fp32")
-    blocks = evaluation.blocks_to_score(in_memory(arrays), inputs, place, Team())
+    blocks = evaluation.blocks_to_score(in_memory(arrays), inputs, place, Team(), len(arrays))
     correct, _, loss = evaluation.score(model, inputs, blocks, place, Team())
     assert correct == int((logits.argmax(1) == labels).sum())
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)

@@ -48,9 +48,10 @@ class Inputs:
     """Growing images: from which share of the training on they are scaled to which share of each
     side, but never to less than the network needs; empty: always whole. Only for networks that
     take any size."""
-    views: Literal["one", "mirrored", "shifted"] = "one"
+    views: Literal["one", "mirrored", "shifted", "unsure"] = "one"
     """Views of an image over which scoring averages the network's answers: the image alone; also
-    its mirror image; or both also shifted by a pixel, up left and down right."""
+    its mirror image; both also shifted by a pixel, up left and down right; or shifted only those
+    of which the first two leave the network least sure, a quarter."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,11 @@ from deepcnn.models import build_model
 from deepcnn.run import Run
 from deepcnn.state import check_fit
 
-# Examples scored at a time; the counts do not depend on it. A GPU is not busy with a few hundred
-# small images: there it is how many values of input may be held.
+# Examples scored at a time. The counts do not depend on it, but where it decides which images just
+# pass for unsure. A GPU is not busy with a few hundred small images: there it is how many values of
+# input may be held.
 BATCH, VALUES_ON_GPU = 500, 2**24
+_UNSURE = 4  # of so many images one is looked at again
 _POLL_SECONDS = 0.5
 
 
@@ -193,9 +195,9 @@ def score(
 ) -> tuple[int, int, float]:
     """Return how many examples are right, of how many, and the mean cross-entropy in nats.
 
-    An example's logits are the mean over the views that `inputs` asks for. Each process of the
-    team scores its `blocks_to_score`, and all get the sums: each example counts once. The model
-    must lie at `place`, and is left in evaluation mode.
+    An example's logits are the mean over the views that `inputs` asks for; see `_logits`. Each
+    process of the team scores its `blocks_to_score`, and all get the sums: each example counts
+    once. The model must lie at `place`, and is left in evaluation mode.
     """
     model.eval()
     predict = for_inference(model, place.dtype)
@@ -204,8 +206,7 @@ def score(
     total = 0
     for images, labels in blocks:
         with place.autocast(), float32_products(place.device):
-            weighted = [weight * predict(view) for weight, view in inputs.views_of(images)]
-            logits = torch.stack(weighted).sum(0)
+            logits = _logits(predict, inputs, images)
         correct += objective.count_correct(logits, labels)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
         total += len(labels)
@@ -213,6 +214,27 @@ def score(
     sums = torch.stack([correct.cpu().double(), torch.tensor(total).double(), loss])
     all_correct, all_examples, all_losses = team.sum(sums).tolist()
     return int(all_correct), int(all_examples), all_losses / all_examples
+
+
+def _logits(predict: nn.Module, inputs: Inputs, images: Tensor) -> Tensor:
+    """Return the mean logits [b, classes] over the views of images uint8 [b, H, W, C].
+
+    Where only those are looked at again of which the network is unsure, they are the images of a
+    block whose two largest logits differ least, one in `_UNSURE`: a number that is known before, so
+    that nobody need wait for a GPU's answer. (After hiverge's cifar10-speedrun, 2025.)
+    """
+
+    def mean(views: list[tuple[float, Tensor]]) -> Tensor:
+        return torch.stack([weight * predict(view) for weight, view in views]).sum(0)
+
+    logits = mean(inputs.views_of(images))
+    if inputs.views != "unsure":
+        return logits
+    largest = logits.topk(min(2, logits.shape[1]), dim=1).values
+    margins = largest[:, 0] - largest[:, -1]
+    unsure = margins.topk(math.ceil(len(images) / _UNSURE), largest=False).indices
+    again = mean(inputs.shifted_views_of(images[unsure]))
+    return logits.index_copy(0, unsure, (logits[unsure] + again) / 2)
 
 
 def _batch(examples: int, values: int, place: Place) -> int:

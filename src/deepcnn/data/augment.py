@@ -81,7 +81,7 @@ class Inputs:
     std: tuple[float, ...]
     scales: tuple[tuple[float, float], ...]
     least_side: int
-    views: Literal["one", "mirrored", "shifted"]
+    views: Literal["one", "mirrored", "shifted", "unsure"]
 
     @classmethod
     def of(
@@ -96,7 +96,7 @@ class Inputs:
         cutout: int = 0,
         scales: tuple[tuple[float, float], ...] = (),
         least_side: int = 1,
-        views: Literal["one", "mirrored", "shifted"] = "one",
+        views: Literal["one", "mirrored", "shifted", "unsure"] = "one",
     ) -> Inputs:
         """Make the inputs for a training set; `crop` is the share of each side that is seen."""
         height, width, channels = source.shape
@@ -106,7 +106,7 @@ class Inputs:
                 f"images of {height} by {width}, found crop {crop} and pad {pad}"
             )
         crop_height, crop_width = max(1, round(crop * height)), max(1, round(crop * width))
-        if views == "shifted" and min(crop_height, crop_width) < 2:
+        if views in ("shifted", "unsure") and min(crop_height, crop_width) < 2:
             raise ConfigError(
                 "inputs: shifted views need at least 2 pixels a side, found "
                 f"{crop_height} by {crop_width}"
@@ -280,21 +280,24 @@ class Inputs:
         """Return the views that scoring averages over, each with its weight; the weights sum to 1.
 
         "one": what `evaluate` returns; "mirrored": that and its mirror image; "shifted": half the
-        weight for these two, and half for the same two of the image shifted by a pixel up and left,
-        and down and right, over reflected edges. (Jordan's airbench, 2024.)
+        weight for these two, and half for `shifted_views_of`; "unsure": as "mirrored", but where
+        the answer is not sure as "shifted".
         """
         central = self.evaluate(images)
         if self.views == "one":
             return [(1.0, central)]
-        if self.views == "mirrored":
-            return [(0.5, central), (0.5, central.flip(3))]
-        height, width = central.shape[2:]
-        padded = F.pad(central, (1, 1, 1, 1), mode="reflect")
-        weighted = [(0.25, central)]
-        for start in (0, 2):
-            shifted = padded[:, :, start : start + height, start : start + width]
-            weighted.append((0.125, shifted))
-        return weighted + [(weight, view.flip(3)) for weight, view in weighted]
+        both = [(0.5, central), (0.5, central.flip(3))]
+        if self.views != "shifted":
+            return both
+        return [(weight / 2, view) for weight, view in [*both, *_shifted(central)]]
+
+    def shifted_views_of(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        """Return views with weights that sum to 1, for images uint8 [B, H, W, C].
+
+        They are `evaluate`'s, shifted by a pixel up and left, and down and right, over reflected
+        edges, and their mirror images. (Jordan's airbench, 2024.)
+        """
+        return _shifted(self.evaluate(images))
 
     def _standardize(self, crops: Tensor, contrast: Tensor | None) -> Tensor:
         """Apply `(x - centre) * scale + offset`, three passes over memory that is still cached."""
@@ -313,6 +316,13 @@ class Inputs:
         centre, scale, offset = parts.repeat(1, 1, width)[:, :, None]
         values.sub_(centre).mul_(scale).add_(offset)
         return values.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _shifted(central: Tensor) -> list[tuple[float, Tensor]]:
+    height, width = central.shape[2:]
+    padded = F.pad(central, (1, 1, 1, 1), mode="reflect")
+    shifted = [padded[:, :, i : i + height, i : i + width] for i in (0, 2)]
+    return [(0.25, view) for view in [*shifted, *(view.flip(3) for view in shifted)]]
 
 
 def crop(
