@@ -123,31 +123,32 @@ class _ReLUResponseNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, band: Tensor, start: Tensor, scale: float) -> Tensor:
         y, r, y_over_s = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
         near = scale != 1
-        blocks = _blocks(x)
-        f = torch.empty_like(x[blocks[0]])
+        blocks = _blocks(x, y, r, y_over_s)
+        f = torch.empty_like(blocks[0][0])
         s, root = start.new_empty(2, *f.shape)
-        for rows in blocks:
-            f, s, root = (scratch[: len(x[rows])] for scratch in (f, s, root))
-            torch.clamp_min(x[rows], 0, out=f)
-            torch.mul(f, f, out=y[rows])
+        for of_x, of_y, of_r, of_y_over_s in blocks:
+            if of_x.shape != f.shape:
+                f, s, root = (scratch[: len(of_x)] for scratch in (f, s, root))
+            torch.clamp_min(of_x, 0, out=f)
+            torch.mul(f, f, out=of_y)
             if x.dtype == torch.float32:
-                torch.addmm(start, y[rows], band, out=s)
+                torch.addmm(start, of_y, band, out=s)
             else:
-                sums = y[rows] @ band
-                if near and (q := near_one(sums, out=r[rows])) is not None:
-                    times_power(f, q, out=y[rows])
+                sums = of_y @ band
+                if near and (q := near_one(sums, out=of_r)) is not None:
+                    times_power(f, q, out=of_y)
                     # One over s is r to the power of 4/3, and near enough to 1 for a line: it takes
                     # part in a small correction alone.
-                    torch.addcmul(y[rows], y[rows], q, value=-4 / 3, out=y_over_s[rows])
+                    torch.addcmul(of_y, of_y, q, value=-4 / 3, out=of_y_over_s)
                     continue
                 torch.add(start, sums, alpha=1 / scale, out=s)
             torch.rsqrt(s.rsqrt_(), out=root)  # s ** 0.25; a quotient takes less time than a root
-            r[rows] = torch.div(s, root, out=root)
-            torch.mul(f, r[rows], out=y[rows])
-            y_over_s[rows] = s.square_()
-            y_over_s[rows].mul_(y[rows])
+            of_r.copy_(torch.div(s, root, out=root))
+            torch.mul(f, of_r, out=of_y)
+            of_y_over_s.copy_(s.square_())
+            of_y_over_s.mul_(of_y)
             if near:
-                r[rows] = root.neg_().add_(1)
+                of_r.copy_(root.neg_().add_(1))
         ctx.save_for_backward(x, r, y_over_s, band)
         ctx.scale = scale
         return y
@@ -156,25 +157,29 @@ class _ReLUResponseNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         x, r, y_over_s, band = ctx.saved_tensors
-        of_x = torch.empty_like(x)
-        blocks = _blocks(x)
-        u, v = x.new_empty(2, *x[blocks[0]].shape)
-        for rows in blocks:
-            u, v = u[: len(x[rows])], v[: len(x[rows])]
-            torch.mul(gradient[rows], y_over_s[rows], out=u)
+        result = torch.empty_like(x)
+        blocks = _blocks(gradient, x, r, y_over_s, result)
+        u, v = x.new_empty(2, *blocks[0][0].shape)
+        for g, of_x, of_r, of_y_over_s, of_result in blocks:
+            if g.shape != u.shape:
+                u, v = u[: len(g)], v[: len(g)]
+            torch.mul(g, of_y_over_s, out=u)
             with as_it_is(x.device):
                 torch.mm(u, band, out=v)
             if ctx.scale != 1:
-                times_power(gradient[rows], r[rows], out=u)
+                times_power(g, of_r, out=u)
             else:
-                torch.mul(gradient[rows], r[rows], out=u)
-            u.addcmul_(x[rows], v, value=-1.5 / ctx.scale)
+                torch.mul(g, of_r, out=u)
+            u.addcmul_(of_x, v, value=-1.5 / ctx.scale)
             torch.ops.aten.threshold_backward.grad_input(
-                _to_compare(u), _to_compare(x[rows]), 0, grad_input=_to_compare(of_x[rows])
+                _to_compare(u), _to_compare(of_x), 0, grad_input=_to_compare(of_result)
             )
-        return of_x, None, None, None
+        return result, None, None, None
 
 
-def _blocks(x: Tensor) -> list[slice]:
-    step = _BLOCK // x.element_size() if x.device.type == "cpu" else max(1, len(x))
-    return [slice(start, start + step) for start in range(0, max(1, len(x)), step)]
+def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Return the same rows of all tensors, so many at a time that they stay in the cache."""
+    rows = _BLOCK // tensors[0].element_size()
+    if tensors[0].device.type != "cpu" or len(tensors[0]) <= rows:
+        return [tensors]
+    return [*zip(*(torch.split(x, rows) for x in tensors), strict=True)]
