@@ -342,7 +342,9 @@ def test_views_are_the_image_its_mirror_image_and_both_shifted() -> None:
         check(inputs.shifted_views_of(images), {0.25: four})
         assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
     one = in_memory(Arrays(np.zeros((1, 1, 4, 3), np.uint8), np.zeros(1, np.int64), ("a",)))
-    with pytest.raises(ConfigError, match="shifted views"):
-        Inputs.of(
-            one, crop=1, pad=0, flip="none", contrast=None, standardize="image", views="shifted"
-        )
+    shifting: tuple[Literal["shifted", "unsure"], ...] = ("shifted", "unsure")
+    for shifts in shifting:
+        with pytest.raises(ConfigError, match="shifted views"):
+            Inputs.of(
+                one, crop=1, pad=0, flip="none", contrast=None, standardize="image", views=shifts
+            )

@@ -151,7 +151,7 @@ def convolve_pixels(
     `pixels`: [H, W, N, in]; `out`: [H, W, N, out], where the result is written, one row after
     another in memory; H and W may be one less; `relu`: what is below 0 becomes 0; `points` is
     extended by what the kernels are multiplied with, float32 [n · m, images, in] for each tile of
-    each block of images.
+    each block of images, after which one of zeros may follow (`_room`).
     """
     down, across = _axes(pixels.shape[:2], out.shape[:2], tile, len(kernels) - tile[0] + 1)
     matrices = kernels.flatten(0, 1)
