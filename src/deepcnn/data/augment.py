@@ -280,8 +280,8 @@ class Inputs:
         """Return the views that scoring averages over, each with its weight; the weights sum to 1.
 
         "one": what `evaluate` returns; "mirrored": that and its mirror image; "shifted": half the
-        weight for these two, and half for `shifted_views_of`; "unsure": as "mirrored", but where
-        the answer is not sure as "shifted".
+        weight for these two, and half for `shifted_views_of`; "unsure": as "mirrored", and who
+        scores asks for `shifted_views_of` the images that these leave unsure.
         """
         central = self.evaluate(images)
         if self.views == "one":

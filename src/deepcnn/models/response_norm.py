@@ -126,29 +126,29 @@ class _ReLUResponseNorm(torch.autograd.Function):
         blocks = _blocks(x, y, r, y_over_s)
         f = torch.empty_like(blocks[0][0])
         s, root = start.new_empty(2, *f.shape)
-        for of_x, of_y, of_r, of_y_over_s in blocks:
-            if of_x.shape != f.shape:
-                f, s, root = (scratch[: len(of_x)] for scratch in (f, s, root))
-            torch.clamp_min(of_x, 0, out=f)
-            torch.mul(f, f, out=of_y)
+        for some_x, some_y, some_r, some_y_over_s in blocks:
+            if some_x.shape != f.shape:
+                f, s, root = (scratch[: len(some_x)] for scratch in (f, s, root))
+            torch.clamp_min(some_x, 0, out=f)
+            torch.mul(f, f, out=some_y)
             if x.dtype == torch.float32:
-                torch.addmm(start, of_y, band, out=s)
+                torch.addmm(start, some_y, band, out=s)
             else:
-                sums = of_y @ band
-                if near and (q := near_one(sums, out=of_r)) is not None:
-                    times_power(f, q, out=of_y)
+                sums = some_y @ band
+                if near and (q := near_one(sums, out=some_r)) is not None:
+                    times_power(f, q, out=some_y)
                     # One over s is r to the power of 4/3, and near enough to 1 for a line: it takes
                     # part in a small correction alone.
-                    torch.addcmul(of_y, of_y, q, value=-4 / 3, out=of_y_over_s)
+                    torch.addcmul(some_y, some_y, q, value=-4 / 3, out=some_y_over_s)
                     continue
                 torch.add(start, sums, alpha=1 / scale, out=s)
             torch.rsqrt(s.rsqrt_(), out=root)  # s ** 0.25; a quotient takes less time than a root
-            of_r.copy_(torch.div(s, root, out=root))
-            torch.mul(f, of_r, out=of_y)
-            of_y_over_s.copy_(s.square_())
-            of_y_over_s.mul_(of_y)
+            some_r.copy_(torch.div(s, root, out=root))
+            torch.mul(f, some_r, out=some_y)
+            some_y_over_s.copy_(s.square_())
+            some_y_over_s.mul_(some_y)
             if near:
-                of_r.copy_(root.neg_().add_(1))
+                some_r.copy_(root.neg_().add_(1))
         ctx.save_for_backward(x, r, y_over_s, band)
         ctx.scale = scale
         return y
@@ -157,24 +157,24 @@ class _ReLUResponseNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         x, r, y_over_s, band = ctx.saved_tensors
-        result = torch.empty_like(x)
-        blocks = _blocks(gradient, x, r, y_over_s, result)
+        of_x = torch.empty_like(x)
+        blocks = _blocks(gradient, x, r, y_over_s, of_x)
         u, v = x.new_empty(2, *blocks[0][0].shape)
-        for g, of_x, of_r, of_y_over_s, of_result in blocks:
-            if g.shape != u.shape:
-                u, v = u[: len(g)], v[: len(g)]
-            torch.mul(g, of_y_over_s, out=u)
+        for some_g, some_x, some_r, some_y_over_s, some_of_x in blocks:
+            if some_g.shape != u.shape:
+                u, v = u[: len(some_g)], v[: len(some_g)]
+            torch.mul(some_g, some_y_over_s, out=u)
             with as_it_is(x.device):
                 torch.mm(u, band, out=v)
             if ctx.scale != 1:
-                times_power(g, of_r, out=u)
+                times_power(some_g, some_r, out=u)
             else:
-                torch.mul(g, of_r, out=u)
-            u.addcmul_(of_x, v, value=-1.5 / ctx.scale)
+                torch.mul(some_g, some_r, out=u)
+            u.addcmul_(some_x, v, value=-1.5 / ctx.scale)
             torch.ops.aten.threshold_backward.grad_input(
-                _to_compare(u), _to_compare(of_x), 0, grad_input=_to_compare(of_result)
+                _to_compare(u), _to_compare(some_x), 0, grad_input=_to_compare(some_of_x)
             )
-        return result, None, None, None
+        return of_x, None, None, None
 
 
 def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
