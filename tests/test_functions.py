@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepcnn.models.fourier import fourier_conv2d, fourier_pays
 from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
 from deepcnn.models.opaque import _is_suitable, opaque_conv2d, opaque_pays
 from deepcnn.models.response_norm import (
@@ -150,13 +151,10 @@ def test_winograd_where_rows_would_be_whole_pages(
 
 
 def test_winograd_is_used_where_it_saves_most() -> None:
-    def tile(
-        inputs: int, outputs: int, side: int, taps: int = 3, count: int = 500, **rest: bool
-    ) -> Tile | None:
+    def tile(inputs: int, outputs: int, side: int, count: int = 500, **rest: bool) -> Tile | None:
         image = torch.Size([count, inputs, side, side])
-        return tile_that_pays(image, torch.Size([outputs, inputs, taps, taps]), **rest)
+        return tile_that_pays(image, torch.Size([outputs, inputs, 3, 3]), **rest)
 
-    assert tile(64, 64, 12, taps=5) == (4, 6)  # the tutorial's conv2
     assert tile(256, 256, 7) == (7, 7)  # one tile of 81 points
     assert tile(256, 256, 7, even=True) == (6, 6)  # one of 64, for 6 × 6
     assert tile(64, 256, 15) == (5, 5)  # (5, 8) would save little more, and round more
@@ -180,20 +178,18 @@ def test_winograd_is_used_where_it_saves_most() -> None:
     assert tile(96, 96, 3, bf16=True) == (3, 3)
     assert tile(96, 128, 7, even=True, bf16=True, backward=False) is None
     assert tile(64, 64, 3, bf16=True) is None
-    assert tile(64, 64, 12, taps=5, bf16=True) == (6, 12)
     assert tile(64, 256, 15, even=True, bf16=True) == (7, 14)
     assert tile(128, 128, 15, bf16=True) is None
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "side", "taps", "even"),
-    [(96, 96, 7, 3, False), (64, 256, 15, 3, True), (64, 64, 12, 5, False)],
+    ("inputs", "outputs", "side", "even"), [(96, 96, 7, False), (64, 256, 15, True)]
 )
 def test_tiles_are_more_precise_than_the_direct_sum_in_bf16(
-    inputs: int, outputs: int, side: int, taps: int, even: bool
+    inputs: int, outputs: int, side: int, even: bool
 ) -> None:
     torch.manual_seed(0)
-    layer = SameConv2d(inputs, outputs, taps, even=even)
+    layer = SameConv2d(inputs, outputs, 3, even=even)
     assert layer.bias is not None
     x = torch.randn(64, inputs, side, side).relu().bfloat16()
     x = x.contiguous(memory_format=torch.channels_last)
@@ -205,7 +201,7 @@ def test_tiles_are_more_precise_than_the_direct_sum_in_bf16(
         return y
 
     def direct(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.conv2d(x, weight, bias, padding=taps // 2)[:, :, :size, :size]
+        return F.conv2d(x, weight, bias, padding=1)[:, :, :size, :size]
 
     arguments = [x, layer.weight.detach(), layer.bias.detach()]
     weights = torch.randn(64, outputs, size, size)
@@ -231,13 +227,111 @@ def test_a_single_pixel_is_convolved_by_the_kernels_middle(taps: int) -> None:
     )
 
 
-def test_winograds_result_lies_as_torchs_own_does() -> None:
-    x = torch.randn(32, 64, 12, 12).contiguous(memory_format=torch.channels_last)
-    layer = LateReLU(64, 64, 5)
+@pytest.mark.parametrize(("taps", "side"), [(3, 15), (5, 12)])  # by tiles, by transforms
+def test_results_lie_as_torchs_own_do(taps: int, side: int) -> None:
+    x = torch.randn(32, 64, side, side).contiguous(memory_format=torch.channels_last)
+    layer = LateReLU(64, 64, taps)
     y = layer(x)
     assert y.is_contiguous(memory_format=torch.channels_last)
-    assert not torch.equal(y, F.conv2d(x, layer.weight, layer.bias, padding=2))  # it was used
-    assert torch.allclose(y, F.conv2d(x, layer.weight, layer.bias, padding=2), atol=1e-4)
+    direct = F.conv2d(x, layer.weight, layer.bias, padding=taps // 2)
+    assert not torch.equal(y, direct)  # something else was used
+    assert torch.allclose(y, direct, atol=1e-4)
+
+
+@pytest.mark.parametrize("taps", [3, 5, 7])
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 7), (6, 9), (1, 3), (4, 1), (2, 2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 4e-2)])
+def test_fourier_equals_the_direct_sum(
+    taps: int, height: int, width: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+    check(
+        fourier_conv2d,
+        lambda x, w, b: F.conv2d(x, w, b, padding=taps // 2),
+        [x, torch.randn(5, 6, taps, taps), torch.randn(5)],
+        torch.randn(3, 5, height, width).to(dtype),
+        tolerance,
+    )
+
+
+def test_fourier_without_bias_or_gradient_of_the_images() -> None:
+    torch.manual_seed(0)
+    x, weights = torch.randn(3, 6, 9, 9), torch.randn(3, 5, 9, 9)
+    check(
+        lambda w: fourier_conv2d(x.to(w.dtype), w, None),
+        lambda w: F.conv2d(x.to(w.dtype), w, padding=2),
+        [torch.randn(5, 6, 5, 5)],
+        weights,
+        5e-6,
+    )
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 3), (3, 8), (8, 8)])
+@pytest.mark.parametrize("images_last", [False, True])
+def test_fourier_where_rows_would_be_whole_pages(
+    inputs: int, outputs: int, images_last: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 5, 128, inputs).permute(2, 3, 0, 1)  # rows of 4096 bytes
+    check(
+        fourier_conv2d,
+        lambda x, w, b: F.conv2d(x, w, b, padding=2),
+        [
+            x if images_last else x.contiguous(),
+            torch.randn(outputs, inputs, 5, 5),
+            torch.randn(outputs),
+        ],
+        torch.randn(128, outputs, 4, 5),
+        5e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stated", "times"), [(torch.float32, 3e-7, 1.3), (torch.bfloat16, 5e-3, 3.3)]
+)
+def test_fourier_rounds_as_its_documentation_says(
+    dtype: torch.dtype, stated: float, times: float
+) -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(64, 64, 12, 12).relu().to(dtype), 0.05 * torch.randn(64, 64, 5, 5)
+    arguments, weights = [x, w, torch.randn(64)], torch.randn(64, 64, 12, 12).to(dtype)
+
+    def direct(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=2)
+
+    exact = values_and_gradients(direct, [a.double() for a in arguments], weights)
+    found = values_and_gradients(fourier_conv2d, arguments, weights)
+    rounded = values_and_gradients(direct, arguments, weights)
+    for ours, theirs, value in zip(found, rounded, exact, strict=True):
+        error = (ours - value).norm() / value.norm()
+        assert 0.3 * stated < error < 1.3 * stated
+        assert error < times * (theirs - value).norm() / value.norm()
+
+
+def test_fourier_is_used_where_it_saves_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pays(
+        inputs: int,
+        outputs: int,
+        side: int,
+        taps: int = 5,
+        count: int = 128,
+        dtype: torch.dtype = torch.float32,
+    ) -> bool:
+        image = torch.Size([count, inputs, side, side])
+        return fourier_pays(image, torch.Size([outputs, inputs, taps, taps]), dtype)
+
+    assert pays(64, 64, 12)  # the tutorial's conv2
+    assert pays(32, 32, 12, taps=7)
+    assert not pays(3, 64, 24)  # its conv1 has too few channels
+    assert not pays(16, 32, 12)
+    assert not pays(64, 64, 4)  # tiles are faster
+    assert not pays(256, 256, 7, taps=3)
+    assert not pays(64, 64, 12, count=31)
+    assert not pays(64, 64, 12, dtype=torch.float16)
+    for has in (True, False):
+        monkeypatch.setattr("deepcnn.models.fourier.multiplies_bf16", lambda has=has: has)
+        assert pays(64, 64, 12, dtype=torch.bfloat16) is has
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ FLOORS = [
     [
         "models.opaque",
         "models.winograd",
+        "models.fourier",
         "models.response_norm",
         "models.speednet_kernels",
         "averages",
@@ -41,7 +42,7 @@ FLOORS = [
         "checkpoint",
         "data.augment",
     ],
-    ["devices", "data.augment_gpu"],
+    ["devices", "data.augment_gpu", "models.pixels"],
     ["data.source"],
     ["data.shuffle"],
     [

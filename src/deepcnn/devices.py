@@ -94,9 +94,15 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu":
-        can = torch.cpu.get_capabilities()
-        return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
+        return "bf16" if multiplies_bf16() else "fp32"
     return "fp32"
+
+
+@functools.cache
+def multiplies_bf16() -> bool:
+    """Tell whether this processor multiplies bf16 itself."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from deepcnn.devices import float32_products, onednn_computes, runs_triton
-from deepcnn.models import winograd
+from deepcnn.models import fourier, winograd
 from deepcnn.models.layers import SameMaxPool
 from deepcnn.models.response_norm import STEEP, LocalResponseNorm, near_one, times_power
 from deepcnn.models.speednet import Block, Speednet, through_groups
@@ -26,9 +26,6 @@ from deepcnn.models.tutorial import Tutorial
 _BLOCK = 64  # images at a time
 _LARGE_BLOCK = 16  # images at a time where activations are largest
 _ENOUGH = 16  # images; for fewer what a call costs counts more than what it computes
-# Rows and columns of conv2's output that are made together; what this rounds more than the tiles of
-# training does not add up here over steps.
-_TILE = 6, 6
 
 
 @torch.no_grad()
@@ -79,8 +76,8 @@ class _FastTutorial(nn.Module):
                 (model.conv2, dtype),
             )
         )
-        self._kernels2 = winograd.transform_kernel(model.conv2.weight.detach(), _TILE)
-        self._bias2 = _bias(model.conv2)
+        self._weight2, self._bias2 = model.conv2.weight.detach().clone(), _bias(model.conv2)
+        self._kernels2: dict[tuple[int, int], Tensor] = {}  # transformed, by the size of the images
         self._same_pool = SameMaxPool()
         self._norm1, self._norm2 = _ResponseNorm(model.norm1), _ResponseNorm(model.norm2)
         self._local3 = _LinearReLU(model.local3, dtype)
@@ -111,20 +108,17 @@ class _FastTutorial(nn.Module):
 
     def _features(self, images: Tensor) -> Tensor:
         """Return what local3 sees [N, h * w * channels]."""
-        if self._dtype == torch.bfloat16:  # where tiles do not pay
-            x = self._conv1(images).permute(0, 2, 3, 1)
-            x = self._norm1(_pool(_pool(x, 1), 2))
-            x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            return _pool(_pool(self._norm2(x), 1), 2).flatten(1)
         pooled = [
             _pool(_pool(self._conv1(some).permute(0, 2, 3, 1), 1), 2).permute(1, 2, 0, 3)
             for some in torch.split(images, _LARGE_BLOCK)
         ]
         x = self._norm1(torch.cat(pooled, 2).contiguous())
-        y = x.new_empty(*x.shape[:3], len(self._bias2))
-        winograd.convolve_pixels(x, self._kernels2, self._bias2, _TILE, out=y, relu=True)
-        y = self._norm2(y)
-        return _pool(_pool(y, 0), 1).permute(2, 0, 1, 3).flatten(1)
+        size = x.shape[0], x.shape[1]
+        if size not in self._kernels2:
+            self._kernels2[size] = fourier.transform_kernel(self._weight2, size, self._dtype)
+        x = fourier.convolve_pixels(x, self._kernels2[size], self._bias2, self._weight2.shape[2])
+        x = self._norm2(x.clamp_min_(0))
+        return _pool(_pool(x, 0), 1).permute(2, 0, 1, 3).flatten(1)
 
 
 class _FastSpeednet(nn.Module):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.devices import is_on_processor
+from deepcnn.models.fourier import fourier_conv2d, fourier_pays
 from deepcnn.models.opaque import all_finite, opaque_conv2d, opaque_pays, to_dense
 from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 
@@ -17,9 +18,10 @@ from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
 class SameConv2d(nn.Conv2d):
     """A convolution with a square kernel of odd size that keeps the image's size (SAME).
 
-    On a processor it is computed in tiles where that is faster, in float32 even where others are
-    in bf16; see `winograd`. Those leave out a last odd row and column where `even`, since pooling
-    by 2 follows. An image so small that each pixel sees all others is multiplied with one matrix.
+    On a processor it is computed by Fourier transforms where that is faster (see `fourier`), or in
+    tiles, in float32 even where others are in bf16 (see `winograd`). Those leave out a last odd row
+    and column where `even`, since pooling by 2 follows. An image so small that each pixel sees all
+    others is multiplied with one matrix.
     """
 
     def __init__(
@@ -33,8 +35,12 @@ class SameConv2d(nn.Conv2d):
         if max(input.shape[2:]) <= self.kernel_size[0] // 2 + 1:
             return self._by_matrix(input)
         if is_on_processor(input) and self.weight.dtype == torch.float32:
-            bf16 = torch.is_autocast_enabled("cpu")
-            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=bf16)
+            dtype = _precision(input)
+            if fourier_pays(input.shape, self.weight.shape, dtype):
+                with torch.autocast("cpu", enabled=False):
+                    return fourier_conv2d(input.to(dtype), self.weight, self.bias)
+            lower = dtype != torch.float32
+            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=lower)
             if tile is not None:
                 with torch.autocast("cpu", enabled=False):
                     return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)
@@ -75,8 +81,7 @@ class LateReLUToPool(LateReLU):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Map [N, inputs, H, W] to [N, outputs, H, W], opaque (`is_mkldnn`) where that pays."""
-        lower = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if lower else input.dtype
+        dtype = _precision(input)
         if (
             is_on_processor(input)
             and opaque_pays(input.shape, self.weight.shape, dtype)
@@ -86,6 +91,11 @@ class LateReLUToPool(LateReLU):
             with torch.autocast("cpu", enabled=False):
                 return opaque_conv2d(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
         return super().forward(input)
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """Return the type in which a processor multiplies x."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 class LinearReLU(nn.Linear):

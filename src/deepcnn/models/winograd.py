@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deepcnn.models.pixels import in_rows, room
+
 # Where the polynomials are evaluated, beside infinity: of what was tried these round least.
 _PLACES = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
 _MORE_PLACES = {
@@ -41,12 +43,11 @@ _MORE_PLACES = {
 # bf16 rounds.
 _MOST, _MOST_BF16, _MANY = (9, 10), (10, 10), 16
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
-# Measured on two cores with AVX-512, for the convolutions of speednet and the tutorial's network:
-# how much must be saved, times channels, by several tiles and by one alone.
+# Measured on two cores with AVX-512, for the convolutions of speednet: how much must be
+# saved, times channels, by several tiles and by one alone.
 _WORTH = {"with derivatives": (90.0, 71.5), "forward": (120.0, 71.5)}
 # The same where the direct sum is in bf16, on two cores that multiply it (AVX512-BF16).
 _WORTH_BF16 = {"with derivatives": (300.0, 105.0), "forward": (math.inf, math.inf)}
-_BYTES, _CACHE_PERIOD = 4, 4096  # of a float32; after how many addresses an L1 cache starts anew
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 Tile = tuple[int, int]  # rows and columns of a result that are made together
@@ -128,38 +129,19 @@ def convolve_tiles(
 ) -> Tensor:
     """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient.
 
-    `points`: see `convolve_pixels`.
+    `points` is extended by what the kernels are multiplied with, float32 [n · m, images, in] for
+    each tile of each block of images, after which one of zeros may follow (`room`).
     """
     y = x.new_empty(len(x), *_size(x.shape, even=even), kernels.shape[3])
-    of_y = y.permute(1, 2, 0, 3)
-    convolve_pixels(x.permute(2, 3, 0, 1), kernels, bias, tile, out=of_y, points=points)
-    return y.permute(0, 3, 1, 2)
-
-
-def convolve_pixels(
-    pixels: Tensor,
-    kernels: Tensor,
-    bias: Tensor | None,
-    tile: Tile,
-    *,
-    out: Tensor,
-    relu: bool = False,
-    points: list[Tensor] | None = None,
-) -> None:
-    """Do the same with the images in the third dimension.
-
-    `pixels`: [H, W, N, in]; `out`: [H, W, N, out], where the result is written, one row after
-    another in memory; H and W may be one less; `relu`: what is below 0 becomes 0; `points` is
-    extended by what the kernels are multiplied with, float32 [n · m, images, in] for each tile of
-    each block of images, after which one of zeros may follow (`_room`).
-    """
+    pixels, out = x.permute(2, 3, 0, 1), y.permute(1, 2, 0, 3)
     down, across = _axes(pixels.shape[:2], out.shape[:2], tile, len(kernels) - tile[0] + 1)
     matrices = kernels.flatten(0, 1)
-    block = _block(pixels.shape[2], down, across)
+    block = _block(len(x), down, across)
     for part, result in zip(torch.split(pixels, block, 2), torch.split(out, block, 2), strict=True):
         count = part.shape[2]
-        images = _room(part, kernels.shape)
-        values = _in_rows(part, down[-1].inputs.stop, across[-1].inputs.stop, images)
+        images = room(part, kernels.shape[2:], torch.float32)
+        values = in_rows(part, images, torch.float32)
+        values = values.view(down[-1].inputs.stop, across[-1].inputs.stop, -1)
         result = result.view(down[-1].outputs.stop, -1, count, out.shape[3])
         for columns in across:
             of_columns = _columns(columns.to_points, values[:, columns.inputs])
@@ -171,13 +153,12 @@ def convolve_pixels(
                 products = torch.bmm(data, matrices)
                 products = products.view(-1, of_columns.shape[1], images * out.shape[3])
                 place = result[rows.outputs, columns.outputs]
-                y = _columns(columns.from_points, _rows(rows.from_points, products))
-                y = y.view(*place.shape[:2], images, -1)[:, :, :count]
+                of_place = _columns(columns.from_points, _rows(rows.from_points, products))
+                of_place = of_place.view(*place.shape[:2], images, -1)[:, :, :count]
                 if bias is not None:
-                    y += bias
-                if relu:
-                    y.clamp_min_(0)
-                place.copy_(y)
+                    of_place += bias
+                place.copy_(of_place)
+    return y.permute(0, 3, 1, 2)
 
 
 class _Winograd(torch.autograd.Function):
@@ -242,7 +223,7 @@ def _go_back(
     of_bias: Tensor | None,
     out: Tensor | None,
 ) -> Tensor | None:
-    """Go backward through `convolve_pixels`, for one block of images [H, W, N, out].
+    """Go backward through `convolve_tiles`, for one block of images [H, W, N, out].
 
     Adds to `of_kernels`, which it returns, to `of_bias` if there is one, and writes the derivative
     towards the pixels to `out`, if wanted.
@@ -250,7 +231,8 @@ def _go_back(
     down, across = axes
     count = gradient.shape[2]
     images = points[0].shape[1]
-    values = _in_rows(gradient, down[-1].outputs.stop, across[-1].outputs.stop, images)
+    values = in_rows(gradient, images, torch.float32)
+    values = values.view(down[-1].outputs.stop, across[-1].outputs.stop, -1)
     if of_bias is not None:
         of_bias += values.view(-1, len(of_bias)).sum(0)
     # Tiles of the input overlap, so what reaches it is added up; that of a single one is not.
@@ -351,37 +333,6 @@ def _of_kernel(tile: Tile, taps: int) -> Tensor:
 def _block(count: int, down: _Axis, across: _Axis) -> int:
     """Return how many of `count` images are computed at a time."""
     return count if _alone(down, across) else _BLOCK
-
-
-def _room(pixels: Tensor, kernels: torch.Size) -> int:
-    """Return for how many images there is room where pixels [H, W, N, C] are transformed.
-
-    `kernels`: [..., in, out]. One pixel of all images and channels is a row of the matrices that
-    are multiplied. If rows are a multiple of 4 KiB apart, a column of them shares few lines of the
-    L1 cache, which cannot hold all. Then there is one image more, unless pixels lie as they should.
-    """
-    count = pixels.shape[2]
-    aligned = any(count * channels * _BYTES % _CACHE_PERIOD == 0 for channels in kernels[-2:])
-    return count + 1 if aligned and not _lies_in_rows(pixels) else count
-
-
-def _lies_in_rows(pixels: Tensor) -> bool:
-    return pixels.dtype == torch.float32 and pixels.is_contiguous()
-
-
-def _in_rows(pixels: Tensor, height: int, width: int, images: int) -> Tensor:
-    """Return pixels [H, W, N, C], in rows of their own or in one, as float32 [rows, columns, …].
-
-    There are `images` of them then, those beyond N zeros.
-    """
-    count = pixels.shape[2]
-    if images == count:
-        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return values.reshape(height, width, -1).contiguous()
-    values = pixels.new_empty(*pixels.shape[:2], images, pixels.shape[3], dtype=torch.float32)
-    values[:, :, :count].copy_(pixels)
-    values[:, :, count:].zero_()
-    return values.view(height, width, -1)
 
 
 def _rows(matrix: Tensor, x: Tensor) -> Tensor:

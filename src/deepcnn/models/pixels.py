@@ -1,0 +1,37 @@
+"""Images as matrices whose rows are pixels, [H, W, N, C]: one pixel of all images in each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_CACHE_PERIOD = 4096  # bytes; after so many addresses an L1 cache starts anew
+
+
+def room(pixels: Tensor, channels: Sequence[int], dtype: torch.dtype) -> int:
+    """Return for how many images there is room in `in_rows` of pixels [H, W, N, C].
+
+    `channels`: of all matrices that will be multiplied. If rows are a multiple of 4 KiB apart, a
+    column of them shares few lines of the L1 cache, which cannot hold all. Then there is one image
+    more, unless pixels lie as they should.
+    """
+    count = pixels.shape[2]
+    aligned = any(count * some * dtype.itemsize % _CACHE_PERIOD == 0 for some in channels)
+    as_it_lies = pixels.dtype == dtype and pixels.is_contiguous()
+    return count + 1 if aligned and not as_it_lies else count
+
+
+def in_rows(pixels: Tensor, images: int, dtype: torch.dtype) -> Tensor:
+    """Return pixels [H, W, N, C] one row after another in memory, [H, W, images, C] of `dtype`.
+
+    Images beyond N are zeros.
+    """
+    count = pixels.shape[2]
+    if images == count:
+        return pixels.to(dtype, memory_format=torch.contiguous_format).contiguous()
+    values = pixels.new_empty(*pixels.shape[:2], images, pixels.shape[3], dtype=dtype)
+    values[:, :, :count].copy_(pixels)
+    values[:, :, count:].zero_()
+    return values
