@@ -47,19 +47,15 @@ def check(
 
 
 TILES = [
-    *((5, (4, 4)), (5, (2, 3)), (5, (6, 4)), (5, (6, 12)), (5, (12, 1))),
-    *((3, (1, 1)), (3, (4, 4)), (3, (6, 5)), (3, (7, 7)), (3, (8, 8)), (3, (7, 14))),
+    *((5, (4, 4)), (5, (2, 3)), (5, (6, 4)), (5, (6, 1))),
+    *((3, (1, 1)), (3, (4, 4)), (3, (6, 5)), (3, (7, 7)), (3, (8, 8)), (3, (7, 8))),
 ]
 
 
 def rounding(taps: int, tile: Tile) -> float:
     """Return how far a value may be off, in units of the largest."""
     points = {side + taps - 1 for side in tile}
-    return next(
-        limit
-        for most, limit in ((8, 1e-5), (9, 5e-5), (10, 2e-4), (16, 3e-3))
-        if max(points) <= most
-    )
+    return next(limit for most, limit in ((8, 1e-5), (9, 5e-5), (10, 2e-4)) if max(points) <= most)
 
 
 @pytest.mark.parametrize(("taps", "tile"), TILES)
@@ -107,7 +103,7 @@ def test_winograd_without_bias_or_gradient_of_the_images() -> None:
 
 @pytest.mark.parametrize(
     ("tile", "stated"),
-    [((2, 2), 1e-6), ((4, 4), 3e-6), ((5, 5), 9e-6), ((6, 6), 2e-5), ((6, 12), 3e-4)],
+    [((2, 2), 1e-6), ((4, 4), 3e-6), ((5, 5), 9e-6), ((6, 6), 2e-5)],
 )
 def test_winograd_rounds_as_its_documentation_says(tile: Tile, stated: float) -> None:
     torch.manual_seed(0)
@@ -173,21 +169,18 @@ def test_winograd_is_used_where_it_saves_most() -> None:
     assert tile(256, 256, 7, count=31) is None
     image = torch.Size([500, 256, 7, 4])  # rows and columns have tiles of their own
     assert tile_that_pays(image, torch.Size([256, 256, 3, 3])) == (7, 4)
-    # Where the direct sum is in bf16 tiles must save more, and may have more points.
+    # Where the direct sum is in bf16 one tile alone must save more, and several save too little.
     assert tile(96, 128, 7, even=True, bf16=True) == (6, 6)
     assert tile(96, 96, 3, bf16=True) == (3, 3)
     assert tile(96, 128, 7, even=True, bf16=True, backward=False) is None
     assert tile(64, 64, 3, bf16=True) is None
-    assert tile(64, 256, 15, even=True, bf16=True) == (7, 14)
+    assert tile(256, 256, 15, even=True, bf16=True) is None
     assert tile(128, 128, 15, bf16=True) is None
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "side", "even"), [(96, 96, 7, False), (64, 256, 15, True)]
-)
-def test_tiles_are_more_precise_than_the_direct_sum_in_bf16(
-    inputs: int, outputs: int, side: int, even: bool
-) -> None:
+@pytest.mark.parametrize(("side", "even"), [(7, False), (7, True), (3, False)])
+def test_tiles_are_more_precise_than_the_direct_sum_in_bf16(side: int, even: bool) -> None:
+    inputs, outputs = 96, 128
     torch.manual_seed(0)
     layer = SameConv2d(inputs, outputs, 3, even=even)
     assert layer.bias is not None
@@ -252,6 +245,20 @@ def test_fourier_equals_the_direct_sum(
         [x, torch.randn(5, 6, taps, taps), torch.randn(5)],
         torch.randn(3, 5, height, width).to(dtype),
         tolerance,
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 7), (6, 9), (3, 2)])
+def test_fourier_leaves_out_what_pooling_does_not_see(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 6, height, width).contiguous(memory_format=torch.channels_last)
+    rows, columns = height // 2 * 2, width // 2 * 2
+    check(
+        lambda x, w, b: fourier_conv2d(x, w, b, even=True),
+        lambda x, w, b: F.conv2d(x, w, b, padding=1)[:, :, :rows, :columns],
+        [x, torch.randn(5, 6, 3, 3), torch.randn(5)],
+        torch.randn(3, 5, rows, columns),
+        5e-6,
     )
 
 
@@ -323,15 +330,19 @@ def test_fourier_is_used_where_it_saves_most(monkeypatch: pytest.MonkeyPatch) ->
 
     assert pays(64, 64, 12)  # the tutorial's conv2
     assert pays(32, 32, 12, taps=7)
+    assert pays(64, 64, 6)
     assert not pays(3, 64, 24)  # its conv1 has too few channels
     assert not pays(16, 32, 12)
     assert not pays(64, 64, 4)  # tiles are faster
-    assert not pays(256, 256, 7, taps=3)
     assert not pays(64, 64, 12, count=31)
+    assert not pays(256, 256, 15, taps=3)  # so they are
     assert not pays(64, 64, 12, dtype=torch.float16)
     for has in (True, False):
         monkeypatch.setattr("deepcnn.models.fourier.multiplies_bf16", lambda has=has: has)
         assert pays(64, 64, 12, dtype=torch.bfloat16) is has
+        assert pays(64, 256, 15, taps=3, dtype=torch.bfloat16) is has
+        assert not pays(64, 64, 15, taps=3, dtype=torch.bfloat16)
+        assert not pays(256, 256, 7, taps=3, dtype=torch.bfloat16)  # one tile is faster
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ from torch.autograd.function import once_differentiable
 from deepcnn.devices import multiplies_bf16
 from deepcnn.models.pixels import in_rows, room
 
-# Measured on two cores with AVX-512, in float32 and bf16: what must be saved, times channels, and
-# with how many taps and images. With fewer taps tiles save more, with fewer images matrices are too
-# small to be multiplied fast.
-_WORTH, _FEWEST_TAPS, _FEWEST = 130.0, 5, 32
+# Measured on two cores with AVX-512: what must be saved, times channels, and of how many images,
+# since small matrices are not multiplied fast. With few taps tiles take less time in float32, and
+# in bf16 where one of them covers the image.
+_WORTH, _FEWEST, _FEW_TAPS, _ONE_TILE = 150.0, 32, 3, 7
 
 
 def fourier_pays(image: torch.Size, weight: torch.Size, dtype: torch.dtype) -> bool:
@@ -44,22 +44,26 @@ def fourier_pays(image: torch.Size, weight: torch.Size, dtype: torch.dtype) -> b
     """
     count, _, height, width = image
     outputs, inputs, taps, _ = weight
+    bf16 = dtype == torch.bfloat16 and multiplies_bf16()
+    if not bf16 and (dtype != torch.float32 or taps <= _FEW_TAPS):
+        return False
+    if taps <= _FEW_TAPS and max(height, width) <= _ONE_TILE:
+        return False
     products = math.prod(_lengths((height, width), taps)) * 3 // 2
     saved = taps * taps * height * width / products - 1
-    enough = saved * inputs * outputs >= _WORTH * (inputs + outputs)
-    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and multiplies_bf16())
-    return fast and enough and taps >= _FEWEST_TAPS and count >= _FEWEST
+    return count >= _FEWEST and saved * inputs * outputs >= _WORTH * (inputs + outputs)
 
 
-def fourier_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def fourier_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, even: bool = False) -> Tensor:
     """Convolve with a square kernel of odd size k > 1, keeping the size (SAME).
 
     `x`: float32 or bf16 [N, in, H, W]; `weight`: [out, in, k, k]; `bias`: [out] or None, both
-    float32. Returns [N, out, H, W] of the type of `x`, in which all is computed, in channels_last
-    memory. The error, in units of the result (root mean squares), is 3e-7 in float32, as that of
-    the direct sum, and 5e-3 in bf16, where that has 2e-3.
+    float32; `even`: leave out a last odd row and column, which pooling by 2 does not look at.
+    Returns [N, out, H, W] of the type of `x`, in which all is computed, in channels_last memory.
+    The error, in units of the result (root mean squares), is 3e-7 in float32, as that of the direct
+    sum, and 5e-3 in bf16, where that has 2e-3.
     """
-    result: Tensor = _Fourier.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = _Fourier.apply(x, weight, bias, even)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -70,7 +74,7 @@ def transform_kernel(weight: Tensor, image: tuple[int, int], dtype: torch.dtype)
     """
     outputs, inputs, taps, _ = weight.shape
     by_tap = weight.permute(2, 3, 1, 0).reshape(taps * taps, -1).to(dtype)
-    return (_transforms(image, taps, dtype).kernel @ by_tap).view(-1, inputs, outputs)
+    return (_transforms(image, image, taps, dtype).kernel @ by_tap).view(-1, inputs, outputs)
 
 
 def convolve_pixels(pixels: Tensor, kernels: Tensor, bias: Tensor | None, taps: int) -> Tensor:
@@ -79,32 +83,38 @@ def convolve_pixels(pixels: Tensor, kernels: Tensor, bias: Tensor | None, taps: 
     `pixels`: [H, W, N, in]; `kernels`: of `transform_kernel`. Returns [H, W, N, out], in memory one
     row after another if `pixels` are.
     """
-    return _convolve(pixels, kernels, bias, taps)[0]
+    image = pixels.shape[0], pixels.shape[1]
+    return _convolve(pixels, kernels, bias, _transforms(image, image, taps, pixels.dtype))[0]
 
 
 class _Fourier(torch.autograd.Function):
     """y = C ((G w) · (A x)): A and G are transforms, the dot multiplies matrices, C goes back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        kernels = transform_kernel(weight, (x.shape[2], x.shape[3]), x.dtype)
-        pixels, planes = _convolve(x.permute(2, 3, 0, 1), kernels, bias, weight.shape[2])
-        y = x.new_empty(len(x), *pixels.shape[:2], len(weight))
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, even: bool) -> Tensor:
+        count, _, height, width = x.shape
+        outputs, _, taps, _ = weight.shape
+        size = (height // 2 * 2, width // 2 * 2) if even else (height, width)
+        kernels = transform_kernel(weight, (height, width), x.dtype)
+        transforms = _transforms((height, width), size, taps, x.dtype)
+        pixels, planes = _convolve(x.permute(2, 3, 0, 1), kernels, bias, transforms)
+        y = x.new_empty(count, *size, outputs)
         y.permute(1, 2, 0, 3).copy_(pixels)
         ctx.save_for_backward(planes, kernels)
         # What comes back lies in memory as x does, so that nobody need reorder it.
-        ctx.sizes = x.shape, torch.empty_like(x, device="meta").stride()
-        ctx.of_weight = weight.shape[2], weight.dtype
+        ctx.of_x = x.shape, torch.empty_like(x, device="meta").stride()
+        ctx.of_weight = taps, weight.dtype
         return y.permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         planes, kernels = ctx.saved_tensors
-        shape, strides = ctx.sizes
+        shape, strides = ctx.of_x
         taps, dtype = ctx.of_weight
         count, inputs, height, width = shape
-        transforms = _transforms((height, width), taps, gradient.dtype)
+        size = gradient.shape[2], gradient.shape[3]
+        transforms = _transforms((height, width), size, taps, gradient.dtype)
         of_x: Tensor | None = None
         of_bias: Tensor | None = None
         with torch.autocast("cpu", enabled=False):
@@ -120,15 +130,14 @@ class _Fourier(torch.autograd.Function):
                 of_pixels = _from_planes(transforms.of_x, of_planes)[:, :, :count]
                 of_x.permute(2, 3, 0, 1).copy_(of_pixels)
         of_weight = of_weight.view(taps, taps, inputs, -1).permute(3, 2, 0, 1)
-        return of_x, of_weight, of_bias
+        return of_x, of_weight, of_bias, None
 
 
 def _convolve(
-    pixels: Tensor, kernels: Tensor, bias: Tensor | None, taps: int
+    pixels: Tensor, kernels: Tensor, bias: Tensor | None, transforms: _Transforms
 ) -> tuple[Tensor, Tensor]:
     """Return [H, W, N, out], and what the kernels were multiplied with."""
-    height, width, count, _ = pixels.shape
-    transforms = _transforms((height, width), taps, pixels.dtype)
+    count = pixels.shape[2]
     images = room(pixels, kernels.shape[1:], pixels.dtype)
     planes = _to_planes(transforms.x, in_rows(pixels, images, pixels.dtype))
     products = torch.bmm(planes, kernels)
@@ -177,8 +186,10 @@ def _from_planes(transform: _Transform, planes: Tensor) -> Tensor:
 
 
 @functools.lru_cache
-def _transforms(image: tuple[int, int], taps: int, dtype: torch.dtype) -> _Transforms:
-    """Return the transforms for images [H, W] and kernels of `taps` × `taps`."""
+def _transforms(
+    image: tuple[int, int], size: tuple[int, int], taps: int, dtype: torch.dtype
+) -> _Transforms:
+    """Return the transforms for images [H, W], a result of that `size`, and `taps` × `taps`."""
     height, width = image
     down, across = _lengths(image, taps)
     middle = np.arange(taps) - taps // 2
@@ -206,8 +217,9 @@ def _transforms(image: tuple[int, int], taps: int, dtype: torch.dtype) -> _Trans
     def transform(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> _Transform:
         return _Transform(*(torch.tensor(x, dtype=dtype) for x in (rows, columns)))
 
-    rows, rows_back = rows.reshape(down, height), rows_back.reshape(down, height)
-    seen, made = seen.reshape(pairs, planes, -1), made.reshape(pairs, planes, -1)
+    rows, rows_back = rows.reshape(down, height), rows_back.reshape(down, height)[:, : size[0]]
+    made = made[..., : size[1]].reshape(pairs, planes, -1)
+    seen = seen.reshape(pairs, planes, -1)
     return _Transforms(
         x=transform(rows, seen),
         y=transform(rows_back.T, made.swapaxes(1, 2)),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn.devices import is_on_processor
+from deepcnn.devices import is_on_processor, multiplies_bf16
 from deepcnn.models.fourier import fourier_conv2d, fourier_pays
 from deepcnn.models.opaque import all_finite, opaque_conv2d, opaque_pays, to_dense
 from deepcnn.models.winograd import tile_that_pays, winograd_conv2d
@@ -38,9 +38,10 @@ class SameConv2d(nn.Conv2d):
             dtype = _precision(input)
             if fourier_pays(input.shape, self.weight.shape, dtype):
                 with torch.autocast("cpu", enabled=False):
-                    return fourier_conv2d(input.to(dtype), self.weight, self.bias)
-            lower = dtype != torch.float32
-            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=lower)
+                    x = input.to(dtype)
+                    return fourier_conv2d(x, self.weight, self.bias, even=self._even)
+            bf16 = dtype == torch.bfloat16 and multiplies_bf16()
+            tile = tile_that_pays(input.shape, self.weight.shape, even=self._even, bf16=bf16)
             if tile is not None:
                 with torch.autocast("cpu", enabled=False):
                     return winograd_conv2d(input, self.weight, self.bias, tile, even=self._even)

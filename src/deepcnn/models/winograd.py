@@ -33,21 +33,14 @@ _PLACES = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
 _MORE_PLACES = {
     9: (0.0, 0.4375, -0.4375, 0.875, -0.875, 1.375, -1.375, 3.5),
     10: (0.0, 0.4375, -0.4375, 0.8125, -0.8125, 1.25, -1.25, 2.5, -2.5),
-    16: (
-        *(0.0, 0.28125, -0.28125, 0.53125, -0.53125, 0.78125, -0.78125, 1.0, -1.0),
-        *(1.25, -1.25, 1.875, -1.875, 3.5, -3.5),
-    ),
 }
-# How many points the axes may have, down and across: with more of them rounding grows. Where all
-# others are in bf16 it may grow further, and across there may be just many, without reaching what
-# bf16 rounds.
-_MOST, _MOST_BF16, _MANY = (9, 10), (10, 10), 16
+_MOST = 9, 10  # points that the axes may have, down and across: with more of them rounding grows
 _BLOCK = 128  # images at a time where tiles overlap, so that what they share stays in the cache
-# Measured on two cores with AVX-512, for the convolutions of speednet: how much must be
-# saved, times channels, by several tiles and by one alone.
+# Measured on two cores with AVX-512, for the convolutions of speednet: how much must be saved,
+# times channels, by several tiles and by one alone.
 _WORTH = {"with derivatives": (90.0, 71.5), "forward": (120.0, 71.5)}
 # The same where the direct sum is in bf16, on two cores that multiply it (AVX512-BF16).
-_WORTH_BF16 = {"with derivatives": (300.0, 105.0), "forward": (math.inf, math.inf)}
+_WORTH_BF16 = {"with derivatives": (math.inf, 105.0), "forward": (math.inf, math.inf)}
 _FEWEST = 32  # images; with fewer the matrices are too small to be multiplied fast
 
 Tile = tuple[int, int]  # rows and columns of a result that are made together
@@ -76,16 +69,13 @@ def tile_that_pays(
     def points(length: int, side: int) -> int:
         return -(-length // side) * (side + taps - 1)
 
-    def best(length: int, sides: list[int]) -> int:
+    def best(length: int, sides: range) -> int:
         most = 1.05 * min(points(length, side) for side in sides)
         return next(side for side in sides if points(length, side) <= most)  # rounds the least
 
-    down_sides, across_sides = (
-        [*range(1, most - taps + 2)] for most in (_MOST_BF16 if bf16 else _MOST)
-    )
-    if bf16:
-        across_sides.append(_MANY - taps + 1)
-    down, across = best(rows, down_sides), best(columns, across_sides)
+    most_down, most_across = _MOST
+    down = best(rows, range(1, most_down - taps + 2))
+    across = best(columns, range(1, most_across - taps + 2))
     saved = taps * taps * height * width / (points(rows, down) * points(columns, across)) - 1
     worths = _WORTH_BF16 if bf16 else _WORTH
     several, alone = worths["with derivatives" if backward else "forward"]
@@ -101,11 +91,11 @@ def winograd_conv2d(
 
     `x`: float32 or bf16 [N, in, H, W]; `weight`: float32 [out, in, k, k]; `bias`: float32 [out] or
     None; `tile`: how many rows and columns of the output are made together, each with k - 1 more
-    at most 10 or just 16; `even`: leave out a last odd row and column, which pooling by 2 does not
-    look at. Returns [N, out, H, W] of the type of `x` in channels_last memory; all between is
-    float32. The error, in units of the result (root mean squares), is about 1e-6 for 6 points along
-    each axis (a side and k - 1), 3e-6 for 8, 9e-6 for 9, 2e-5 for 10 and 3e-4 for 16 along one and
-    10 along the other; that of the direct sum is 2e-7, and in bf16 2e-3.
+    at most 10; `even`: leave out a last odd row and column, which pooling by 2 does not look at.
+    Returns [N, out, H, W] of the type of `x` in channels_last memory; all between is float32. The
+    error, in units of the result (root mean squares), is about 1e-6 for 6 points along each axis (a
+    side and k - 1), 3e-6 for 8, 9e-6 for 9 and 2e-5 for 10; that of the direct sum is 2e-7, and in
+    bf16 2e-3.
     """
     result: Tensor = _Winograd.apply(x, weight, bias, tile, even)  # type: ignore[no-untyped-call]
     return result
