@@ -215,7 +215,8 @@ def _transforms(
             used[pair] += 1
 
     def transform(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> _Transform:
-        return _Transform(*(torch.tensor(x, dtype=dtype) for x in (rows, columns)))
+        matrices = np.ascontiguousarray(rows), np.ascontiguousarray(columns)
+        return _Transform(*(torch.tensor(matrix, dtype=dtype) for matrix in matrices))
 
     rows, rows_back = rows.reshape(down, height), rows_back.reshape(down, height)[:, : size[0]]
     made = made[..., : size[1]].reshape(pairs, planes, -1)
