@@ -68,6 +68,7 @@ class _FastTutorial(nn.Module):
     def __init__(self, model: Tutorial, dtype: torch.dtype) -> None:
         super().__init__()
         self._dtype = dtype
+        self._block = _BLOCK * torch.bfloat16.itemsize // dtype.itemsize  # of as many bytes
         self._conv1, self._conv1_of_few, self._conv2 = (
             _Convolution(conv.weight.to(kind), _bias(conv).to(kind), padding=2, then="relu")
             for conv, kind in (
@@ -92,7 +93,7 @@ class _FastTutorial(nn.Module):
         if len(images) < _ENOUGH:
             x = self._of_few(images.float())
         else:
-            x = _by_blocks(self._features, images.to(self._dtype))
+            x = _by_blocks(self._features, images.to(self._dtype), self._block)
         (weight4, bias4), (weight, bias) = self._linears
         x = torch.addmm(bias4, self._local3(x).float(), weight4).clamp_min_(0)
         return torch.addmm(bias, x, weight)
@@ -216,12 +217,12 @@ class _Convolution:
         return ordered
 
 
-def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _by_blocks(features: Callable[[Tensor], Tensor], images: Tensor, block: int = _BLOCK) -> Tensor:
     """Return what `features` makes of images [N, C, H, W], block by block."""
     if len(images) < _ENOUGH:
         return features(images)
     with float32_products(images.device):
-        return torch.cat([features(block) for block in torch.split(images, _BLOCK)])
+        return torch.cat([features(some) for some in torch.split(images, block)])
 
 
 class _LinearReLU:
