@@ -334,6 +334,8 @@ def test_fourier_is_used_where_it_saves_most(monkeypatch: pytest.MonkeyPatch) ->
     assert not pays(3, 64, 24)  # its conv1 has too few channels
     assert not pays(16, 32, 12)
     assert not pays(64, 64, 4)  # tiles are faster
+    assert pays(64, 64, 32)
+    assert not pays(64, 64, 33)
     assert not pays(64, 64, 12, count=31)
     assert not pays(256, 256, 15, taps=3)  # so they are
     assert not pays(64, 64, 12, dtype=torch.float16)

@@ -113,13 +113,19 @@ class _FastTutorial(nn.Module):
             _pool(_pool(self._conv1(some).permute(0, 2, 3, 1), 1), 2).permute(1, 2, 0, 3)
             for some in torch.split(images, _LARGE_BLOCK)
         ]
-        x = self._norm1(torch.cat(pooled, 2).contiguous())
-        size = x.shape[0], x.shape[1]
+        x = self._convolve2(self._norm1(torch.cat(pooled, 2).contiguous()))
+        return _pool(_pool(self._norm2(x), 0), 1).permute(2, 0, 1, 3).flatten(1)
+
+    def _convolve2(self, pixels: Tensor) -> Tensor:
+        """Return conv2 and ReLU of pixels [H, W, N, C], in memory one row after another."""
+        images = pixels.permute(2, 3, 0, 1)
+        if not fourier.fourier_pays(images.shape, self._weight2.shape, self._dtype):
+            return self._conv2(images).permute(2, 3, 0, 1).contiguous()
+        size, taps = (images.shape[2], images.shape[3]), self._weight2.shape[2]
         if size not in self._kernels2:
             self._kernels2[size] = fourier.transform_kernel(self._weight2, size, self._dtype)
-        x = fourier.convolve_pixels(x, self._kernels2[size], self._bias2, self._weight2.shape[2])
-        x = self._norm2(x.clamp_min_(0))
-        return _pool(_pool(x, 0), 1).permute(2, 0, 1, 3).flatten(1)
+        x = fourier.convolve_pixels(pixels, self._kernels2[size], self._bias2, taps)
+        return x.clamp_min_(0)
 
 
 class _FastSpeednet(nn.Module):

@@ -30,10 +30,11 @@ from torch.autograd.function import once_differentiable
 from deepcnn.devices import multiplies_bf16
 from deepcnn.models.pixels import in_rows, room
 
-# Measured on two cores with AVX-512: what must be saved, times channels, and of how many images,
-# since small matrices are not multiplied fast. With few taps tiles take less time in float32, and
-# in bf16 where one of them covers the image.
-_WORTH, _FEWEST, _FEW_TAPS, _ONE_TILE = 150.0, 32, 3, 7
+# Measured on two cores with AVX-512: what must be saved, times channels; of how many images, since
+# small matrices are not multiplied fast; and of what size at most, since a transform that is not a
+# fast one takes longer for each pixel of a larger image. With few taps tiles take less time in
+# float32, and in bf16 where one of them covers the image.
+_WORTH, _FEWEST, _LARGEST, _FEW_TAPS, _ONE_TILE = 150.0, 32, 32, 3, 7
 
 
 def fourier_pays(image: torch.Size, weight: torch.Size, dtype: torch.dtype) -> bool:
@@ -47,7 +48,8 @@ def fourier_pays(image: torch.Size, weight: torch.Size, dtype: torch.dtype) -> b
     bf16 = dtype == torch.bfloat16 and multiplies_bf16()
     if not bf16 and (dtype != torch.float32 or taps <= _FEW_TAPS):
         return False
-    if taps <= _FEW_TAPS and max(height, width) <= _ONE_TILE:
+    side = max(height, width)
+    if side > _LARGEST or (taps <= _FEW_TAPS and side <= _ONE_TILE):
         return False
     products = math.prod(_lengths((height, width), taps)) * 3 // 2
     saved = taps * taps * height * width / products - 1
