@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deepcnn.devices import multiplies_bf16
-from deepcnn.models.pixels import in_rows, room
+from deepcnn.models.pixels import in_rows, result_size, room
 
 # Measured on two cores with AVX-512: what must be saved, times channels; of how many images, since
 # small matrices are not multiplied fast; and of what size at most, since a transform that is not a
@@ -96,7 +96,7 @@ class _Fourier(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, even: bool) -> Tensor:
         count, _, height, width = x.shape
         outputs, _, taps, _ = weight.shape
-        size = (height // 2 * 2, width // 2 * 2) if even else (height, width)
+        size = result_size(x.shape, even=even)
         kernels = transform_kernel(weight, (height, width), x.dtype)
         transforms = _transforms((height, width), size, taps, x.dtype)
         pixels, planes = _convolve(x.permute(2, 3, 0, 1), kernels, bias, transforms)

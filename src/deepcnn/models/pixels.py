@@ -1,4 +1,4 @@
-"""Images as matrices whose rows are pixels, [H, W, N, C]: one pixel of all images in each row."""
+"""What tiles and transforms share: images as matrices of a pixel of all images in each row."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 _CACHE_PERIOD = 4096  # bytes; after so many addresses an L1 cache starts anew
+
+
+def result_size(image: torch.Size, *, even: bool) -> tuple[int, int]:
+    """Return how many rows and columns are made of an image [N, C, H, W].
+
+    `even`: without a last odd row and column.
+    """
+    height, width = image[2:]
+    return (height // 2 * 2, width // 2 * 2) if even else (height, width)
 
 
 def room(pixels: Tensor, channels: Sequence[int], dtype: torch.dtype) -> int:

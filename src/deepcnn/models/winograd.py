@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deepcnn.models.pixels import in_rows, room
+from deepcnn.models.pixels import in_rows, result_size, room
 
 # Where the polynomials are evaluated, beside infinity: of what was tried these round least.
 _PLACES = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
@@ -64,7 +64,7 @@ def tile_that_pays(
     """
     count, _, height, width = image
     outputs, inputs, taps, _ = weight
-    rows, columns = _size(image, even=even)
+    rows, columns = result_size(image, even=even)
 
     def points(length: int, side: int) -> int:
         return -(-length // side) * (side + taps - 1)
@@ -122,7 +122,7 @@ def convolve_tiles(
     `points` is extended by what the kernels are multiplied with, float32 [n · m, images, in] for
     each tile of each block of images, after which one of zeros may follow (`room`).
     """
-    y = x.new_empty(len(x), *_size(x.shape, even=even), kernels.shape[3])
+    y = x.new_empty(len(x), *result_size(x.shape, even=even), kernels.shape[3])
     pixels, out = x.permute(2, 3, 0, 1), y.permute(1, 2, 0, 3)
     down, across = _axes(pixels.shape[:2], out.shape[:2], tile, len(kernels) - tile[0] + 1)
     matrices = kernels.flatten(0, 1)
@@ -338,12 +338,6 @@ def _columns(matrix: Tensor, x: Tensor) -> Tensor:
 def _is_one(matrix: Tensor) -> bool:
     """Tell whether a matrix is a single 1, which is what an image in one row has for its rows."""
     return matrix.numel() == 1
-
-
-def _size(image: torch.Size, *, even: bool) -> tuple[int, int]:
-    """Return how many rows and columns the result for an image [N, C, H, W] has."""
-    height, width = image[2:]
-    return (height // 2 * 2, width // 2 * 2) if even else (height, width)
 
 
 @functools.lru_cache
