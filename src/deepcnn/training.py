@@ -125,6 +125,7 @@ def train(
         counts = _count(source, emit)
         inputs = _new_inputs(config, source)
         state = _new_state(config, inputs, source, place.device)
+        to_score = _open_splits_to_score(config, emit)
         about = {
             "inputs": inputs.to_dict(),
             "classes": source.classes,
@@ -152,7 +153,7 @@ def train(
                 return run
 
             run = team.once(begin)
-            return _train(team, config, run, state, inputs, ready, counts, place, emit)
+            return _train(team, config, run, state, inputs, ready, counts, to_score, place, emit)
 
 
 def resume(
@@ -219,6 +220,7 @@ def _resume(
             "a new run."
         )
     state = _new_state(new, inputs, source, place.device)
+    to_score = _open_splits_to_score(new, emit)
     with ExitStack() as stack:
         ready = stack.enter_context(closing(_make_feed(new, source, feed, emit)))
 
@@ -247,7 +249,7 @@ def _resume(
             run.write("config.json", to_dict(new))
 
         team.once(go_on)
-        return _train(team, new, run, state, inputs, ready, counts, place, emit)
+        return _train(team, new, run, state, inputs, ready, counts, to_score, place, emit)
 
 
 def _train(
@@ -258,6 +260,7 @@ def _train(
     inputs: Inputs,
     feed: Feed,
     counts: NDArray[np.int64],
+    to_score: dict[Split, Source],
     place: Place,
     emit: Listener,
 ) -> Result:
@@ -318,14 +321,13 @@ def _train(
         def check() -> None:
             _check(state, schedule, config, run)
 
-        # Before the first step: who has nothing to be scored on should know it by then.
-        to_score = {
-            split: _to_score(open_split(config, split, emit=emit), inputs, feed, place, team)
-            for split in _splits_to_score(config)
+        blocks_of = {
+            split: _to_score(source, inputs, feed, place, team)
+            for split, source in to_score.items()
         }
 
         def scores() -> Iterator[Evaluated]:
-            for split, blocks in to_score.items():
+            for split, blocks in blocks_of.items():
                 yield _evaluate(split, blocks(), state, inputs, place, team)
 
         watched = team.writes and config.summary_every > 0
@@ -519,11 +521,13 @@ def _make_feed(
     return Queued(stream, examples_in_queue=waiting, batch_size=size, emit=emit)
 
 
-def _splits_to_score(config: Config) -> tuple[Split, ...]:
-    if config.evaluate_on:
-        return config.evaluate_on
-    found = datasets.splits(config.data, data_dir=config.data_dir)
-    return ("validation" if config.validation_size or "validation" in found else "test",)
+def _open_splits_to_score(config: Config, emit: Listener) -> dict[Split, Source]:
+    """Open what to score on before a run begins: who has nothing should know it by then."""
+    splits = config.evaluate_on
+    if not splits:
+        found = datasets.splits(config.data, data_dir=config.data_dir)
+        splits = ("validation" if config.validation_size or "validation" in found else "test",)
+    return {split: open_split(config, split, emit=emit) for split in splits}
 
 
 def _new_inputs(config: Config, source: Source) -> Inputs:
