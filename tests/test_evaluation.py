@@ -74,7 +74,7 @@ def test_what_is_scored_on_a_gpu_stays_there() -> None:
 
     def blocks(device: str) -> Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]:
         place = Place(torch.device(device), "fp32")
-        return training._to_score(source, inputs, feed, place, Team())
+        return training._blocks_of(source, inputs, feed, place, Team())
 
     there = blocks("meta")  # stands for one
     assert there() is there()

@@ -322,7 +322,7 @@ def _train(
             _check(state, schedule, config, run)
 
         blocks_of = {
-            split: _to_score(source, inputs, feed, place, team)
+            split: _blocks_of(source, inputs, feed, place, team)
             for split, source in to_score.items()
         }
 
@@ -696,7 +696,7 @@ def _check(state: TrainState, schedule: Callable[[int], float], config: Config, 
     )
 
 
-def _to_score(
+def _blocks_of(
     source: Source, inputs: Inputs, feed: Feed, place: Place, team: Team
 ) -> Callable[[], Iterable[tuple[Tensor, Tensor]]]:
     """Return what gives the blocks of a split; on a GPU they stay, as what is trained on does."""
