@@ -30,15 +30,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn import presets, training
-from deepcnn.data.augment import Draws, Inputs
+from deepcnn import presets
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.synthetic import synthetic
 from deepcnn.devices import Part, Place, float32_products, keep_freed_memory
 from deepcnn.engines.single import Job, Single
-from deepcnn.engines.team import Team
-from deepcnn.evaluation import BATCH, blocks_to_score, score
+from deepcnn.inference.evaluation import BATCH, blocks_to_score, score
+from deepcnn.inputs.transform import Draws, Inputs
 from deepcnn.models import build_model
+from deepcnn.team.team import Team
+from deepcnn.training.start import start as training
 
 FILE = report.HERE / "check.json"
 MARGIN = 0.15  # above the spread of a ratio from one run of the check to the next
@@ -236,8 +237,8 @@ PARTS: dict[str, tuple[Callable[[], Pair], int]] = {  # what is compared, and in
         partial(processes, ("-m", "deepcnn", "--help"), ("-c", "import numpy")),
         15,
     ),
-    f"import deepcnn.training / import torch, {BY}": (
-        partial(processes, ("-c", "import deepcnn.training"), ("-c", "import torch")),
+    f"import deepcnn.training.start / import torch, {BY}": (
+        partial(processes, ("-c", "import deepcnn.training.start"), ("-c", "import torch")),
         5,
     ),
 }

@@ -92,25 +92,27 @@ def _in_training(layer: Any, *_: Any) -> bool:
     return bool(layer.training)
 
 
-PROCESSES = "deepcnn.engines.processes:"
+PROCESSES = "deepcnn.team.processes:"
 SUM = PROCESSES + "Processes.sum"
 ALL_REDUCE = "torch.distributed:all_reduce"
 CONVOLUTION = "deepcnn.models.layers:ConvReLU.forward"
 POINTS = {
-    "before the meeting": Point("meeting", "deepcnn.training:join", calls=(1,)),
+    "before the meeting": Point("meeting", "deepcnn.training.start:join", calls=(1,)),
     "in the meeting": Point("meeting", PROCESSES + "_common_name", calls=(1,)),
     "before signs of life": Point("meeting", PROCESSES + "_exchange_signs", calls=(1,)),
-    "looking for the run": Point("start", "deepcnn.run:Run.of_job", mode="writer", calls=(1,)),
-    "reading data": Point("start", "deepcnn.training:_open_training_set", calls=(1,)),
-    "creating the run": Point("start", "deepcnn.run:Run.create", mode="writer", calls=(1,)),
+    "looking for the run": Point("start", "deepcnn.runs.run:Run.of_job", mode="writer", calls=(1,)),
+    "reading data": Point("start", "deepcnn.training.start:_open_training_set", calls=(1,)),
+    "creating the run": Point("start", "deepcnn.runs.run:Run.create", mode="writer", calls=(1,)),
     "run without config.json": Point(
         "start",
-        "deepcnn.run:Run.write",
+        "deepcnn.runs.run:Run.write",
         only=lambda _, name, *__: name == "config.json",
         mode="writer",
         calls=(1,),
     ),
-    "loading a checkpoint": Point("start", "deepcnn.checkpoint:load", mode="writer", calls=(1,)),
+    "loading a checkpoint": Point(
+        "start", "deepcnn.runs.checkpoint:load", mode="writer", calls=(1,)
+    ),
     "spreading the state": Point("start", PROCESSES + "Distributed.__init__", calls=(1,)),
     "rehearsal": Point("step", PROCESSES + "Distributed._wrapped", calls=(1,)),
     "forward": Point("step", CONVOLUTION, only=_in_training),
@@ -120,11 +122,11 @@ POINTS = {
     "backward": Point("step", CONVOLUTION, after=True, only=_in_training, mode="gradient"),
     "gradient sum": Point("step", "torch.autograd:backward", mode="inside"),
     "update": Point("step", "deepcnn.engines.single:Engine._update"),
-    "between steps": Point("step", "deepcnn.averages:LossAverages.update", after=True),
+    "between steps": Point("step", "deepcnn.learning.averages:LossAverages.update", after=True),
     "stop flag, not begun": Point("step", ALL_REDUCE, only=_is_flag),
     "stop flag, begun": Point("step", ALL_REDUCE, after=True, only=_is_flag),
     "settling": Point("save", PROCESSES + "Distributed.settle", calls=(1, 2)),
-    "before a save": Point("save", "deepcnn.checkpoint:save", mode="writer", calls=(1, 2)),
+    "before a save": Point("save", "deepcnn.runs.checkpoint:save", mode="writer", calls=(1, 2)),
     "before the rename": Point(
         "save", "pathlib:Path.replace", only=_is_checkpoint, mode="writer", calls=(1, 2)
     ),
@@ -144,7 +146,7 @@ POINTS = {
         only=lambda _, make: make.__name__ == "save",
         calls=(1, 2),
     ),
-    "between blocks": Point("evaluation", "deepcnn.objective:count_correct", calls=(2, 3)),
+    "between blocks": Point("evaluation", "deepcnn.learning.objective:count_correct", calls=(2, 3)),
     "score sum, not begun": Point("evaluation", SUM, only=_is_score, calls=(1, 1)),
     "score sum": Point("evaluation", SUM, only=_is_score, mode="inside", calls=(1, 1)),
     "parting": Point("end", SUM, only=lambda _, values: len(values) == 1, calls=(1, 1)),
@@ -175,8 +177,9 @@ def worker(folder: Path, arguments: list[str]) -> None:
     os.dup2(errors, 2)
     note(folder / f"worker-{pid}", {"attempt": attempt, "rank": rank})
     # Imported late: the parent needs none of this.
-    from deepcnn import cli, evaluation
-    from deepcnn.engines import signs
+    from deepcnn.cli.main import main as cli
+    from deepcnn.inference.prepared import evaluation
+    from deepcnn.team import signs
 
     evaluation.score.__defaults__ = (BLOCK,)
     give_up = signs._exit

@@ -29,8 +29,8 @@ import report
 import torch
 
 import deepcnn
-from deepcnn import checkpoint
-from deepcnn.engines import team
+from deepcnn.runs import checkpoint
+from deepcnn.team import team
 
 STEPS, EVERY = 100, 10
 RATE = 0.005  # at that of the preset a ReLU that flips is soon a difference of percents

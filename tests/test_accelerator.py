@@ -19,13 +19,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deepcnn import objective, presets, training
+from deepcnn import presets
 from deepcnn.config import Config
-from deepcnn.data.batches import Batches
 from deepcnn.devices import Place, Precision
 from deepcnn.engines.planned import Planned
 from deepcnn.engines.single import Engine, Job, Single
 from deepcnn.events import ignore
+from deepcnn.inputs.loader import Batches
+from deepcnn.learning import objective
+from deepcnn.training.start import start as training
 
 META = torch.device("meta")
 

@@ -11,12 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deepcnn.data import augment, order, shuffle
+from deepcnn import hashing as order
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.augment import Draws, Inputs
-from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
+from deepcnn.inputs import shuffle
+from deepcnn.inputs import transform as augment
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.transform import Draws, Inputs
 
 TUTORIAL = Inputs(
     height=32,

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.augment import Inputs
-from deepcnn.data.batches import AHEAD, Batches
-from deepcnn.data.feeds import Preloaded
-from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Part
+from deepcnn.inputs.feeds import Preloaded
+from deepcnn.inputs.loader import AHEAD, Batches
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.transform import Inputs
 
 STEPS, SIZE = 40, 70
 HALF_SIZE_UNTIL = 0.3  # of the steps
@@ -81,7 +81,7 @@ def test_batches_made_together_are_those_made_alone(
 def test_large_batches_are_made_one_by_one(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepcnn.data.batches.TOGETHER", 3 * 24 * 24 * SIZE * 2 - 1)
+    monkeypatch.setattr("deepcnn.inputs.loader.TOGETHER", 3 * 24 * 24 * SIZE * 2 - 1)
     part = Part(0, 1, torch.device("cpu"))
     taken = watch(batches, monkeypatch)
     for step in (5, 6, 3):  # a step of before, too

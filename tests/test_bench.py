@@ -15,14 +15,16 @@ import pytest
 import torch
 from torch import nn
 
-from deepcnn import bench, cli, presets, training
-from deepcnn.data.augment import Inputs
+from deepcnn import bench, presets
+from deepcnn.cli.main import main as cli
 from deepcnn.data.source import in_memory
 from deepcnn.data.synthetic import synthetic
 from deepcnn.devices import Place
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Noted
+from deepcnn.inputs.transform import Inputs
 from deepcnn.models import build_model
+from deepcnn.training.start import start as training
 
 SMALL = bench.Plan(presets=("tiny",), steps=31, batches=20, repetitions=2, matrix=32)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

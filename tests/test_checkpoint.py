@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcnn import atomic, checkpoint
+from deepcnn import atomic
 from deepcnn.errors import CheckpointError
-from deepcnn.state import check_fit
+from deepcnn.learning.state import check_fit
+from deepcnn.runs import checkpoint
 
 TENSORS = {
     "model.weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2),

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deepcnn import checkpoint, cli, presets, training
+from deepcnn import presets
+from deepcnn.cli.main import main as cli
 from deepcnn.config import Config
 from deepcnn.events import Evaluated, Fetching, SourceFailed
+from deepcnn.runs import checkpoint
+from deepcnn.training.start import start as training
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
@@ -33,7 +36,7 @@ def deepcnn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_commands_and_presets_without_torch(tmp_path: Path) -> None:
     script = """
 import sys
-from deepcnn import cli
+from deepcnn.cli.main import main as cli
 try:
     cli.main()
 except SystemExit as end:

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcnn import cli
-from deepcnn.data.datasets import load_dataset
+from deepcnn.cli.main import main as cli
 from deepcnn.data.formats import idx, tfrecord
+from deepcnn.data.open import load_dataset
 from deepcnn.events import Reading
 from tests.test_cli import ENVIRONMENT, deepcnn
 

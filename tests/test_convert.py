@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepcnn.data import datasets
+from deepcnn.data import open as datasets
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CIFAR10
 from deepcnn.data.convert import FORMS, Form, convert
-from deepcnn.data.datasets import load_dataset
 from deepcnn.data.formats import cifar, listings, tfrecord
 from deepcnn.data.layouts import SPLITS, Split
+from deepcnn.data.open import load_dataset
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted, Reading
 from tests.test_idx import FASHION_MNIST, examples

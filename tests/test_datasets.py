@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcnn.data import catalog, datasets, download
+from deepcnn.data import catalog, download
+from deepcnn.data import open as datasets
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CIFAR10, File
-from deepcnn.data.datasets import load_dataset
 from deepcnn.data.formats import cifar
+from deepcnn.data.open import load_dataset
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Fetched, SourceFailed
 

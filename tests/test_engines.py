@@ -20,17 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from deepcnn import checkpoint, cli, presets, training
+from deepcnn import presets
+from deepcnn.cli.main import main as cli
 from deepcnn.config import Config
-from deepcnn.data.augment import Inputs
-from deepcnn.data.datasets import load_dataset
+from deepcnn.data.open import load_dataset
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Part, Place
 from deepcnn.engines.single import Engine, Job, Single
 from deepcnn.engines.towers import AHEAD, Towers, _Exchange, _Meeting
 from deepcnn.events import Started, Stepped
+from deepcnn.inputs.transform import Inputs
+from deepcnn.learning.state import TrainState
 from deepcnn.models.layers import SyncBatchNorm
-from deepcnn.state import TrainState
+from deepcnn.runs import checkpoint
+from deepcnn.training.start import start as training
 from tests.test_cli import train_no_more
 from tests.test_summaries import read_back
 from tests.test_training_feeds import Stateful

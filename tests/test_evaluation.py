@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from deepcnn import checkpoint, evaluation, presets, training
-from deepcnn.data.augment import Inputs
-from deepcnn.data.datasets import load_dataset
-from deepcnn.data.feeds import Preloaded
-from deepcnn.data.shuffle import Shuffle
+from deepcnn import presets
+from deepcnn.data.open import load_dataset
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Place
-from deepcnn.engines.team import Team
 from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError
-from deepcnn.evaluation import Scorer, evaluate
 from deepcnn.events import Evaluated, Event, Waiting, ignore
+from deepcnn.inference.evaluation import Scorer, evaluate
+from deepcnn.inference.prepared import evaluation
+from deepcnn.inputs.feeds import Preloaded
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.transform import Inputs
 from deepcnn.models import build_model
+from deepcnn.runs import checkpoint
+from deepcnn.team.team import Team
+from deepcnn.training.start import start as training
 
 TINY = dataclasses.replace(presets.tiny(), summary_every=0, device="cpu", precision="fp32")
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from deepcnn import checkpoint
-from deepcnn.engines import signs
-from deepcnn.engines.signs import Peer, Signs
+from deepcnn.runs import checkpoint
+from deepcnn.team import signs
+from deepcnn.team.signs import Peer, Signs
 
 TRAIN = ["train", "tiny", "--summary-every", "0", "--log-every", "10"]
 PATIENCE = 90.0  # seconds for what takes a few on an idle machine
@@ -29,9 +29,9 @@ WORKER = """
 import itertools, os, signal
 from pathlib import Path
 
-from deepcnn import cli
-from deepcnn.data.batches import Batches
-from deepcnn.engines import signs
+from deepcnn.cli.main import main as cli
+from deepcnn.inputs.loader import Batches
+from deepcnn.team import signs
 from deepcnn.errors import DataError
 
 load = Batches.load

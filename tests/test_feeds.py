@@ -15,19 +15,19 @@ import pytest
 import torch
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.feeds import Batch, Fed, Feed, Preloaded, Queued, Streamed, from_arrays
 from deepcnn.data.formats import cifar, idx, npz, tfrecord
 from deepcnn.data.formats.cifar import CifarShard
 from deepcnn.data.formats.idx import IdxShard
 from deepcnn.data.formats.npz import NpzShard
 from deepcnn.data.formats.tfrecord import TFRecordShard
 from deepcnn.data.shards import Blocks, Shard
-from deepcnn.data.shuffle import Shuffle
 from deepcnn.data.source import Source, in_memory
-from deepcnn.data.stream import Prefetch, Stream
 from deepcnn.devices import Part
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Filling
+from deepcnn.inputs.feeds import Batch, Fed, Feed, Preloaded, Queued, Streamed, from_arrays
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.stream import Prefetch, Stream
 
 CPU = torch.device("cpu")
 WHOLE = Part(0, 1, CPU)
@@ -333,10 +333,10 @@ import resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from deepcnn.data.feeds import Queued, Streamed
+from deepcnn.inputs.feeds import Queued, Streamed
 from deepcnn.data.formats.cifar import CifarShard
-from deepcnn.data.shuffle import Shuffle
-from deepcnn.data.stream import Stream
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.stream import Stream
 from deepcnn.devices import Part
 
 KIND = {kind!r}

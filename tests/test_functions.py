@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepcnn.models.fourier import fourier_conv2d, fourier_pays
-from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
-from deepcnn.models.opaque import _is_suitable, opaque_conv2d, opaque_pays
-from deepcnn.models.response_norm import (
+from deepcnn.kernels.fourier import fourier_conv2d, fourier_pays
+from deepcnn.kernels.onednn import _is_suitable, opaque_conv2d, opaque_pays
+from deepcnn.kernels.response_norm import (
     STEEP,
     LocalResponseNorm,
     ReLUResponseNorm,
     near_one,
     times_power,
 )
-from deepcnn.models.winograd import Tile, tile_that_pays, winograd_conv2d
+from deepcnn.kernels.winograd import Tile, tile_that_pays, winograd_conv2d
+from deepcnn.models.layers import LateReLU, LateReLUToPool, SameConv2d, SameMaxPool
 
 
 def values_and_gradients(
@@ -340,7 +340,7 @@ def test_fourier_is_used_where_it_saves_most(monkeypatch: pytest.MonkeyPatch) ->
     assert not pays(256, 256, 15, taps=3)  # so they are
     assert not pays(64, 64, 12, dtype=torch.float16)
     for has in (True, False):
-        monkeypatch.setattr("deepcnn.models.fourier.multiplies_bf16", lambda has=has: has)
+        monkeypatch.setattr("deepcnn.kernels.fourier.multiplies_bf16", lambda has=has: has)
         assert pays(64, 64, 12, dtype=torch.bfloat16) is has
         assert pays(64, 256, 15, taps=3, dtype=torch.bfloat16) is has
         assert not pays(64, 64, 15, taps=3, dtype=torch.bfloat16)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepcnn.inference import for_inference
+from deepcnn.inference.prepared import for_inference
 from deepcnn.models import BUILDERS, build_model
 from deepcnn.models.speednet import Speednet
 

@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn import objective, optim
-from deepcnn.averages import ParameterAverages
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.augment import Draws, Inputs
 from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
+from deepcnn.inputs.transform import Draws, Inputs
+from deepcnn.kernels.response_norm import LocalResponseNorm
+from deepcnn.learning import objective
+from deepcnn.learning import optimizers as optim
+from deepcnn.learning.averages import ParameterAverages
 from deepcnn.models import build_model
 from deepcnn.models.layers import SameMaxPool
-from deepcnn.models.response_norm import LocalResponseNorm
 from deepcnn.models.speednet import Speednet
 from deepcnn.models.tutorial import Tutorial
 from tests.golden import tensorflow_reference as reference

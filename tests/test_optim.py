@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from deepcnn import objective, optim
-from deepcnn.averages import LossAverages, ParameterAverages
+from deepcnn.learning import objective
+from deepcnn.learning import optimizers as optim
+from deepcnn.learning.averages import LossAverages, ParameterAverages
 
 OPEN, SHUT, ONE = torch.tensor(True), torch.tensor(False), torch.ones(())
 

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepcnn.data import order, shuffle
-from deepcnn.data.shuffle import Shuffle
+from deepcnn import hashing as order
+from deepcnn.inputs import shuffle
+from deepcnn.inputs.shuffle import Shuffle
 
 MASK = (1 << 64) - 1
 int64s = st.integers(-(1 << 63), (1 << 63) - 1)

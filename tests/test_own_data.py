@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from deepcnn import objective, presets, training
-from deepcnn.data import catalog, contact_sheet, datasets, layouts
+from deepcnn import presets
+from deepcnn.data import catalog, layouts
+from deepcnn.data import open as datasets
+from deepcnn.data import survey as contact_sheet
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.datasets import load_dataset, open_dataset
 from deepcnn.data.formats import cifar, idx, listings, tfrecord
 from deepcnn.data.layouts import split_of
+from deepcnn.data.open import load_dataset, open_dataset
 from deepcnn.data.source import in_memory
 from deepcnn.errors import DataError
-from deepcnn.evaluation import evaluate
 from deepcnn.events import Event, Noted, ignore
+from deepcnn.inference.evaluation import evaluate
+from deepcnn.learning import objective
+from deepcnn.training.start import start as training
 
 
 def images_of(
@@ -328,9 +332,9 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
 
 
 def recall_of_rare(run: Path, test: Arrays) -> float:
-    from deepcnn import checkpoint
-    from deepcnn.evaluation import load_model, read_inputs
-    from deepcnn.run import Run
+    from deepcnn.inference.evaluation import load_model, read_inputs
+    from deepcnn.runs import checkpoint
+    from deepcnn.runs.run import Run
 
     opened = Run.open(run)
     inputs, classes = read_inputs(opened)

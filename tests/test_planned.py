@@ -13,18 +13,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcnn import averages, checkpoint, load_dataset, optim, training
+from deepcnn import load_dataset
 from deepcnn.config import Config
-from deepcnn.data.augment import Inputs
-from deepcnn.data.batches import Batches
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Place
-from deepcnn.engines import team
 from deepcnn.engines.planned import WARM_UP, Forward, Given, Planned
-from deepcnn.engines.processes import Processes
 from deepcnn.engines.single import Job, Single
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Started, Stepped, ignore
+from deepcnn.inputs.loader import Batches
+from deepcnn.inputs.transform import Inputs
+from deepcnn.learning import averages
+from deepcnn.learning import optimizers as optim
+from deepcnn.runs import checkpoint
+from deepcnn.team import team
+from deepcnn.team.processes import Processes
+from deepcnn.training.start import start as training
 from tests.test_engines import CPU, QUICK, TINY, difference, last, state_of
 from tests.test_engines import steps as make_steps
 

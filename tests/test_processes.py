@@ -21,19 +21,20 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 import deepcnn
-from deepcnn import evaluation, training
 from deepcnn.config import Config
 from deepcnn.data import catalog
-from deepcnn.data.augment import Inputs
-from deepcnn.data.batches import Batches
-from deepcnn.data.datasets import default_data_dir, load_dataset, open_dataset
+from deepcnn.data.open import default_data_dir, load_dataset, open_dataset
 from deepcnn.data.source import Source, in_memory
 from deepcnn.devices import Part, Place
-from deepcnn.engines.start import join
-from deepcnn.engines.team import Team
 from deepcnn.errors import ConfigError
 from deepcnn.events import EnvironmentChanged, Event
+from deepcnn.inference.prepared import evaluation
+from deepcnn.inputs.loader import Batches
+from deepcnn.inputs.transform import Inputs
 from deepcnn.models import build_model
+from deepcnn.team.join import join
+from deepcnn.team.team import Team
+from deepcnn.training.start import start as training
 from tests.test_datasets import Handler, Server, tiny_archive, tiny_files
 from tests.test_engines import PLAIN, QUICK, SUMMATION, TINY, difference, last, tensors
 

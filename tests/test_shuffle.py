@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepcnn.data import order
-from deepcnn.data.shuffle import Columns, Shuffle, in_turn
+from deepcnn import hashing as order
+from deepcnn.inputs.shuffle import Columns, Shuffle, in_turn
 
 
 def make(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn.inference import for_inference
+from deepcnn.inference.prepared import for_inference
 from deepcnn.models.speednet import Block, ResidualSpeednet, Speednet
 
 pytestmark = pytest.mark.skipif(
@@ -33,7 +33,7 @@ SHAPES = [  # with more tiles than programs, parts of tiles, odd sides, and one 
 def gpu() -> Iterator[ModuleType]:
     """Let it start few programs, and find nothing in new memory by luck."""
     with pytest.MonkeyPatch.context() as patch:
-        module = importlib.import_module("deepcnn.models.speednet_gpu")
+        module = importlib.import_module("deepcnn.kernels.norm_silu")
         patch.setattr(module, "_PROGRAMS", 4)
         empty = module._empty_channels_last
 
@@ -48,7 +48,7 @@ def gpu() -> Iterator[ModuleType]:
 @pytest.fixture
 def on_gpu(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let speednet take the processor for a GPU."""
-    for module in ("deepcnn.models.speednet", "deepcnn.inference"):
+    for module in ("deepcnn.models.speednet", "deepcnn.inference.prepared"):
         monkeypatch.setattr(f"{module}.runs_triton", lambda x: x.dtype != torch.float64)
 
 
@@ -244,8 +244,8 @@ import os
 os.environ.pop("TRITON_INTERPRET", None)
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from deepcnn.data import augment_gpu
-from deepcnn.models import speednet_kernels as kernels
+from deepcnn.kernels import crop_triton as augment_gpu
+from deepcnn.kernels import norm_silu_triton as kernels
 
 bf16 = {"y", "pooled", "out", "gradient", "x", "shortcut", "of_y", "of_shortcut"}
 numbers = {"channels", "filters", "columns", *kernels.SIZES}

@@ -146,7 +146,7 @@ import sys
 import deepcnn
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 from deepcnn import build_model, evaluate, load_dataset, presets, train
-import deepcnn.training, deepcnn.evaluation, deepcnn.models, deepcnn.data.datasets
+import deepcnn.training.start, deepcnn.inference.evaluation, deepcnn.models, deepcnn.data.open
 for name in deepcnn.__all__:
     assert name in dir(deepcnn)
 for name in ("build_model", "evaluate", "load_dataset", "train"):

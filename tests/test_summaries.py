@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from deepcnn import graph, presets, summaries, training
+from deepcnn import presets
 from deepcnn.events import Evaluated, Stepped
 from deepcnn.models import BUILDERS, build_model
+from deepcnn.runs import graph, summaries
+from deepcnn.training.start import start as training
 
 
 def test_histograms_count_like_numpy() -> None:

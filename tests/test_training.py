@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcnn import checkpoint, objective, presets, training
+from deepcnn import presets
 from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import cifar
 from deepcnn.engines import single
 from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError, TrainingError
-from deepcnn.evaluation import evaluate
 from deepcnn.events import EnvironmentChanged, Evaluated, Event, Interrupted, Saved, Stepped
-from deepcnn.state import TrainState
+from deepcnn.inference.evaluation import evaluate
+from deepcnn.learning import objective
+from deepcnn.learning.state import TrainState
+from deepcnn.runs import checkpoint
+from deepcnn.training.start import start as training
 
 TINY = dataclasses.replace(presets.tiny(), summary_every=0, device="cpu", precision="fp32")
 

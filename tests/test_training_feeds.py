@@ -15,16 +15,18 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import deepcnn
-from deepcnn import checkpoint, presets, training
+from deepcnn import presets
 from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.datasets import open_dataset
 from deepcnn.data.formats import tfrecord
+from deepcnn.data.open import open_dataset
 from deepcnn.data.shards import Block
-from deepcnn.data.shuffle import Shuffle
-from deepcnn.data.stream import Stream
 from deepcnn.errors import DataError, RunError
 from deepcnn.events import Event, Filling, Noted
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.stream import Stream
+from deepcnn.runs import checkpoint
+from deepcnn.training.start import start as training
 
 BASE = dataclasses.replace(
     presets.tiny(), summary_every=0, device="cpu", precision="fp32", steps=30, save_every=10

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from deepcnn.data.augment import Inputs
-from deepcnn.data.batches import Batches
-from deepcnn.data.datasets import open_dataset
-from deepcnn.data.feeds import Feed, Preloaded, Queued, Streamed
-from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source, in_memory
-from deepcnn.data.stream import Stream
 from deepcnn.devices import Part
+from deepcnn.inputs.feeds import Feed, Preloaded, Queued, Streamed
+from deepcnn.inputs.loader import Batches
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.stream import Stream
+from deepcnn.inputs.transform import Inputs
 
 BATCH = 128
 SEED = 0

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepcnn import checkpoint
 from deepcnn.devices import keep_freed_memory
-from deepcnn.evaluation import load_model, open_split, read_inputs
-from deepcnn.inference import for_inference
-from deepcnn.run import Run
+from deepcnn.inference.evaluation import load_model, open_split, read_inputs
+from deepcnn.inference.prepared import for_inference
+from deepcnn.runs import checkpoint
+from deepcnn.runs.run import Run
 
 PRESETS = {"tutorial": ("--steps", "300"), "quick": ()}  # with options of their training
 BATCH = 256

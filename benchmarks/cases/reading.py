@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from deepcnn.data.convert import Form, convert
-from deepcnn.data.datasets import load_dataset
+from deepcnn.data.open import load_dataset
 
 
 def convert_to_all(folder: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from cases.inputs import BATCH, SEED, WAITING, WHOLE, distorted
-from deepcnn.data.datasets import fetch, open_dataset
-from deepcnn.data.feeds import Streamed
-from deepcnn.data.shuffle import Shuffle
-from deepcnn.data.stream import Stream
+from deepcnn.data.open import fetch, open_dataset
+from deepcnn.inputs.feeds import Streamed
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.stream import Stream
 
 
 def anonymous_megabytes() -> float:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from deepcnn.run import Run
+from deepcnn.runs.run import Run
 
 WARM_UP = 20  # steps
 

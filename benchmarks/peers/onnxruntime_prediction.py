@@ -23,10 +23,10 @@ import onnxruntime
 import torch
 from torch import nn
 
-from deepcnn import checkpoint
-from deepcnn.data.augment import Inputs
-from deepcnn.evaluation import load_model, open_split, read_inputs
-from deepcnn.run import Run
+from deepcnn.inference.evaluation import load_model, open_split, read_inputs
+from deepcnn.inputs.transform import Inputs
+from deepcnn.runs import checkpoint
+from deepcnn.runs.run import Run
 
 BATCH = 256
 CALLS = {BATCH: 20, 1: 500}

@@ -5,8 +5,8 @@ torchrun runs it for the case `links`, with the arguments of `deepcnn`.
 
 from __future__ import annotations
 
-from deepcnn import cli
-from deepcnn.engines import processes
+from deepcnn.cli.main import main as cli
+from deepcnn.team import processes
 
 plain = processes.DistributedDataParallel
 

@@ -7,23 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepcnn import presets
-    from deepcnn.data.datasets import load_dataset
-    from deepcnn.evaluation import evaluate
-    from deepcnn.models import build_model
-    from deepcnn.training import resume, train
+    from deepcnn.config import Config, DataSpec
+    from deepcnn.data.open import load_dataset, open_dataset
+    from deepcnn.inference.evaluation import evaluate
+    from deepcnn.models.build import build_model
+    from deepcnn.models.network import Network
+    from deepcnn.training.start import resume, train
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "evaluate", "load_dataset", "presets", "resume", "train"]
+__all__ = [
+    "Config",
+    "DataSpec",
+    "Network",
+    "build_model",
+    "evaluate",
+    "load_dataset",
+    "open_dataset",
+    "presets",
+    "resume",
+    "train",
+]
 
 # Where each public name lives. They are imported when first used, so that `import deepcnn` and
 # `deepcnn --help` do not wait for torch. No module bears the name of a function in this table:
 # importing it would hide the function.
 _HOMES = {
-    "build_model": "deepcnn.models",
-    "evaluate": "deepcnn.evaluation",
-    "load_dataset": "deepcnn.data.datasets",
-    "resume": "deepcnn.training",
-    "train": "deepcnn.training",
+    "Config": "deepcnn.config",
+    "DataSpec": "deepcnn.config",
+    "Network": "deepcnn.models.network",
+    "build_model": "deepcnn.models.build",
+    "evaluate": "deepcnn.inference.evaluation",
+    "load_dataset": "deepcnn.data.open",
+    "open_dataset": "deepcnn.data.open",
+    "resume": "deepcnn.training.start",
+    "train": "deepcnn.training.start",
 }
 
 

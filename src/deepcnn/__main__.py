@@ -1,5 +1,5 @@
 """`python -m deepcnn` is `deepcnn`."""
 
-from deepcnn.cli import main
+from deepcnn.cli.main import main
 
 main()

@@ -20,19 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn import presets, training
+from deepcnn import presets
 from deepcnn.config import Config
-from deepcnn.data import datasets
-from deepcnn.data.augment import Inputs
-from deepcnn.data.batches import Batches
-from deepcnn.data.feeds import Preloaded
-from deepcnn.data.shuffle import Shuffle
+from deepcnn.data.fetch import verify
+from deepcnn.data.open import SYNTHETIC, open_dataset
 from deepcnn.data.source import Source
-from deepcnn.devices import Part, Place, describe_environment, float32_products, keep_freed_memory
+from deepcnn.devices import Part, Place, describe_environment
 from deepcnn.errors import ConfigError
-from deepcnn.evaluation import Scorer
 from deepcnn.events import Event, Listener, Noted, Stepped, ignore
-from deepcnn.models import build_model
+from deepcnn.hardware import float32_products, keep_freed_memory
+from deepcnn.inference.evaluation import Scorer
+from deepcnn.inputs.feeds import Preloaded
+from deepcnn.inputs.loader import Loader
+from deepcnn.inputs.shuffle import Shuffle
+from deepcnn.inputs.transform import Transform
+from deepcnn.models.build import build_model
+from deepcnn.training.start import train
 
 T = TypeVar("T")
 
@@ -125,8 +128,8 @@ def measure(
         torch.set_num_threads(threads)
     keep_freed_memory()
     place = Place.choose(device, "auto")
-    on_disk = not any(datasets.verify("cifar10").values())
-    data = "cifar10" if on_disk else datasets.SYNTHETIC
+    on_disk = not any(verify("cifar10").values())
+    data = "cifar10" if on_disk else SYNTHETIC
     if not on_disk:
         emit(
             Noted(
@@ -148,10 +151,10 @@ def measure(
         for name, config in ((name, presets.PRESETS[name]()) for name in plan.presets)
     }
     first = configs[plan.presets[0]]
-    source = datasets.open_dataset(data, "train")
-    inputs = Inputs.of(source, **dataclasses.asdict(first.inputs))
+    source = open_dataset(data).split("train")
+    transform = Transform.of(source, **dataclasses.asdict(first.inputs))
     emit(Noted("Measuring distorted inputs"))
-    rates = {"distorted inputs": distorting(source, inputs, first, place, plan.batches)}
+    rates = {"distorted inputs": distorting(source, transform, first, place, plan.batches)}
     with tempfile.TemporaryDirectory() as scratch:
         for name, config in configs.items():
             run = Path(scratch) / name
@@ -160,8 +163,8 @@ def measure(
             emit(Noted(f"Measuring the scoring of {name}"))
             rates[f"scoring {name}"] = scoring_rate(config, run)
     emit(Noted(f"Measuring the layers of {first.preset}"))
-    model = build_model(first.model.name, shape=inputs.shape, widths=first.model.widths)
-    images = inputs.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
+    model = build_model(first.model.name, shape=transform.shape, widths=first.model.widths)
+    images = transform.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
     with float32_products(place.device):
         limits = find_limits(place, plan.matrix, plan.repetitions)
         layers = tuple(time_layers(model, images, place, limits, plan.repetitions))
@@ -174,12 +177,14 @@ def measure(
     )
 
 
-def distorting(source: Source, inputs: Inputs, config: Config, place: Place, batches: int) -> float:
+def distorting(
+    source: Source, transform: Transform, config: Config, place: Place, batches: int
+) -> float:
     """Return how many images are distorted in a second, from memory."""
     arrays = source.load()
     shuffle = Shuffle.full(config.seed, len(arrays))
     feed = Preloaded(arrays, shuffle, batch_size=config.batch_size)
-    distorted = Batches(feed, inputs, seed=config.seed, training_steps=config.steps)
+    distorted = Loader(feed, transform, seed=config.seed, training_steps=config.steps)
     whole = Part(0, 1, place.device)
 
     def group(start: int) -> None:
@@ -199,7 +204,7 @@ def training_rate(config: Config, run: Path) -> float:
         if isinstance(event, Stepped) and event.step > WARM_UP:
             rates.append(event.examples_per_second)
 
-    if training.train(config, run_dir=run, emit=listen).evaluated is None:
+    if train(config, run_dir=run, emit=listen).evaluated is None:
         raise KeyboardInterrupt  # the training took the signal, saved, and returned
     return statistics.median(rates)
 

@@ -7,6 +7,8 @@ missing or of the wrong type is an error.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -16,19 +18,31 @@ from tyro.conf import Suppress
 
 from deepcnn.errors import ConfigError
 
+NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
+
 
 @dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """Which network."""
 
-    name: Literal["tutorial", "speednet", "residual_speednet", "mlp"]
-    """The network's name."""
+    name: str
+    """The network: tutorial, speednet, residual_speednet, mlp; or your own, as
+    package.module:function, which makes an nn.Module."""
     widths: tuple[int, ...] = ()
     """Filters or units of its layers; empty: those of the literature."""
 
+    def __post_init__(self) -> None:
+        own = re.fullmatch(r"[\w.]+:[\w.]+|\(.*\)", self.name)  # in parentheses: no name to import
+        if self.name not in NETWORKS and own is None:
+            near = difflib.get_close_matches(self.name, NETWORKS, n=1)
+            raise ConfigError(
+                f"model.name: expected one of {', '.join(NETWORKS)}, or package.module:function, "
+                f"found {self.name!r}" + (f". Did you mean {near[0]}?" if near else "")
+            )
+
 
 @dataclass(frozen=True)
-class Inputs:
+class TransformConfig:
     """How images become the network's input."""
 
     crop: float = 1.0
@@ -55,7 +69,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class OptimizerConfig:
     """How gradients become updates."""
 
     learning_rate: float
@@ -81,17 +95,39 @@ class Optimizer:
     training they learn for."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """A run: what is trained, on what, and how."""
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Which data: what `open_dataset` needs to know."""
+
+    data: str
+    """Name of a data set, or a path."""
+    validation_size: int = 0
+    """Training examples held out; if not 0, training is scored on them and not on the test set."""
+    validation_choice: Literal["stratified", "first"] = "stratified"
+    """Which are held out: a random share of each class, or the first ones."""
+    validation_seed: int = 0
+    """Determines which are held out; apart from seed, so that runs can be compared."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    skip_bad: bool = False
+    """Leave out picture files that cannot be read, naming them."""
+    data_dir: str | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+    def __post_init__(self) -> None:
+        _at_least(("validation_size", self.validation_size, 0))
+        _at_least(("image_size", min(self.image_size or (1,)), 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DataSpec):
+    """A run: what is trained, on what (the fields of `DataSpec`), and how."""
 
     preset: Annotated[str, Suppress]
     """The preset that this configuration started from."""
-    data: str
-    """Name of a data set, or a path."""
-    model: Model
-    inputs: Inputs
-    optimizer: Optimizer
+    model: ModelConfig
+    inputs: TransformConfig
+    optimizer: OptimizerConfig
     steps: int
     """Updates to make in all."""
     batch_size: int
@@ -100,12 +136,6 @@ class Config:
     """Share of each label that is spread evenly over all classes."""
     average_decay: float | None = 0.9999
     """Largest decay of the parameters' moving averages; None: no averages."""
-    validation_size: int = 0
-    """Training examples held out; if not 0, training is scored on them and not on the test set."""
-    validation_choice: Literal["stratified", "first"] = "stratified"
-    """Which are held out: a random share of each class, or the first ones."""
-    validation_seed: int = 0
-    """Determines which are held out; apart from seed, so that runs can be compared."""
     evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ()
     """Splits to score on; empty: the validation split if there is one, else the test set."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -119,10 +149,6 @@ class Config:
     """Queued: share of the examples that wait before training starts, and at any time after."""
     shuffle_buffer: int = 20_000
     """Streamed: examples among which the next one is chosen."""
-    image_size: tuple[int, int] | None = None
-    """Height and width that pictures in folders are brought to; None: those most of them have."""
-    skip_bad: bool = False
-    """Leave out picture files that cannot be read, naming them."""
     seed: int = 0
     """Determines the initial weights, the order of the data and every distortion."""
     device: str = "auto"
@@ -155,14 +181,18 @@ class Config:
     """Steps from one evaluation to the next; 0: only after the last step."""
     keep: int = 5
     """Newest checkpoints to keep."""
-    data_dir: str | None = None
-    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
 
     def __post_init__(self) -> None:
-        for name, value, low in (
+        super().__post_init__()
+        self._check_counts()
+        self._check_shares()
+        self._check_inputs()
+        self._check_optimizer()
+
+    def _check_counts(self) -> None:
+        _at_least(
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),
-            ("validation_size", self.validation_size, 0),
             ("log_every", self.log_every, 1),
             ("summary_every", self.summary_every, 0),
             ("save_every", self.save_every, 1),
@@ -173,25 +203,25 @@ class Config:
             ("steps_per_plan", self.steps_per_plan or 1, 1),
             ("readers", self.readers, 1),
             ("shuffle_buffer", self.shuffle_buffer, 1),
-            ("image_size", min(self.image_size or (1,)), 1),
             ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
+        )
+
+    def _check_shares(self) -> None:
+        for name, value in (
+            ("label_smoothing", self.label_smoothing),
+            ("average_decay", self.average_decay or 0.0),
+            ("optimizer.momentum", self.optimizer.momentum),
+            ("optimizer.muon_momentum", self.optimizer.muon_momentum),
         ):
-            if not value >= low:
-                raise ConfigError(f"{name}: expected at least {low}, found {value}")
-        if self.towers > self.batch_size:
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}: expected 0 to below 1, found {value}")
+        if not 0 <= self.min_fraction_of_examples_in_queue <= 1:
             raise ConfigError(
-                f"towers: expected at most one for each of the {self.batch_size} examples of a "
-                f"batch, found {self.towers}"
+                "min_fraction_of_examples_in_queue: expected 0 to 1, found "
+                f"{self.min_fraction_of_examples_in_queue}"
             )
-        if (self.steps_per_plan or 1) > 1 and (self.towers or self.feed != "preloaded"):
-            raise ConfigError(
-                "steps_per_plan: only a single device whose feed is preloaded plans ahead; "
-                f"expected 1, found {self.steps_per_plan}"
-            )
-        if self.compile and self.steps_per_plan == 1:
-            raise ConfigError(
-                "compile: only planned steps are compiled; expected steps_per_plan above 1, found 1"
-            )
+
+    def _check_inputs(self) -> None:
         if not 0 < self.inputs.crop <= 1:
             raise ConfigError(f"inputs.crop: expected above 0 to 1, found {self.inputs.crop}")
         starts = [start for start, _ in self.inputs.scales]
@@ -204,11 +234,8 @@ class Config:
                 "inputs.scales: expected pairs of a share of the training, rising from 0 to below "
                 f"1, and a share of each side above 0 to 1, found {self.inputs.scales}"
             )
-        if not 0 <= self.min_fraction_of_examples_in_queue <= 1:
-            raise ConfigError(
-                "min_fraction_of_examples_in_queue: expected 0 to 1, found "
-                f"{self.min_fraction_of_examples_in_queue}"
-            )
+
+    def _check_optimizer(self) -> None:
         for name, rate in (
             ("optimizer.learning_rate", self.optimizer.learning_rate),
             ("optimizer.head_learning_rate", self.optimizer.head_learning_rate),
@@ -222,14 +249,13 @@ class Config:
                     f"optimizer.freeze: {layer}: expected a share of the training above 0 to 1, "
                     f"found {share}"
                 )
-        for name, value in (
-            ("label_smoothing", self.label_smoothing),
-            ("average_decay", self.average_decay or 0.0),
-            ("optimizer.momentum", self.optimizer.momentum),
-            ("optimizer.muon_momentum", self.optimizer.muon_momentum),
-        ):
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name}: expected 0 to below 1, found {value}")
+
+
+def _at_least(*settings: tuple[str, float, float]) -> None:
+    """Check settings, each with its name and the least that it may be."""
+    for name, value, least in settings:
+        if not value >= least:
+            raise ConfigError(f"{name}: expected at least {least}, found {value}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,9 +15,9 @@ from numpy.typing import NDArray
 
 import deepcnn
 from deepcnn.errors import ConfigError
+from deepcnn.hardware import multiplies_bf16
 
 Precision = Literal["fp32", "bf16", "fp16"]
-HAS_TRITON = importlib.util.find_spec("triton") is not None  # torch for GPUs brings it along
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -98,13 +94,6 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     return "fp32"
 
 
-@functools.cache
-def multiplies_bf16() -> bool:
-    """Tell whether this processor multiplies bf16 itself."""
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     """Copy an array to a device. A GPU fetches it itself, so that the host need not wait."""
     tensor = torch.from_numpy(values)
@@ -118,108 +107,6 @@ def as_it_is(device: torch.device) -> AbstractContextManager[Any]:
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
-
-
-def kernels_are_dear(device: torch.device) -> bool:
-    """Tell whether one more kernel costs more than one more pass over a network's parameters."""
-    return device.type != "cpu"
-
-
-def runs_triton(x: torch.Tensor) -> bool:
-    """Tell whether functions written for Triton apply, which compute in float32."""
-    return HAS_TRITON and x.device.type == "cuda" and x.dtype != torch.float64
-
-
-def is_on_processor(x: torch.Tensor) -> bool:
-    """Tell whether functions made for processors apply, which cannot be traced."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def onednn_computes(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN is here, and computes with this type."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bf16)
-
-
-@contextmanager
-def float32_products(device: torch.device) -> Iterator[None]:
-    """Let float32 be multiplied as such, and fast.
-
-    On NVIDIA's GPUs since Ampere torch rounds what cuDNN convolves to TF32, ten bits of the
-    fraction. Here float32 is what was asked for; who wants less has bf16.
-
-    On AMD's processors with AVX-512 MKL's products of matrices take much longer than those of
-    oneDNN, which computes the convolutions anyway. torch hands float32 products to oneDNN only
-    where they may be rounded to bf16. oneDNN does round where there is AMX, which these processors
-    lack; a product that bf16 cannot hold tells. So no result's precision changes.
-
-    The settings are the whole process's, so they last no longer than needed: `torch.compile`
-    refuses to work with that of oneDNN.
-    """
-    if device.type == "cuda":
-        with _precision(torch.backends.cudnn.conv, "ieee"):  # type: ignore[attr-defined]
-            yield
-    elif device.type == "cpu" and _multiplies_faster_by_onednn():
-        with _precision(torch.backends.mkldnn.matmul, "bf16"):  # type: ignore[attr-defined]
-            yield
-    else:
-        yield
-
-
-@contextmanager
-def rough_products(device: torch.device) -> Iterator[None]:
-    """Let a GPU round the factors of float32 products of matrices to TF32, which is faster."""
-    if device.type == "cuda":
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-    else:
-        yield
-
-
-@contextmanager
-def _precision(products: Any, precision: str) -> Iterator[None]:
-    before = products.fp32_precision
-    products.fp32_precision = precision
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
-
-
-@functools.cache
-def _multiplies_faster_by_onednn() -> bool:
-    can = torch.cpu.get_capabilities()
-    if not str(can.get("cpu_name", "")).startswith("AMD") or not can.get("avx512_f"):
-        return False
-    with _precision(torch.backends.mkldnn.matmul, "bf16"):  # type: ignore[attr-defined]
-        x = torch.full((64, 64), 1 + 2**-20)
-        return torch.equal(x @ torch.eye(64), x)
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library to keep the memory that this process frees, for its next step.
-
-    A step frees and asks for the same large blocks again. glibc would give them back to the system
-    in between, which then clears page after page anew. Nor does it set the smallest pieces aside
-    then, through all of which it would go whenever a large one is freed. Elsewhere than with glibc
-    nothing happens.
-    """
-    if sys.platform != "linux":
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    most_set_aside, trim_threshold, mmap_max = 1, -1, -4  # malloc.h
-    mallopt(most_set_aside, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(mmap_max, 0)
 
 
 def describe_environment(place: Place) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from deepcnn.config import Config, Inputs, Model, Optimizer
+from deepcnn.config import Config, ModelConfig, OptimizerConfig, TransformConfig
 
 
 def quick() -> Config:
@@ -13,14 +13,14 @@ def quick() -> Config:
     return Config(
         preset="quick",
         data="cifar10",
-        model=Model("speednet", widths=(32, 96, 128)),
-        inputs=Inputs(
+        model=ModelConfig("speednet", widths=(32, 96, 128)),
+        inputs=TransformConfig(
             pad=1,
             flip="alternate",
             standardize="dataset",
             scales=((0.0, 0.5), (0.3, 0.75), (0.65, 1.0)),
         ),
-        optimizer=Optimizer(
+        optimizer=OptimizerConfig(
             learning_rate=20.0,
             head_learning_rate=250.0,
             momentum=0.85,
@@ -45,7 +45,7 @@ def speedrun94() -> Config:
     return replace(
         preset,
         preset="speedrun94",
-        model=Model("speednet", widths=(64, 256, 256)),
+        model=ModelConfig("speednet", widths=(64, 256, 256)),
         inputs=replace(preset.inputs, pad=2, views="unsure"),
         optimizer=replace(
             preset.optimizer,
@@ -89,7 +89,7 @@ def speedrun96() -> Config:
     return replace(
         preset,
         preset="speedrun96",
-        model=Model("residual_speednet", widths=(128, 384, 512)),
+        model=ModelConfig("residual_speednet", widths=(128, 384, 512)),
         inputs=replace(preset.inputs, pad=4, cutout=12),
         steps=4000,
     )
@@ -100,9 +100,9 @@ def tutorial() -> Config:
     return Config(
         preset="tutorial",
         data="cifar10",
-        model=Model("tutorial", widths=(64, 64, 384, 192)),
-        inputs=Inputs(crop=0.75, flip="random", contrast=(0.2, 1.8), standardize="image"),
-        optimizer=Optimizer(learning_rate=0.1, schedule="staircase"),
+        model=ModelConfig("tutorial", widths=(64, 64, 384, 192)),
+        inputs=TransformConfig(crop=0.75, flip="random", contrast=(0.2, 1.8), standardize="image"),
+        optimizer=OptimizerConfig(learning_rate=0.1, schedule="staircase"),
         steps=100_000,
         batch_size=128,
     )
@@ -113,9 +113,9 @@ def mnist() -> Config:
     return Config(
         preset="mnist",
         data="mnist",
-        model=Model("mlp", widths=(128, 32)),
-        inputs=Inputs(flip="none", standardize="unit"),
-        optimizer=Optimizer(learning_rate=0.01),
+        model=ModelConfig("mlp", widths=(128, 32)),
+        inputs=TransformConfig(flip="none", standardize="unit"),
+        optimizer=OptimizerConfig(learning_rate=0.01),
         steps=2000,
         batch_size=100,
         average_decay=None,
@@ -134,9 +134,9 @@ def tiny() -> Config:
     return Config(
         preset="tiny",
         data="synthetic",
-        model=Model("tutorial", widths=(16, 16, 64, 64)),
-        inputs=Inputs(crop=0.75, flip="random", contrast=(0.2, 1.8), standardize="image"),
-        optimizer=Optimizer(learning_rate=0.02, momentum=0.9, schedule="staircase"),
+        model=ModelConfig("tutorial", widths=(16, 16, 64, 64)),
+        inputs=TransformConfig(crop=0.75, flip="random", contrast=(0.2, 1.8), standardize="image"),
+        optimizer=OptimizerConfig(learning_rate=0.02, momentum=0.9, schedule="staircase"),
         steps=200,
         batch_size=32,
         save_every=50,

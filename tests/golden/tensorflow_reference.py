@@ -3,7 +3,7 @@
     pip install tensorflow-cpu
     PYTHONPATH=src python tests/golden/tensorflow_reference.py
 
-Weights, images and draws are functions of `deepcnn.data.order` (NumPy alone), so the tests make
+Weights, images and draws are functions of `deepcnn.hashing` (NumPy alone), so the tests make
 the same ones, and only TensorFlow's answers are stored: tests/golden/tutorial.npz. Of large
 tensors every 97th value and the Euclidean norm are kept.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepcnn.data import order
+from deepcnn import hashing as order
 
 LAYERS = {
     "conv1": ((5, 5, 3, 64), 0.05, 0.0),

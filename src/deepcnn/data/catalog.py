@@ -37,7 +37,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Entry:
     """What is known of a data set: its files, its classes and where it can be had.
 
     `train`, `test`: the files of each split, as they are kept, uncompressed; `shards` opens them.
@@ -104,7 +104,7 @@ large_natural_outdoor_scenes large_omnivores_and_herbivores medium_mammals
 non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2
 """
 
-CIFAR10 = Dataset(
+CIFAR10 = Entry(
     name="cifar10",
     folder="cifar-10-batches-bin",
     classes=(
@@ -158,7 +158,7 @@ CIFAR10 = Dataset(
 )
 
 
-def _cifar100(name: str, classes: str, label: int) -> Dataset:
+def _cifar100(name: str, classes: str, label: int) -> Entry:
     """Describe CIFAR-100 with one of the two labels that each record has."""
     train = File(
         "train.bin",
@@ -170,7 +170,7 @@ def _cifar100(name: str, classes: str, label: int) -> Dataset:
         10_000 * (2 + cifar.IMAGE_BYTES),
         "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
     )
-    return Dataset(
+    return Entry(
         name=name,
         folder="cifar-100-binary",
         classes=tuple(classes.split()),
@@ -196,7 +196,7 @@ def _idx(
     home: str,
     url_bytes: tuple[int, int, int, int],
     installed: Path | None = None,
-) -> Dataset:
+) -> Entry:
     """Describe a set in MNIST's files; `sha256` are those of the uncompressed files."""
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
     files = [File(n, size, sha) for size, (n, sha) in zip(sizes, sha256.items(), strict=True)]
@@ -210,7 +210,7 @@ def _idx(
             for packed, content in members.items()
         }
 
-    return Dataset(
+    return Entry(
         name=name,
         folder=name.replace("_", "-"),
         classes=classes,
@@ -228,9 +228,9 @@ def _idx(
     )
 
 
-DATASETS = {
-    dataset.name: dataset
-    for dataset in (
+CATALOG = {
+    entry.name: entry
+    for entry in (
         CIFAR10,
         _cifar100("cifar100", CIFAR100_FINE, 1),
         _cifar100("cifar100_coarse", CIFAR100_COARSE, 0),
@@ -278,7 +278,7 @@ DATASETS = {
             (26_421_880, 29_515, 4_422_102, 5_148),
             installed=Path("/usr/share/datasets/fashion-mnist"),  # Debian's dataset-fashion-mnist
         ),
-        Dataset(
+        Entry(
             name="svhn",
             folder="svhn",
             classes=tuple("0123456789"),

@@ -22,47 +22,40 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from deepcnn import atomic
-from deepcnn.data import datasets
-from deepcnn.data.formats import cifar, listings, npz, pictures, tfrecord
-from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES, SPLITS, Split
-from deepcnn.data.shards import Block
+from deepcnn.config import DataSpec
+from deepcnn.data.formats import cifar, folders, npz, pictures, tfrecord
+from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES
+from deepcnn.data.open import NAMES, open_dataset
+from deepcnn.data.shards import Block, Shape, ToWrite
 from deepcnn.data.source import Source
+from deepcnn.data.splits import Split
 from deepcnn.errors import DataError
-from deepcnn.events import Event, Listener, Noted, Reading, ignore
+from deepcnn.events import Listener, Noted, Reading, ignore
 
 Form = Literal["tfrecord", "npz", "folder", "cifar"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
-MAX_FILE_NAME_BYTES = 255  # of the usual file systems
-FLUSHES = 32  # at a time: they wait for the disk, which serves many at once
+FORMATS: dict[str, Any] = {"tfrecord": tfrecord, "npz": npz, "folder": folders, "cifar": cifar}
 
 
 def convert(
-    source: str | Path,
+    spec: DataSpec | str | Path,
     target: Path,
     to: Form,
     *,
-    validation_size: int = 0,
-    validation_choice: Literal["stratified", "first"] = "stratified",
-    validation_seed: int = 0,
     shards: int = 1,
-    image_size: tuple[int, int] | None = None,
-    skip_bad: bool = False,
-    data_dir: str | Path | None = None,
     emit: Listener = ignore,
 ) -> dict[Split, int]:
     """Write a data set into the new directory `target`; return the number of examples by split.
 
-    `source` is what `datasets.open_dataset` takes, as are `validation_size` and what follows it,
-    but `shards`: the number of files of a split. All splits that the source has are written, and
-    "validation", taken from "train", where `validation_size` is not 0. `emit` hears `Reading` for
-    each split.
+    `spec`: what `open_dataset` takes. All splits that the set has are written, and "validation",
+    taken from "train", where its `validation_size` is not 0; `shards`: the files of a split. `emit`
+    hears `Reading` for each split.
 
     Examples are read and written block by block, so the data set may be larger than memory; of
     npz files the labels are in memory. `target` may be an empty directory. It appears whole, as
@@ -72,53 +65,29 @@ def convert(
     Raises DataError, before anything is written, where `target` is in the way or in the source,
     or the format cannot hold the data; later where the source is damaged, or the disk is full.
     """
+    spec = spec if isinstance(spec, DataSpec) else DataSpec(data=str(spec))
     _check_settings(to, shards)
     target = Path(os.path.realpath(target.expanduser()))
-    _check_target(target, source)
-    emit = _once(emit)
-    own = datasets.splits(source, data_dir=data_dir, emit=emit)
-    if validation_size and "validation" in own:
+    _check_target(target, spec.data)
+    dataset = open_dataset(spec, emit=emit)
+    if spec.validation_size and "validation" in dataset.own_splits:
         raise DataError(
-            f"validation_size: expected 0, as {source} has a validation split of its own, found "
-            f"{validation_size}"
+            f"validation_size: expected 0, as {spec.data} has a validation split of its own, found "
+            f"{spec.validation_size}"
         )
-    sources = {
-        split: datasets.open_dataset(
-            source,
-            split,
-            validation_size=validation_size,
-            validation_choice=validation_choice,
-            validation_seed=validation_seed,
-            image_size=image_size,
-            skip_bad=skip_bad,
-            data_dir=data_dir,
-            emit=emit,
-        )
-        for split in SPLITS
-        if split in own or (split == "validation" and validation_size)
-    }
-    names = {split: _file_names(to, split, shards) for split in sources}
-    classes = next(iter(sources.values())).classes
-    _check_classes(classes)
-    _check_fit(to, sources)
-    for split, examples in sources.items():
-        if len(names[split]) > len(examples):
-            raise DataError(
-                f"shards: expected at most {len(examples):,}, the number of {split} examples, "
-                f"found {shards:,}"
-            )
+    sources = {split: dataset.split(split) for split in dataset.splits}
+    _check_classes(dataset.classes)
+    _check_fit(to, {split: source.shape for split, source in sources.items()}, dataset.classes)
+    names = {split: _file_names(to, split, shards, len(sources[split])) for split in sources}
     if to == "folder":
         _note_scaling(next(iter(sources.values())), target, emit)
     try:
         with _appearing(target) as folder:
-            _write_classes(folder, classes, to)
+            _write_classes(folder, dataset.classes, to)
             for split, examples in sources.items():
                 with closing(examples.blocks()) as blocks:
                     told = _told(blocks, split, len(examples), emit)
-                    if to == "folder":
-                        _write_pictures(folder / split, examples, told)
-                    else:
-                        _write_shards([folder / name for name in names[split]], to, examples, told)
+                    _write_split([folder / name for name in names[split]], to, examples, told)
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror or error}). Nothing is left of it; free "
@@ -139,7 +108,7 @@ def _check_settings(to: str, shards: int) -> None:
         raise DataError(f"shards: expected 1, as a folder of pictures has none, found {shards}")
 
 
-def _check_target(target: Path, source: str | Path) -> None:
+def _check_target(target: Path, source: str) -> None:
     """Raise DataError where `target`, an absolute path, may not be written."""
     try:
         if target.is_dir():
@@ -157,7 +126,7 @@ def _check_target(target: Path, source: str | Path) -> None:
         )
     # Among a source's files the new ones could be taken for part of it ever after.
     root = Path(source).expanduser()
-    named = str(source) in datasets.NAMES
+    named = source in NAMES
     if not named and root.is_dir() and target.is_relative_to(root.resolve()):
         raise DataError(f"{target}: expected a place outside of the source {root}. Choose another.")
 
@@ -173,53 +142,11 @@ def _check_classes(classes: tuple[str, ...]) -> None:
         raise DataError(f"classes: expected at most {MAX_CLASSES:,}, found {len(classes):,}")
 
 
-def _check_fit(to: Form, sources: Mapping[Split, Source]) -> None:
+def _check_fit(to: Form, shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> None:
     """Raise DataError, naming the formats that would do, where a format cannot hold the data."""
-    if problem := _problem(to, sources):
-        fit = [form for form in FORMS if _problem(form, sources) is None]
+    if problem := FORMATS[to].why_not(shapes, classes):
+        fit = [form for form in FORMS if FORMATS[form].why_not(shapes, classes) is None]
         raise DataError(f"{to}: {problem}; choose {_either(fit)}")
-
-
-def _problem(to: Form, sources: Mapping[Split, Source]) -> str | None:
-    """Return why a format cannot hold the data, or None."""
-    first = next(iter(sources.values()))
-    shapes = {split: source.shape for split, source in sources.items()}
-    if to == "cifar":
-        expected = (cifar.SIZE, cifar.SIZE, 3)
-        for shape in shapes.values():
-            if shape != expected:
-                return f"expected images of {_by(expected)}, found {_by(shape)}"
-        if len(first.classes) > 256:
-            return f"expected at most 256 classes, found {len(first.classes):,}"
-    if to == "npz":  # strings are stored as long as the longest, 4 bytes a character
-        size = 4 * len(first.classes) * max(map(len, first.classes))
-        if size > npz.MAX_CLASSES_BYTES:
-            return (
-                f"expected class names that take at most {npz.MAX_CLASSES_BYTES:,} bytes, found "
-                f"{size:,}"
-            )
-    if to == "folder":
-        for split, shape in shapes.items():
-            if shape[2] not in (1, 3):
-                return f"expected images with 1 or 3 channels, found {_by(shape)}"
-            if shape != first.shape:  # on reading, all would be brought to one shape
-                return (
-                    f"expected images of one shape in all splits, found {_by(first.shape)} and, "
-                    f"in {split}, {_by(shape)}"
-                )
-        if "train" not in sources:
-            return f"expected a train split, found only {', '.join(sources)}"
-        for name in first.classes:
-            try:
-                size = len(listings.folder_name(name).encode())
-            except DataError as error:
-                return str(error).rstrip(".")
-            if size > MAX_FILE_NAME_BYTES:
-                return (
-                    f"expected class names that make folder names of at most "
-                    f"{MAX_FILE_NAME_BYTES} bytes, found {size} for {name!r}"
-                )
-    return None
 
 
 def _note_scaling(source: Source, target: Path, emit: Listener) -> None:
@@ -238,25 +165,7 @@ def _either(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _by(shape: tuple[int, int, int]) -> str:
-    return "×".join(map(str, shape))
-
-
 # Reading
-
-
-def _once(emit: Listener) -> Listener:
-    """Pass on a note only once: each split that is opened tells of the bad pictures of train."""
-    noted: set[Event] = set()
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Noted):
-            if event in noted:
-                return
-            noted.add(event)
-        emit(event)
-
-    return listen
 
 
 def _told(blocks: Iterable[Block], split: Split, total: int, emit: Listener) -> Iterator[Block]:
@@ -286,19 +195,15 @@ def _cut(blocks: Iterable[Block], ends: list[int]) -> Iterator[tuple[int, Block]
 # Writing
 
 
-def _file_names(to: Form, split: Split, shards: int) -> list[str]:
-    """Return the names of a split's shards in order; of pictures one that stands for all."""
-    if to == "folder":
-        return [split]
-    if to == "cifar":
-        if split == "test" or (split == "validation" and shards == 1):
-            return [f"{split}_batch.bin"]
-        stem = "data" if split == "train" else split
-        return [f"{stem}_batch_{i}.bin" for i in range(1, shards + 1)]
-    suffix = "tfrecords" if to == "tfrecord" else "npz"
-    if shards == 1:
-        return [f"{split}.{suffix}"]
-    return [f"{split}-{i:05}-of-{shards:05}.{suffix}" for i in range(shards)]
+def _file_names(to: Form, split: Split, shards: int, examples: int) -> list[str]:
+    """Return the names of a split's files in order; of pictures one folder that stands for all."""
+    names = [split] if to == "folder" else FORMATS[to].file_names(split, shards)
+    if len(names) > examples:
+        raise DataError(
+            f"shards: expected at most {examples:,}, the number of {split} examples, found "
+            f"{shards:,}"
+        )
+    return [*names]
 
 
 @contextmanager
@@ -334,46 +239,15 @@ def _write_classes(folder: Path, classes: tuple[str, ...], to: Form) -> None:
         atomic.write(folder / "batches.meta.txt", lines.encode())
 
 
-def _write_shards(paths: list[Path], to: Form, source: Source, blocks: Iterable[Block]) -> None:
-    """Write a split into files of nearly equal numbers of examples."""
+def _write_split(paths: list[Path], to: Form, source: Source, blocks: Iterable[Block]) -> None:
+    """Write a split into files of nearly equal numbers of examples, or a folder of pictures."""
+    if to == "folder":
+        folders.write(paths[0], ToWrite(len(source), source.shape, source.classes, blocks))
+        return
     ends = [len(source) * (i + 1) // len(paths) for i in range(len(paths))]
     for i, pieces in itertools.groupby(_cut(blocks, ends), lambda piece: piece[0]):
+        count = ends[i] - (ends[i - 1] if i else 0)
         part = (block for _, block in pieces)
         with paths[i].open("xb") as file:
-            if to == "npz":
-                count = ends[i] - (ends[i - 1] if i else 0)
-                npz.write(
-                    file, count=count, shape=source.shape, blocks=part, classes=source.classes
-                )
-            else:
-                encode = cifar.encode if to == "cifar" else tfrecord.encode
-                for images, labels in part:
-                    file.write(encode(images, labels))
-        _flush(paths[i])
-
-
-def _write_pictures(folder: Path, source: Source, blocks: Iterable[Block]) -> None:
-    """Write a split as folder/class/index.png; a class without an example gets no folder."""
-    digits = len(str(len(source) - 1))
-    folders = [folder / listings.folder_name(name) for name in source.classes]
-    folder.mkdir()
-    made: set[int] = set()
-    index = 0
-    with ThreadPoolExecutor(FLUSHES) as pool:
-        for images, labels in blocks:
-            paths = []
-            for image, label in zip(images, labels.tolist(), strict=True):
-                if label not in made:
-                    folders[label].mkdir()
-                    made.add(label)
-                path = folders[label] / f"{index:0{digits}}.png"
-                path.write_bytes(pictures.encode(image))
-                paths.append(path)
-                index += 1
-            list(pool.map(_flush, paths))  # one after another takes several times as long
-
-
-def _flush(path: Path) -> None:
-    """Bring a file to the disk."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
+            FORMATS[to].write(file, ToWrite(count, source.shape, source.classes, part))
+        folders.flush(paths[i])

@@ -6,7 +6,8 @@ one that is larger than memory and converting one all read through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 Block = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [k, H, W, C] and labels [k]
 Blocks = Generator[Block, None, None]  # closing it closes the file
+Shape = tuple[int, int, int]  # height, width and channels of an image
 Progress = Callable[[int, int], None]  # (examples so far, examples in all)
 
 
@@ -29,7 +31,7 @@ class Shard(Protocol):
         """What errors call it: a path."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Height, width and channels of every image."""
 
     @property
@@ -46,3 +48,25 @@ class Shard(Protocol):
         bounded by the size of a block and of a file's own unit of compression. Closing the
         iterator closes the file.
         """
+
+
+@dataclass(frozen=True)
+class ToWrite:
+    """What is written into one file: `count` examples in `blocks`, images of `shape`."""
+
+    count: int
+    shape: Shape
+    classes: tuple[str, ...]
+    blocks: Iterable[Block]
+
+
+def by(shape: Shape) -> str:
+    """Return a shape as errors show it: 32×32×3."""
+    return "×".join(map(str, shape))
+
+
+def numbered_files(split: str, shards: int, suffix: str) -> list[str]:
+    """Return the names of a split's files, numbered where there are several."""
+    if shards == 1:
+        return [f"{split}.{suffix}"]
+    return [f"{split}-{i:05}-of-{shards:05}.{suffix}" for i in range(shards)]

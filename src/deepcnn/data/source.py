@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.data import order
+from deepcnn import hashing
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.shards import Block, Blocks, Progress, Shard
+from deepcnn.data.shards import Block, Blocks, Progress, Shape, Shard, by
 from deepcnn.errors import DataError
 
 BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
@@ -41,15 +41,15 @@ class Source:
         for shard in self.shards[1:]:
             if shard.shape != first.shape:
                 raise DataError(
-                    f"{shard.name}: expected images of {_by(first.shape)} as in {first.name}, "
-                    f"found {_by(shard.shape)}"
+                    f"{shard.name}: expected images of {by(first.shape)} as in {first.name}, "
+                    f"found {by(shard.shape)}"
                 )
 
     def __len__(self) -> int:
         return sum(len(shard) for shard in self.shards)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Height, width and channels of every image."""
         return self.shards[0].shape
 
@@ -162,7 +162,7 @@ class Memory:
     seekable: bool = True
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Height, width and channels of every image."""
         return self.arrays.shape
 
@@ -189,7 +189,7 @@ class Subset:
         return self.shard.name
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Height, width and channels of every image."""
         return self.shard.shape
 
@@ -252,10 +252,6 @@ def _checked(shard: Shard, classes: int, size: int, start: int, stop: int) -> Bl
         place += len(labels)
 
 
-def _by(shape: tuple[int, int, int]) -> str:
-    return "×".join(map(str, shape))
-
-
 def held_out(
     labels: NDArray[np.int64], size: int, *, choice: Literal["stratified", "first"], seed: int
 ) -> NDArray[np.bool_]:
@@ -272,7 +268,7 @@ def held_out(
         return position < size
     # Order the examples of each class at random; the example at place p of a class of m stands at
     # (p + 1/2) / m. Taking the smallest takes the same share of every class.
-    keys = order.bits(seed, order.SPLIT, np.zeros(1, np.int64), position)
+    keys = hashing.bits(seed, hashing.SPLIT, np.zeros(1, np.int64), position)
     place = np.empty(n)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

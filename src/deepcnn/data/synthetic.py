@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.data import order
+from deepcnn import hashing
 from deepcnn.data.arrays import Arrays
 
 CLASSES = tuple(f"pattern {i}" for i in range(10))
@@ -23,14 +23,16 @@ def synthetic(part: Literal["train", "test"]) -> Arrays:
     count, epoch = (8192, np.array([0])) if part == "train" else (512, np.array([1]))
 
     def random(what: int, count: int) -> NDArray[np.int64]:
-        bits = order.bits(what, order.SYNTHETIC, epoch, np.arange(count, dtype=np.int64))
+        bits = hashing.bits(what, hashing.SYNTHETIC, epoch, np.arange(count, dtype=np.int64))
         return np.asarray(bits)
 
-    squares = order.bits(0, order.SYNTHETIC, np.zeros(1, np.int64), np.arange(len(CLASSES) * 48))
-    colours = order.below(160, squares).reshape(len(CLASSES), 4, 4, 3).astype(np.uint8)
+    squares = hashing.bits(
+        0, hashing.SYNTHETIC, np.zeros(1, np.int64), np.arange(len(CLASSES) * 48)
+    )
+    colours = hashing.below(160, squares).reshape(len(CLASSES), 4, 4, 3).astype(np.uint8)
     patterns = colours.repeat(SIZE // 4, 1).repeat(SIZE // 4, 2)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
-    shifts = order.below(9, random(1, 2 * count)).reshape(2, count, 1) - 4
+    shifts = hashing.below(9, random(1, 2 * count)).reshape(2, count, 1) - 4
     rows, columns = (np.arange(SIZE) - shifts) % SIZE
     images = patterns[labels[:, None, None], rows[:, :, None], columns[:, None, :]]
     noise = random(2, images.size // 8).astype("<i8").view(np.uint8)  # a byte for each value

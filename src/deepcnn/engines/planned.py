@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from deepcnn.devices import Place, to_device
-from deepcnn.engines.single import Job, Moment, Single
-from deepcnn.state import TrainState
+from deepcnn.engines.engine import Job, Moment
+from deepcnn.engines.single import Single
+from deepcnn.learning.state import TrainState
 
 WARM_UP = 1  # step of a kind before it is recorded: libraries choose their kernels in it
 MOST_KINDS = 64  # that are compiled, before torch takes them for a mistake
@@ -79,8 +81,8 @@ class Planned(Single):
             self._stream = _stream_for_recordings(place.device)
             self._memory = torch.cuda.graph_pool_handle()
 
-    def step(self) -> Tensor:
-        """Make one step; see `Engine.step`."""
+    @override
+    def _step(self) -> Tensor:
         given = self._next()
         kind = tuple(self.images.shape), tuple(p.requires_grad for p in self._parameters)
         if not self._records or self._met[kind] < WARM_UP:
@@ -92,8 +94,9 @@ class Planned(Single):
         self._state.step += 1
         return losses
 
-    def watched_step(self) -> Tensor:
-        """Make a step without a recording, since that calls no hooks, nor does what is compiled."""
+    @override
+    def _watched_step(self) -> Tensor:
+        # without a recording, since that calls no hooks, nor does what is compiled
         return self._eagerly(self._next(), self._forward)
 
     def _next(self) -> Given:

@@ -1,199 +1,15 @@
-"""One device; and what all engines share: the losses of a part, and the update they lead to."""
+"""One device, one process."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
-from deepcnn import objective
-from deepcnn.devices import Part, Place, rough_products
+from deepcnn.devices import Part, Place
+from deepcnn.engines.engine import Engine, Job
 from deepcnn.events import Placed
-from deepcnn.state import TrainState
-
-STEPS_TO_GROW = 2000  # good steps after which the loss scale of fp16 is doubled
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What an update is told of its step, on the state's device.
-
-    `step`: int64 []; `factor`: float32 [], of the learning rates; `weight`: float32 [], how far
-    the averages of the parameters move.
-    """
-
-    step: Tensor
-    factor: Tensor
-    weight: Tensor
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be computed in each step, whoever computes it.
-
-    `load` brings a part of a step's batch to its device: images float32 [b, C, H, W], the network's
-    input, and labels int64 [b]; `batch_size` counts the examples of all parts together; `schedule`
-    maps a step to the factor of the learning rates; `class_weights`: float32 [classes], or None;
-    `sync_batch_norm`: normalize by the statistics of all parts together; `steps_per_plan`: for how
-    many steps at once the host decides what a step is told, 1 for each as it comes; `compile`: of
-    planned steps, compile the network.
-    """
-
-    load: Callable[[int, Part], tuple[Tensor, Tensor]]
-    batch_size: int
-    schedule: Callable[[int], float]
-    label_smoothing: float = 0.0
-    class_weights: Tensor | None = None
-    sync_batch_norm: bool = False
-    steps_per_plan: int = 1
-    compile: bool = False
-
-
-class Engine(ABC):
-    """Makes steps of training. Nothing in a step waits for a device.
-
-    `images`: the network's input for the first part of the last step, float32 [b, C, H, W].
-    """
-
-    images: Tensor
-
-    def __init__(self, state: TrainState, place: Place, job: Job) -> None:
-        state.to(place.device)
-        if job.class_weights is not None:
-            job = replace(job, class_weights=job.class_weights.to(place.device))
-        self._state = state
-        self._place = place
-        self._job = job
-
-    @property
-    def model(self) -> nn.Module:
-        """The network that computes the first part, for whoever watches its activations."""
-        return self._state.model
-
-    @abstractmethod
-    def step(self) -> Tensor:
-        """Make one step of training and count it.
-
-        Returns the losses of the whole batch before the update, float32
-        [len(objective.names(model))], on the state's device. If the total is not finite, then
-        neither this update nor any later one is applied, and the state's `failed` holds this step.
-        """
-
-    def watched_step(self) -> Tensor:
-        """Make a step in which hooks of the network's layers are called."""
-        return self.step()
-
-    def settle(self) -> None:  # noqa: B027 (most engines have nothing to do)
-        """Bring the state up to date before it is scored or saved."""
-
-    def close(self) -> None:  # noqa: B027 (most engines have no threads)
-        """Stop all threads and wait for them."""
-
-    @abstractmethod
-    def placed(self) -> Placed:
-        """Tell what lies where."""
-
-    def _losses(
-        self, model: nn.Module, logits: Tensor, labels: Tensor, part: Part
-    ) -> tuple[Tensor, Tensor]:
-        """Return what to go backward from, [], and the detached losses of a part, [n].
-
-        `model` holds the weights of the penalties. The mean of both over all parts is that of the
-        whole batch.
-        """
-        job = self._job
-        weights = job.class_weights
-        losses = objective.losses(
-            model,
-            logits,
-            labels,
-            label_smoothing=job.label_smoothing,
-            class_weights=None if weights is None else weights.to(part.device),
-            weight=len(labels) * part.count / job.batch_size,
-        )
-        total = losses[objective.TOTAL]
-        if self._place.precision == "fp16":
-            total = total * self._state.loss_scale.to(part.device)
-        return total, torch.stack([loss.detach() for loss in losses.values()])
-
-    def _update(self, losses: Tensor) -> Tensor:
-        """Update the state from its gradients and the losses of the whole batch; return those."""
-        state, device = self._state, self._place.device
-        factor, weight = self._factor_and_weight(state.step)
-        moment = Moment(
-            torch.full((), state.step, device=device),
-            torch.full((), factor, device=device),
-            torch.full((), weight, device=device),
-        )
-        self._apply(losses, moment)
-        state.step += 1
-        return losses
-
-    def _factor_and_weight(self, step: int) -> tuple[float, float]:
-        """Return the `factor` and the `weight` of a step's `Moment`."""
-        averages = self._state.averages
-        return self._job.schedule(step), averages.weight(step + 1) if averages else 0.0
-
-    def _apply(self, losses: Tensor, moment: Moment) -> None:
-        """Change the tensors of the state as an update does, without the host taking part."""
-        with rough_products(self._place.device):  # Muon's iterations do not converge anyway
-            self._change(losses, moment)
-
-    @torch.no_grad()
-    def _change(self, losses: Tensor, moment: Moment) -> None:
-        state = self._state
-        first_failure = (state.failed < 0) & ~losses[-1].isfinite()  # the total is the last
-        state.failed.copy_(torch.where(first_failure, moment.step, state.failed))
-        gate = state.failed < 0
-        if self._place.precision == "fp16":
-            gate = gate & self._unscale_gradients()
-        for optimizer in state.optimizers:
-            optimizer.step(moment.factor, gate)
-        if state.averages is not None:
-            state.averages.update(moment.weight, gate)
-        state.loss_averages.update(losses)
-
-    def _unscale_gradients(self) -> Tensor:
-        """Divide the gradients by the loss scale, adapt the scale, and tell whether all are finite.
-
-        An overflow of fp16 is no failure: the update is left out and the scale halved.
-        """
-        state = self._state
-        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-        for gradient in gradients:
-            gradient.div_(state.loss_scale)
-        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
-        state.good_steps.add_(1).mul_(finite)
-        grow = state.good_steps >= STEPS_TO_GROW  # only where this step was finite
-        state.loss_scale.mul_(0.5 + 0.5 * finite + 1.0 * grow)  # exact: halved, kept or doubled
-        state.good_steps.mul_(~grow)
-        return finite
-
-    def _table(
-        self, columns: tuple[str, ...], variables: tuple[str, ...], rest: tuple[str, ...]
-    ) -> Placed:
-        """Make the table of what lies where.
-
-        `columns`: who holds something; `variables`, `rest`: where they hold the network's
-        variables, and what else belongs to an update.
-        """
-        state = self._state
-        rows = [
-            (name, _shown(tensor), *variables)
-            for name, tensor in state.model.state_dict().items()
-            if tensor.ndim
-        ]
-        kept = [("momentum", optimizer.tensors) for optimizer in state.optimizers]
-        kept += [("moving averages", state.averages.tensors)] if state.averages else []
-        for name, tensors in kept:
-            if tensors:
-                count = sum(tensor.numel() for tensor in tensors.values())
-                rows.append((name, f"float32 [{count}]", *rest))
-        rows += [("mean of the gradients", "", *rest), ("update", "", *rest)]
-        return Placed(("what", "type", *columns), tuple(rows))
+from deepcnn.learning.state import TrainState
 
 
 class Single(Engine):
@@ -203,8 +19,8 @@ class Single(Engine):
         super().__init__(state, place, job)
         self._part = Part(0, 1, place.device)
 
-    def step(self) -> Tensor:
-        """Make one step; see `Engine.step`."""
+    @override
+    def _step(self) -> Tensor:
         self.images, labels = self._job.load(self._state.step, self._part)
         total, losses = self._forward(self.images, labels)
         torch.autograd.backward(total)
@@ -217,11 +33,7 @@ class Single(Engine):
             logits = model(images)
         return self._losses(model, logits, labels, self._part)
 
+    @override
     def placed(self) -> Placed:
-        """Tell what lies where."""
         place = (str(self._place.device),)
         return self._table(("where",), place, place)
-
-
-def _shown(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -17,17 +17,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from deepcnn.data.stream import Prefetch
 from deepcnn.devices import Part, Place
-from deepcnn.engines.single import Engine, Job
+from deepcnn.engines.engine import Engine, Job
 from deepcnn.events import Placed
-from deepcnn.models.layers import synchronize_batch_norm
-from deepcnn.state import TrainState
+from deepcnn.inputs.prefetch import Prefetch
+from deepcnn.learning.state import TrainState
+from deepcnn.models.sync_norm import synchronize_batch_norm
 
-AHEAD = 2  # inputs that wait for each tower, as in the reference
+LOADED_AHEAD = 2  # inputs that wait for each tower, as in the reference
 
-Inputs = list[tuple[Tensor, Tensor]]  # images and labels of each tower
+PartsOfBatch = list[tuple[Tensor, Tensor]]  # images and labels of each tower
 
 
 class Towers(Engine):
@@ -37,6 +38,7 @@ class Towers(Engine):
         self, state: TrainState, place: Place, job: Job, devices: tuple[torch.device, ...]
     ) -> None:
         super().__init__(state, Place(torch.device("cpu"), place.precision), job)
+        self._computes_on = devices[0]
         count = len(devices)
         self._exchange = _Exchange(state.model, count)
         self._meeting = _Meeting(count)
@@ -48,18 +50,18 @@ class Towers(Engine):
         if job.sync_batch_norm:
             for i, tower in enumerate(self._towers):
                 synchronize_batch_norm(tower.model, self._meeting.sum_for(i))
-        self._inputs: Prefetch[Inputs] | None = None
+        self._inputs: Prefetch[PartsOfBatch] | None = None
 
     @property
+    @override
     def model(self) -> nn.Module:
-        """The first tower's network."""
         return self._towers[0].model
 
-    def step(self) -> Tensor:
-        """Make one step; see `Engine.step`."""
+    @override
+    def _step(self) -> Tensor:
         if self._inputs is None:
             self._inputs = Prefetch(
-                self._load(self._state.step), ahead=AHEAD, name="inputs of the towers"
+                self._load(self._state.step), ahead=LOADED_AHEAD, name="inputs of the towers"
             )
         inputs = next(self._inputs)
         self.images = inputs[0][0]
@@ -73,28 +75,29 @@ class Towers(Engine):
             raise error  # not that of a tower that only waited for another one
         return self._update(torch.stack([future.result() for future in running]).mean(0))
 
+    @override
     def settle(self) -> None:
-        """Bring the statistics of batch normalization home: those of the first tower."""
+        # the statistics of batch normalization are those of the first tower
         theirs = self.model.state_dict()
         with torch.no_grad():
             for name, mine in self._state.model.state_dict().items():
                 if name not in self._exchange.parameters:
                     mine.copy_(theirs[name])
 
+    @override
     def close(self) -> None:
-        """Stop all threads and wait for them."""
         if self._inputs is not None:
             self._inputs.close()
         for tower in self._towers:
             tower.thread.shutdown()
 
+    @override
     def placed(self) -> Placed:
-        """Tell what lies where."""
         devices = tuple(str(tower.part.device) for tower in self._towers)
         columns = ("state", *(f"tower {i}" for i in range(len(devices))))
         return self._table(columns, ("cpu", *devices), ("cpu", *("" for _ in devices)))
 
-    def _load(self, first_step: int) -> Iterator[Inputs]:
+    def _load(self, first_step: int) -> Iterator[PartsOfBatch]:
         torch.set_num_threads(1)  # of this loading thread: enough to stay ahead of the towers
         for step in itertools.count(first_step):
             yield [self._job.load(step, tower.part) for tower in self._towers]

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from deepcnn.errors import ConfigError
 from deepcnn.models.layers import LinearReLU, truncated_normal_
+from deepcnn.models.network import Network
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Two hidden layers with ReLU, then a linear one: 784 → 128 → 32 → 10 for MNIST.
 
     Weights start as a truncated normal distribution of deviation 1 / √(units before), biases at 0.

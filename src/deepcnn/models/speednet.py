@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcnn.devices import runs_triton
 from deepcnn.errors import ConfigError
+from deepcnn.hardware import runs_triton
 from deepcnn.models.layers import SameConv2d
+from deepcnn.models.network import INITIAL_IMAGES, Network
 
-WHITENING_IMAGES = 5000  # how many images are enough for the covariance of their patches
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
 
 
@@ -57,7 +57,7 @@ class Block(nn.Module):
 
     def _in_few_passes(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         """Return what `forward` makes of a convolution's output."""
-        from deepcnn.models.speednet_gpu import evaluated_pool_norm_silu, pool_norm_silu
+        from deepcnn.kernels.norm_silu import evaluated_pool_norm_silu, pool_norm_silu
 
         norm, pool = self.norm, isinstance(self.pool, nn.MaxPool2d)
         assert norm.running_mean is not None
@@ -85,7 +85,7 @@ class _AfterStem(SameConv2d):
         return y
 
 
-class Speednet(nn.Module):
+class Speednet(Network):
     """Whitening 2×2 convolution, three groups of blocks, global max pooling, a linear head.
 
     The first layer's filters are no parameters: they are the eigenvectors of the covariance of
@@ -96,7 +96,7 @@ class Speednet(nn.Module):
 
     depths: ClassVar[tuple[int, ...]] = (2, 2, 3)  # convolutions in each group
     residual: ClassVar[bool] = False  # add what a group's first block makes before its last SiLU
-    smallest_side: ClassVar[int] = 2 ** len(depths) + 1  # of images; any size from there on
+    smallest_side: ClassVar[int] = 2 ** len(depths) + 1
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Speednet(nn.Module):
     @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
         """Set the whitening filters from the first of `images` [N, C, H, W], undistorted input."""
-        pixels = images[:WHITENING_IMAGES].permute(0, 2, 3, 1)
+        pixels = images[:INITIAL_IMAGES].permute(0, 2, 3, 1)
         height, width, channels = pixels.shape[1:]
         products, count = pixels.new_zeros(4 * channels, 4 * channels), 0
         corners = [(i, j) for i in (0, 1) for j in (0, 1)]
@@ -167,7 +167,7 @@ class Speednet(nn.Module):
         watched = stem._forward_hooks or images.requires_grad or stem.weight.requires_grad
         if watched or not runs_triton(images) or images.shape[1] != stem.in_channels:
             return F.silu(stem(images))
-        from deepcnn.models.speednet_gpu import first_silu
+        from deepcnn.kernels.norm_silu import first_silu
 
         kind = images.device.type
         lower = torch.is_autocast_enabled(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -15,10 +16,11 @@ from deepcnn.models.layers import (
     SameMaxPool,
     truncated_normal_,
 )
+from deepcnn.models.network import Network
 from deepcnn.models.response_norm import ReLUResponseNorm
 
 
-class Tutorial(nn.Module):
+class Tutorial(Network):
     """Two convolutions, each with pooling and normalization, then three fully connected layers.
 
     With inputs of 24×24×3 and ten classes it has 1,068,298 parameters.
@@ -32,7 +34,7 @@ class Tutorial(nn.Module):
     """
 
     # The factor of ½‖w‖² in the loss, for each weight that has such a penalty.
-    penalties: ClassVar[dict[str, float]] = {"local3.weight": 0.004, "local4.weight": 0.004}
+    penalties: ClassVar[Mapping[str, float]] = {"local3.weight": 0.004, "local4.weight": 0.004}
 
     def __init__(
         self,

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcnn.data.shards import Block, Blocks
+from deepcnn.data.shards import Block, Blocks, Shape, ToWrite, by
+from deepcnn.data.splits import Opener, Split, group_by_split
 from deepcnn.errors import DataError
 
 SIZE = 32
 PIXELS = SIZE * SIZE
 IMAGE_BYTES = 3 * PIXELS
+NAME = "CIFAR's binary version"
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,49 @@ def records(path: Path, *, label_bytes: int = 1) -> Iterator[Record]:
         for image, label in zip(images, labels, strict=True):
             yield Record(f"{path}:{index}", int(label), image)
             index += 1
+
+
+def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
+    """Return the splits that files by these names hold: CIFAR-10's, else CIFAR-100's."""
+    ten = [n for n in files if re.fullmatch(r"(data|validation|test)_batch\w*\.bin", n)]
+    if ten:
+        return group_by_split(folder, ten, CifarShard)
+    hundred = [n for n in files if n in ("train.bin", "test.bin")]
+    return group_by_split(folder, hundred, lambda path: CifarShard(path, label_bytes=2))
+
+
+def class_names(folder: Path, files: list[str]) -> tuple[str, ...] | None:  # noqa: ARG001
+    """Return the names of the classes that lie beside the files, or None."""
+    for name in ("batches.meta.txt", "fine_label_names.txt"):
+        if (folder / name).is_file():
+            text = (folder / name).read_bytes()[: 1 << 20].decode(errors="replace")
+            return tuple(text.split()) or None
+    return None
+
+
+def why_not(shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> str | None:
+    """Return why the format cannot hold images of these shapes and these classes, or None."""
+    expected = (SIZE, SIZE, 3)
+    for shape in shapes.values():
+        if shape != expected:
+            return f"expected images of {by(expected)}, found {by(shape)}"
+    if len(classes) > 256:
+        return f"expected at most 256 classes, found {len(classes):,}"
+    return None
+
+
+def file_names(split: Split, shards: int) -> list[str]:
+    """Return the names of a split's files; the test split is one file, as in the original."""
+    if split == "test" or (split == "validation" and shards == 1):
+        return [f"{split}_batch.bin"]
+    stem = "data" if split == "train" else split
+    return [f"{stem}_batch_{i}.bin" for i in range(1, shards + 1)]
+
+
+def write(file: BinaryIO, part: ToWrite) -> None:
+    """Write examples as a file."""
+    for images, labels in part.blocks:
+        file.write(encode(images, labels))
 
 
 def encode(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:

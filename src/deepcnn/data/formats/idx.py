@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.data.shards import Blocks
+from deepcnn.data.splits import SPLITS, Opener, Split, only_one, split_of
 from deepcnn.errors import DataError
 
+NAME = "IDX"
 LABELS_MAGIC = 0x00000801
 IMAGES_MAGIC = 0x00000803
 IMAGES_WITH_CHANNELS_MAGIC = 0x00000804
@@ -176,6 +179,41 @@ class IdxShard:
                 if end == len(self):
                     _check_end(stream, self._path)
                 yield images, self._labels[begin:end].astype(np.int64)
+
+
+def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
+    """Return the splits that pairs of files by these names hold.
+
+    Raises DataError where images lack their labels, or two pairs are of one split.
+    """
+    images_of: dict[Split, Path] = {}
+    labels_of: dict[Split, Path] = {}
+    for name in files:
+        match = re.fullmatch(r"(.*)images([.-]idx)3(-ubyte(?:\.gz)?)", name)
+        if match is None:
+            continue
+        head, middle, tail = match.groups()
+        plain = tail.removesuffix(".gz")
+        places = [folder / f"{head}labels{middle}1{t}" for t in (tail, plain, plain + ".gz")]
+        labels = next((place for place in places if place.is_file()), None)
+        if labels is None:
+            raise DataError(
+                f"{folder / name}: expected its labels in {head}labels{middle}1{plain}, which is "
+                "not there"
+            )
+        split = split_of(name)
+        only_one(images_of, split, folder / name, "pair of IDX files")
+        labels_of[split] = labels
+    return {
+        split: lambda split=split: (IdxShard(images_of[split], labels_of[split]),)  # type: ignore[misc]
+        for split in SPLITS
+        if split in images_of
+    }
+
+
+def class_names(folder: Path, files: list[str]) -> None:  # noqa: ARG001
+    """Return None: the format has no names of classes."""
+    return
 
 
 def encode_images(images: NDArray[np.uint8]) -> bytes:

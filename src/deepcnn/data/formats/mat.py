@@ -22,8 +22,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepcnn.data.shards import Block, Blocks
+from deepcnn.data.splits import Opener, Split, group_by_split
 from deepcnn.errors import DataError
 
+NAME = "MATLAB"
 MAX_SIDE = 65_535
 MAX_CHANNELS = 4
 MAX_IMAGE_BYTES = 2**26
@@ -285,3 +287,13 @@ class MatShard:
             )
         images = images.reshape(*self.shape, self._count, order="F")
         return images.transpose(3, 0, 1, 2), labels.astype(np.int64) % DIGITS
+
+
+def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
+    """Return the splits that files by these names hold."""
+    return group_by_split(folder, [n for n in files if n.endswith(".mat")], MatShard)
+
+
+def class_names(folder: Path, files: list[str]) -> tuple[str, ...]:  # noqa: ARG001
+    """Return the digits."""
+    return tuple("0123456789")

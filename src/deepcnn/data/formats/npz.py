@@ -20,7 +20,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,16 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from deepcnn.data.shards import Block, Blocks
+from deepcnn.data.shards import Blocks, Shape, ToWrite, numbered_files
+from deepcnn.data.splits import SPLITS, Opener, Split, group_by_split
 from deepcnn.errors import DataError
 
-SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
+NAME = "NumPy"
+SPELLINGS: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("val", "validation"),
+    "test": ("test",),
+}
 
 MAX_SIDE = 65_535
 MAX_CHANNELS = 4
@@ -220,11 +226,11 @@ def _fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> N
         filled += read
 
 
-def _pairs(members: Iterable[str]) -> dict[str | None, tuple[str, str]]:
+def _pairs(members: Iterable[str]) -> dict[Split | None, tuple[str, str]]:
     """Return the keys of images and labels by split, and under None those without a split."""
     known = set(members)
-    found: dict[str | None, tuple[str, str]] = {}
-    for split, spellings in SPLITS.items():
+    found: dict[Split | None, tuple[str, str]] = {}
+    for split, spellings in SPELLINGS.items():
         candidates = [(f"{name}_images", f"{name}_labels") for name in spellings]
         candidates += [(f"x_{name}", f"y_{name}") for name in spellings]
         for pair in candidates:
@@ -241,7 +247,7 @@ def _no_pair(path: Path, members: Iterable[str], expected: str) -> DataError:
     return DataError(f"{path}: expected the arrays {expected}, found {names}. Rename the arrays.")
 
 
-def splits(path: Path) -> tuple[str, ...]:
+def splits(path: Path) -> tuple[Split, ...]:
     """Return which of train, validation and test a file has; () where it has no splits.
 
     Raises DataError where it holds no images and labels under a name that is known.
@@ -327,7 +333,7 @@ class NpzShard:
     their beginning. Their checksum is compared when all are read from the first to the last.
     """
 
-    def __init__(self, path: Path, split: str | None = None) -> None:
+    def __init__(self, path: Path, split: Split | None = None) -> None:
         self._path = path
         with _Archive.opened(path) as archive:
             pairs = _pairs(archive.members)
@@ -408,27 +414,52 @@ def _header(descr: str, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def write(
-    file: BinaryIO,
-    *,
-    count: int,
-    shape: tuple[int, int, int],
-    blocks: Iterable[Block],
-    classes: tuple[str, ...],
-) -> None:
-    """Write `count` examples, images of `shape`, and the names of their labels as an .npz file.
+def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
+    """Return the splits that files by these names hold; a single file may hold several."""
+    names = [n for n in files if n.endswith(".npz")]
+    if len(names) == 1 and (inside := splits(folder / names[0])):
+        path = folder / names[0]
+        return {
+            split: lambda split=split: (NpzShard(path, split),)  # type: ignore[misc]
+            for split in SPLITS
+            if split in inside
+        }
+    return group_by_split(folder, names, NpzShard)
+
+
+def class_names(folder: Path, files: list[str]) -> tuple[str, ...] | None:
+    """Return the names of the labels in the first file, or None."""
+    return classes(folder / next(name for name in files if name.endswith(".npz")))
+
+
+def why_not(shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> str | None:  # noqa: ARG001
+    """Return why the format cannot hold these classes, or None."""
+    size = 4 * len(classes) * max(map(len, classes))  # each as long as the longest, in UTF-32
+    if size > MAX_CLASSES_BYTES:
+        return f"expected class names that take at most {MAX_CLASSES_BYTES:,} bytes, found {size:,}"
+    return None
+
+
+def file_names(split: Split, shards: int) -> list[str]:
+    """Return the names of a split's files."""
+    return numbered_files(split, shards, "npz")
+
+
+def write(file: BinaryIO, part: ToWrite) -> None:
+    """Write examples and the names of their labels as an .npz file.
 
     Arrays are stored as they are, so that reading may start anywhere; one block is in memory at a
     time, and all labels. The same examples give the same bytes. Raises DataError where `blocks`
     hold another number of examples, or images of another shape.
     """
+    count, shape = part.count, part.shape
     labels = np.empty(count, "<i8")
     written = 0
     with zipfile.ZipFile(file, "w") as archive:
         # With force_zip64, as the sizes, which zipfile would choose by, are not known to it.
         with archive.open(_entry("images"), "w", force_zip64=True) as stream:
             stream.write(_header("|u1", (count, *shape)))
-            for images, numbers in blocks:
+            for images, numbers in part.blocks:
                 if images.shape != (len(numbers), *shape):
                     raise DataError(
                         f"expected {len(numbers):,} images of {list(shape)} for as many labels, "
@@ -445,7 +476,7 @@ def write(
         with archive.open(_entry("labels"), "w", force_zip64=True) as stream:
             stream.write(_header("<i8", labels.shape))
             stream.write(labels.data)
-        names = np.array(classes, dtype=str)
+        names = np.array(part.classes, dtype=str)
         with archive.open(_entry("classes"), "w", force_zip64=True) as stream:
             stream.write(_header(names.dtype.str, names.shape))
             stream.write(names.tobytes())

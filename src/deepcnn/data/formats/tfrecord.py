@@ -13,8 +13,9 @@ from __future__ import annotations
 import array
 import itertools
 import math
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.data.shards import Block, Blocks
+from deepcnn.data.shards import Block, Blocks, Shape, ToWrite, numbered_files
+from deepcnn.data.splits import Opener, Split, group_by_split
 from deepcnn.errors import DataError
 
+NAME = "TFRecord"
 INTEGERS = "height", "width", "depth", "label"
 IMAGE = "image_raw"
 NAMES = {name.encode(): name for name in (*INTEGERS, IMAGE)}
@@ -346,6 +349,33 @@ class TFRecordShard:
             labels[i] = label
             pixels[i * image_bytes : (i + 1) * image_bytes] = data[slice(*layout.image)]
         return images, labels
+
+
+def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
+    """Return the splits that files by these names hold."""
+    names = [n for n in files if re.search(r"\.tfrecords?(-\d+-of-\d+)?$", n)]
+    return group_by_split(folder, names, TFRecordShard)
+
+
+def class_names(folder: Path, files: list[str]) -> None:  # noqa: ARG001
+    """Return None: the format has no names of classes."""
+    return
+
+
+def why_not(shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> None:  # noqa: ARG001
+    """Return None: the format holds all images and classes."""
+    return
+
+
+def file_names(split: Split, shards: int) -> list[str]:
+    """Return the names of a split's files."""
+    return numbered_files(split, shards, "tfrecords")
+
+
+def write(file: BinaryIO, part: ToWrite) -> None:
+    """Write examples as a file."""
+    for images, labels in part.blocks:
+        file.write(encode(images, labels))
 
 
 def _encode_varint(value: int) -> bytes:

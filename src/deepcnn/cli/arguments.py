@@ -1,0 +1,56 @@
+"""How arguments become options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TypeVar
+
+import tyro
+
+from deepcnn import presets
+from deepcnn.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def parse(command: str, kind: type[T], arguments: list[str]) -> T:
+    """Return the options of a command; on --help and for what it cannot read the program ends."""
+    return tyro.cli(kind, prog=f"deepcnn {command}", args=arguments)
+
+
+def expect(what: str, found: str, expected: Iterable[str], hint: str = "") -> None:
+    """Raise ConfigError unless a name is one of those that are expected."""
+    expected = list(expected)
+    if found not in expected:
+        near = difflib.get_close_matches(found, expected, n=1)
+        raise ConfigError(
+            f"there is no {what} {found!r}; expected one of {', '.join(expected)}."
+            + (f" Did you mean {near[0]}?" if near else "")
+            + hint
+        )
+
+
+def describe_presets() -> str:
+    """Return a line for each preset, with the first line of its docstring."""
+    return "\n".join(
+        f"    {name:<10} {(make.__doc__ or '').splitlines()[0]}"
+        for name, make in presets.PRESETS.items()
+    )
+
+
+def with_dashes(argument: str) -> str:
+    """Spell a flag as here, --num_gpus like --num-gpus: the parser takes both."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def value_of(flag: str, arguments: list[str]) -> str | None:
+    """Return the last value that is given for a flag, as the parser does."""
+    found = None
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            found = arguments[i + 1]
+        if argument.startswith(flag + "="):
+            found = argument.removeprefix(flag + "=")
+    return found

@@ -1,0 +1,263 @@
+"""What the program says: events as lines, with a bar on a terminal, or as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from deepcnn.events import (
+    Advanced,
+    EnvironmentChanged,
+    Evaluated,
+    Event,
+    Fetched,
+    Fetching,
+    Filling,
+    Finished,
+    Interrupted,
+    Listener,
+    Noted,
+    Placed,
+    Reading,
+    SourceFailed,
+    Started,
+    Stepped,
+    Waiting,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+@contextmanager
+def console(as_json: bool, *, placement: bool = False) -> Iterator[Listener]:
+    """Give a listener that prints: JSON, or lines, with a progress bar on a terminal.
+
+    `placement`: print what lies on which device, too.
+    """
+    if as_json:
+        from deepcnn.runs.log import FOR_PICTURES, to_json
+
+        def write(event: Event) -> None:
+            if not isinstance(event, FOR_PICTURES):
+                print(to_json(event), flush=True)
+
+        yield write
+        return
+    printer = _Console(placement=placement)
+    try:
+        yield printer
+    finally:
+        printer.close()
+
+
+class _Console:
+    def __init__(self, *, placement: bool = False) -> None:
+        self._placement = placement
+        self._towers = 0
+        self._bar: _Bar | None = None
+        self._reading_what = ""
+        self._reading_told = 0.0
+        self._as_mnist = False  # print like the reference's MNIST program
+        self._fetch_began: float | None = None
+        self._fetch_told = 0.0
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Fetching():
+                self._fetching(event)
+            case SourceFailed():
+                self.close()
+                self._fetch_began = None  # the next source has a beginning and a speed of its own
+                _say(f"{event.dataset}: {event.source}: {event.reason}")
+            case Fetched():
+                self.close()
+                _say(f"{event.dataset}: complete and verified in {event.folder}")
+            case Reading():
+                self._reading(event)
+            case Noted():
+                _say(event.text)
+            case Filling():
+                _say(f"Filling queue with {event.examples} images before starting to train.")
+            case Started():
+                self._started(event)
+            case Placed() if self._placement:
+                _say(_table(event))
+            case EnvironmentChanged():
+                _say("Not the same bits as before, the environment changed:")
+                for difference in event.differences:
+                    _say(f"  {difference}")
+            case Advanced() if sys.stderr.isatty():
+                if self._bar is None:
+                    self._bar = _Bar("training", 1.0, shown="text", done=event.work)
+                self._bar.move_to(event.work, f"{event.step}/{event.steps}")
+            case Stepped() if self._as_mnist:
+                loss = event.losses["total_loss"]
+                _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
+            case Stepped():
+                seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
+                _say(
+                    f"{_now()}: step {event.step}, loss = {event.losses['total_loss']:.2f} "
+                    f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
+                )
+            case Evaluated() if self._as_mnist:
+                _say(f"{_MNIST_TITLES[event.split]} Data Eval:")
+                _say(
+                    f"Num examples: {event.total}  Num correct: {event.correct}  "
+                    f"Precision @ 1: {event.accuracy:.4f}"
+                )
+            case Evaluated():
+                kind = "averaged parameters" if event.averaged else "raw parameters"
+                _say(
+                    f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
+                    f"({event.correct} / {event.total} correct, {event.split}, "
+                    f"step {event.step}, {kind}, loss = {event.loss:.3f})"
+                )
+            case Waiting():
+                _say(f"{_now()}: waiting for the next checkpoint of {event.run}")
+            case Interrupted():
+                self.close()
+                _say(
+                    f"Stopped and saved at step {event.step}. Go on with: "
+                    f"{_program('deepcnn')} train --resume {event.run}"
+                )
+            case Finished():
+                self.close()
+                _say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
+                _say(f"Run:            {event.run}")
+                _say(f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries")
+                _say(f"Evaluate again: {_program('deepcnn')} evaluate {event.run}")
+
+    def _started(self, event: Started) -> None:
+        self.close()
+        self._as_mnist = event.preset == "mnist"
+        self._towers = event.towers
+        sharing = f", {event.towers} towers" if event.towers else ""
+        if event.processes > 1:
+            sharing = f" in each of {event.processes} processes"
+        _say(
+            f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
+            f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
+            f"{event.precision} with {event.threads} threads{sharing}"
+        )
+
+    def _reading(self, event: Reading) -> None:
+        now = time.monotonic()
+        if self._reading_what != event.what or event.done == event.total:
+            self.close()
+            self._reading_what, self._reading_told = event.what, now
+        elif sys.stderr.isatty():
+            if self._bar is None and now - self._reading_told >= 0.5:  # not for what is quick
+                self._bar = _Bar(event.what, event.total, shown="count", done=event.done)
+            if self._bar is not None:
+                self._bar.move_to(event.done)
+        elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
+            self._reading_told = now
+            _say(f"{event.what}: {event.done:,} of {event.total:,}")
+
+    def _fetching(self, event: Fetching) -> None:
+        now = time.monotonic()
+        if self._fetch_began is None:
+            self._fetch_began = self._fetch_told = now
+            _say(f"Fetching {event.dataset} from {event.source}")
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = _Bar(event.dataset, event.total, shown="bytes", done=event.done)
+            self._bar.move_to(event.done)
+        elif now - self._fetch_told >= 5:  # seconds from line to line where there is no terminal
+            self._fetch_told = now
+            speed = event.done / 1e6 / max(now - self._fetch_began, 1e-3)
+            left = (event.total or 0) / 1e6 - event.done / 1e6
+            _say(
+                f"{event.done / 1e6:.1f} of {(event.total or 0) / 1e6:.1f} MB, {speed:.1f} MB/s, "
+                f"{left / max(speed, 1e-3):.0f} s left"
+            )
+
+
+_MNIST_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
+
+
+class _Bar:
+    """A progress bar on the terminal, on standard error; lines go to standard output above it.
+
+    `shown` beside it: how much of the total is done, as a count or in bytes with their speed, or a
+    text of the caller's.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: float | None,
+        *,
+        shown: Literal["count", "bytes", "text"],
+        done: float,
+    ) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        amount: dict[str, list[progress.ProgressColumn]] = {
+            "count": [progress.MofNCompleteColumn()],
+            "bytes": [progress.DownloadColumn(), progress.TransferSpeedColumn()],
+            "text": [progress.TextColumn("{task.fields[text]}")],
+        }
+        self._progress: Progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            *amount[shown],
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._task: TaskID = self._progress.add_task(
+            title,
+            total=total,
+            completed=done,  # type: ignore[arg-type]  # it takes shares as well
+            text="",
+        )
+        self._progress.start()
+
+    def move_to(self, done: float, text: str = "") -> None:
+        self._progress.update(self._task, completed=done, text=text)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _table(event: Placed) -> str:
+    """Lay out a table in columns as wide as their widest entry."""
+    rows = [event.columns, *event.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _now() -> str:
+    return datetime.datetime.now().isoformat(sep=" ")
+
+
+def _program(name: str) -> str:
+    """Return what to type for a program installed beside this Python."""
+    ours = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found and Path(found).resolve() == ours.resolve():
+        return name
+    return os.path.relpath(ours) if ours.exists() else name

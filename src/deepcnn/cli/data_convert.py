@@ -1,0 +1,63 @@
+"""Write a data set as TFRecord, .npz, PNG folders or CIFAR's form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from deepcnn.cli.console import console
+from deepcnn.config import DataSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write a data set in another format, with all its splits, into a new folder.
+
+    Read: CIFAR's binary version, MNIST's IDX, SVHN's .mat, TFRecord, .npz, pictures in class
+    folders (root/class/*.png, or root/train/class/*.png with val and test), pictures with a table
+    of labels (.csv).
+    """
+
+    source: tyro.conf.Positional[str]
+    """Name of a data set, or a path."""
+    target: tyro.conf.Positional[Path]
+    """The new folder; --data reads it."""
+    to: Literal["tfrecord", "npz", "folder", "cifar"]
+    """The format. folder: PNG files in class folders; cifar: CIFAR-10's, for images of 32×32×3."""
+    validation_size: int = 0
+    """Training examples to split off for validation."""
+    validation_choice: Literal["stratified", "first"] = "stratified"
+    """Which of them: a random share of each class, or the first ones."""
+    validation_seed: int = 0
+    """Determines the random share."""
+    shards: int = 1
+    """Files that each split is divided into."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    skip_bad: bool = False
+    """Leave out picture files that cannot be read, naming them."""
+    data_dir: str | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+
+def run(options: Options) -> int:
+    """Write all splits into the new folder."""
+    from deepcnn.data.convert import convert
+
+    spec = DataSpec(
+        data=options.source,
+        validation_size=options.validation_size,
+        validation_choice=options.validation_choice,
+        validation_seed=options.validation_seed,
+        image_size=options.image_size,
+        skip_bad=options.skip_bad,
+        data_dir=options.data_dir,
+    )
+    with console(as_json=False) as tell:
+        counts = convert(spec, options.target, options.to, shards=options.shards, emit=tell)
+    found = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(f"{options.target}: {found}. Train on it: deepcnn train --data {options.target}")
+    return 0

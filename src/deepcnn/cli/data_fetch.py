@@ -1,0 +1,32 @@
+"""Fetch and verify a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from deepcnn.cli.console import console
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fetch a data set, verify every byte, and keep it for all runs."""
+
+    name: tyro.conf.Positional[str] = "cifar10"
+    """Name of the data set."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """An archive or a folder that you have; None: from the network."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+
+def run(options: Options) -> int:
+    """Bring the files into the folder of all data sets."""
+    from deepcnn.data.fetch import fetch
+
+    with console(as_json=False) as tell:
+        fetch(options.name, data_dir=options.data_dir, source=options.source, emit=tell)
+    return 0

@@ -1,0 +1,141 @@
+"""Train a run, or go on with one, and score it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from deepcnn import presets
+from deepcnn.cli.arguments import describe_presets, expect, value_of, with_dashes
+from deepcnn.cli.console import console
+from deepcnn.config import Config
+from deepcnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a run, or go on with one, and score it."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    """Directory for the run; None: a new one below runs/."""
+    resume: Path | None = None
+    """Go on with this run from its newest checkpoint."""
+    overwrite: bool = False
+    """Replace the run that --run-dir holds: delete its content."""
+    devices: int | None = None
+    """Processes to start on this machine, each with a device; for many machines see torchrun."""
+    num_gpus: int | None = None
+    """So many towers, and so many times the preset's batch, as in TensorFlow's tutorial."""
+    log_device_placement: bool = False
+    """Print a table of what lies on which device."""
+    launch: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """The arguments themselves, for the processes that --devices starts."""
+    model: tyro.conf.Suppress[str | None] = None
+    """The network of one's own that is named in this very command."""
+    json: bool = False
+    """Print events as JSON, a line each."""
+
+
+def parse_options(arguments: list[str]) -> Options:
+    """Return the options: the fields of a preset, or of the run that is resumed, are defaults."""
+    arguments = [with_dashes(argument) for argument in arguments]
+    rest, preset = arguments, presets.DEFAULT
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if named:
+        preset, *rest = arguments
+        expect("preset", preset, presets.PRESETS)
+    resumed = value_of("--resume", rest)
+    if resumed is not None and named:
+        raise ConfigError(f"--resume goes on with the preset of the run; leave out {preset!r}")
+    config = _preset(preset, rest) if resumed is None else _config_of(resumed)
+    options = tyro.cli(
+        Options,
+        prog="deepcnn train [PRESET]",
+        description=(
+            f"{__doc__} Presets (without a name: {presets.DEFAULT}):\n\n{describe_presets()}"
+        ),
+        args=rest,
+        default=Options(config),
+    )
+    own = value_of("--model.name", rest)
+    return dataclasses.replace(
+        options, launch=tuple(arguments), model=own if own and ":" in own else None
+    )
+
+
+def run(options: Options) -> int:
+    """Train, here or in processes of their own."""
+    _check(options)
+    if options.devices is not None:
+        return _launch(options.devices, options.launch)
+    from deepcnn.training import start
+
+    with console(options.json, placement=options.log_device_placement) as tell:
+        if options.resume:
+            result = start.resume(
+                options.resume,
+                changes=lambda _: options.config,
+                model=options.model,
+                emit=tell,
+            )
+        else:
+            result = start.train(
+                options.config, run_dir=options.run_dir, overwrite=options.overwrite, emit=tell
+            )
+    return 0 if result.evaluated else 128 + signal.SIGINT
+
+
+def _preset(name: str, arguments: list[str]) -> Config:
+    config = presets.PRESETS[name]()
+    gpus = value_of("--num-gpus", arguments)
+    if gpus is not None and gpus.isdecimal() and int(gpus):  # else the parser complains
+        batch_size = config.batch_size * int(gpus)
+        config = dataclasses.replace(config, towers=int(gpus), batch_size=batch_size)
+    return config
+
+
+def _config_of(run_dir: str) -> Config:
+    from deepcnn.runs.run import Run
+
+    return Run.open(Path(run_dir)).config()
+
+
+def _check(options: Options) -> None:
+    """Raise ConfigError for options that contradict each other."""
+    if options.resume and (options.run_dir or options.overwrite):
+        raise ConfigError(
+            "--resume goes on in the run's own directory; leave out --run-dir and --overwrite"
+        )
+    if options.num_gpus is not None and (options.resume or options.num_gpus < 1):
+        raise ConfigError(
+            "--num-gpus changes the size of a batch, which a run keeps; use --towers"
+            if options.resume
+            else f"--num-gpus: expected at least 1, found {options.num_gpus}"
+        )
+    if options.num_gpus is not None and options.num_gpus != options.config.towers:
+        raise ConfigError("--num-gpus says how many towers there are; leave out --towers")
+    if options.devices is not None:
+        if options.devices < 1:
+            raise ConfigError(f"--devices: expected at least 1, found {options.devices}")
+        if options.config.towers:
+            raise ConfigError("--devices starts processes, --towers threads; leave out one of them")
+
+
+def _launch(processes: int, arguments: tuple[str, ...]) -> int:
+    """Start this command once in each of several processes."""
+    if "RANK" in os.environ:
+        raise ConfigError("--devices starts processes, as torchrun does; leave out one of them")
+    from deepcnn.team import launch
+
+    rest: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument.split("=")[0] != "--devices" and (i == 0 or arguments[i - 1] != "--devices"):
+            rest.append(argument)
+    return launch.launch(processes, ["train", *rest])

@@ -1,0 +1,159 @@
+"""A data set, opened once: what lies at a name or a path, and its splits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.config import DataSpec
+from deepcnn.data.layouts import MAX_CLASSES, Layout
+from deepcnn.data.shards import Progress, by
+from deepcnn.data.source import Source, held_out, in_memory
+from deepcnn.data.splits import SPLITS, Split
+from deepcnn.errors import DataError
+from deepcnn.events import Listener, Reading
+
+
+class Dataset:
+    """The splits of a data set, each opened when it is first asked for, and only once.
+
+    `spec` says what is held out: with a `validation_size` the split "validation" has that many
+    examples of the training set, the same ones for the same `validation_seed`, and "train" has the
+    others. With a size of 0 a set's own validation split is meant.
+    """
+
+    def __init__(self, spec: DataSpec, layout: Layout) -> None:
+        self.spec = spec
+        self._layout = layout
+        self._own: dict[Split, Source] = {}  # as they lie on disk, nothing held out
+        self._split: dict[Split, Source] = {}
+        self._labels: dict[Split, NDArray[np.int64]] = {}
+
+    @property
+    def form(self) -> str:
+        """What the data set is called where it has a name, else its format."""
+        return self._layout.form
+
+    @property
+    def own_splits(self) -> tuple[Split, ...]:
+        """The splits that lie there."""
+        return tuple(self._layout.open)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that can be asked for: those that lie there, and what is held out."""
+        held = {"validation"} if self.spec.validation_size else set()
+        return tuple(split for split in SPLITS if split in held.union(self.own_splits))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels: those of the training split for all."""
+        return self._layout.classes or self._own_split(self.own_splits[0]).classes
+
+    def hold_out(self, validation_size: int) -> Dataset:
+        """Return the same set, of which so many training examples are held out."""
+        other = Dataset(
+            dataclasses.replace(self.spec, validation_size=validation_size), self._layout
+        )
+        other._own = self._own
+        return other
+
+    def split(self, split: Split) -> Source:
+        """Return a split, to be read block by block.
+
+        Raises DataError where there is no such split, its images or classes are unlike those of
+        the training set, or it cannot be opened.
+        """
+        if split not in SPLITS:
+            raise DataError(f"split: expected {', '.join(SPLITS)}, found {split!r}")
+        if split not in self._split:
+            if split == "test" or not self.spec.validation_size:
+                self._split[split] = self._own_split(split)
+            else:
+                self._hold_out()
+        return self._split[split]
+
+    def counts(self, split: Split, progress: Progress | None = None) -> NDArray[np.int64]:
+        """Return how many examples of a split each class has, int64 [classes].
+
+        Labels are read once, and checked.
+        """
+        source = self.split(split)
+        if split not in self._labels:
+            self._labels[split] = source.labels(progress)
+        return np.bincount(self._labels[split], minlength=len(source.classes))
+
+    def read_whole(self, split: Split, *, keep: bool, progress: Progress) -> Source:
+        """Read all examples of a split, so that nothing can fail later, and return it.
+
+        `keep`: in memory, where `split` finds it from then on; else in constant memory, once.
+        Raises DataError, naming file and example, for what cannot be read and for labels that are
+        no index of a class.
+        """
+        if keep:
+            self._split[split] = in_memory(self.split(split).load(progress))
+        else:
+            self.counts(split, progress)
+        return self._split[split]
+
+    def _hold_out(self) -> None:
+        source, spec = self._own_split("train"), self.spec
+        labels = source.labels()
+        chosen = held_out(
+            labels,
+            spec.validation_size,
+            choice=spec.validation_choice,
+            seed=spec.validation_seed,
+        )
+        self._split["train"] = source.select(~chosen)
+        self._split["validation"] = source.select(chosen)
+        self._labels |= {"train": labels[~chosen], "validation": labels[chosen]}
+
+    def _own_split(self, split: Split) -> Source:
+        if split not in self._own:
+            if split not in self._layout.open:
+                raise self._missing(split)
+            shards = self._layout.open[split]()
+            classes = self._layout.classes
+            first = self.own_splits[0]
+            if classes is None and split == first:
+                classes = _numbered(Source(shards, ("?",) * MAX_CLASSES))
+            source = Source(shards, classes or self.classes)
+            if split != first and not self._layout.alike:
+                _compare(source, split, self._own_split(first), first)
+            self._own[split] = source
+        return self._own[split]
+
+    def _missing(self, split: Split) -> DataError:
+        there = ", ".join(self.splits)
+        if split == "validation":
+            return DataError(
+                f"{self.spec.data} has no validation split (found: {there}); hold one out with "
+                "validation_size, as in --validation-size 5000"
+            )
+        return DataError(
+            f"{self.spec.data}: {self.form}: expected a {split} split, found only {there}. Name "
+            "one of these: --split " + " or --split ".join(self.splits)
+        )
+
+
+def _compare(source: Source, split: Split, expected: Source, first: Split) -> None:
+    """Raise DataError unless both splits have images of one shape."""
+    if source.shape != expected.shape:
+        raise DataError(
+            f"{source.shards[0].name}: expected images of {by(expected.shape)}, as the {first} "
+            f"split has in {expected.shards[0].name}, found {by(source.shape)} in the {split} "
+            "split. Bring both to one size and number of channels."
+        )
+
+
+def reading(what: str, emit: Listener) -> Progress:
+    """Return what tells a listener of a pass over examples."""
+    return lambda done, total: emit(Reading(f"reading {what}", done, total))
+
+
+def _numbered(source: Source) -> tuple[str, ...]:
+    """Name the classes by number, up to the largest label."""
+    return tuple(map(str, range(int(source.labels().max()) + 1)))

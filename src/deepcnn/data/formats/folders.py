@@ -1,0 +1,202 @@
+"""Pictures in folders: a folder for each class, or flat folders with a table of labels.
+
+    pictures in class folders      SPLIT/class/*.png …, or class/*.png …
+    pictures with a table          SPLIT*.csv or *labels*.csv, with the pictures in SPLIT/, images/
+                                   or beside it
+
+All splits get the classes, and the size and the channels, of the first one that is there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deepcnn.config import DataSpec
+from deepcnn.data.formats import listings, pictures
+from deepcnn.data.shards import Shape, ToWrite, by
+from deepcnn.data.splits import NAMES_OF_FOLDERS, SPLITS, Opener, Split, only_one, split_of
+from deepcnn.errors import DataError
+from deepcnn.events import Listener, Noted, Reading
+
+NAME = "pictures in class folders"
+NAME_WITH_TABLE = "pictures with a table"
+MAX_FILE_NAME_BYTES = 255  # of the usual file systems
+FLUSHES = 32  # at a time: they wait for the disk, which serves many at once
+
+Found = tuple[dict[Split, Opener], tuple[str, ...]]  # splits and classes
+
+
+def recognize_classes(
+    path: Path, spec: DataSpec, classes: tuple[str, ...] | None, emit: Listener
+) -> Found:
+    """Return the splits and the classes of root/SPLIT/class, or root/class.
+
+    `emit` hears of pictures that are left out, and of levels of folders that are joined. Raises
+    DataError where there are no class folders, or it is not clear which split a folder is.
+    """
+    folders = _folders_of_splits(path)
+    if folders and "train" not in folders:
+        names = ", ".join(folder.name + "/" for folder in folders.values())
+        raise DataError(
+            f"{path}: expected a folder train/ beside {names}, found none. Add it, or name one of "
+            f"the others: --data {next(iter(folders.values()))}"
+        )
+    found: dict[Split, listings.Listing] = {}
+    for split, folder in (folders or {"train": path}).items():
+        found[split] = listings.list_classes(folder, classes)
+        classes = classes or found[split].classes
+        _tell_levels(folder, found[split], emit)
+    return _openers(found, spec, emit)
+
+
+def recognize_tables(
+    path: Path,
+    tables: list[str],
+    spec: DataSpec,
+    classes: tuple[str, ...] | None,
+    emit: Listener,
+) -> Found:
+    """Return the splits and the classes of the pictures that tables of labels name."""
+    folder = path.parent if path.is_file() else path
+    by_split: dict[Split, Path] = {}
+    for name in tables:
+        only_one(by_split, split_of(name), folder / name, "table")
+    found: dict[Split, listings.Listing] = {}
+    for split in SPLITS:
+        if split in by_split:
+            places = [folder / split, folder / "images", folder]
+            place = next(p for p in places if p.is_dir())
+            found[split] = listings.list_table(by_split[split], place, classes)
+            classes = classes or found[split].classes
+    return _openers(found, spec, emit)
+
+
+def _openers(lists: Mapping[Split, listings.Listing], spec: DataSpec, emit: Listener) -> Found:
+    """Return what opens each split; all splits are brought to the form of the first one."""
+    prepared: dict[Split, pictures.PictureShard] = {}
+    first = next(iter(lists))
+
+    def prepare(split: Split) -> pictures.PictureShard:
+        if split not in prepared:
+            shard, bad = pictures.prepare(
+                lists[split],
+                form=None if split == first else prepare(first).form,
+                image_size=spec.image_size,
+                skip_bad=spec.skip_bad,
+                progress=lambda done, total: emit(Reading(f"looking at {split}", done, total)),
+            )
+            for file, reason in bad.items():
+                emit(Noted(f"left out {listings.shown(file)}: {reason}"))
+            prepared[split] = shard
+        return prepared[split]
+
+    openers: dict[Split, Opener] = {
+        split: lambda split=split: (prepare(split),)  # type: ignore[misc]
+        for split in lists
+    }
+    return openers, lists[first].classes
+
+
+def _folders_of_splits(path: Path) -> dict[Split, Path]:
+    """Return the folders of root/SPLIT/class by split, in the order of SPLITS."""
+    found: dict[Split, Path] = {}
+    if path.is_dir():
+        for entry in sorted(path.iterdir()):
+            split = NAMES_OF_FOLDERS.get(entry.name.lower())
+            if split is not None and entry.is_dir() and _folders(entry):
+                only_one(found, split, entry, "folder")
+    elif not path.is_file():
+        raise DataError(f"{path}: expected a folder, found none")
+    if not found and (not path.is_dir() or not _folders(path)):
+        raise DataError(
+            f"{path}: expected a folder of class folders with pictures, or files of a format that "
+            "`deepcnn data convert --help` lists; found neither"
+        )
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
+    """Say to which classes pictures in folders below the class folders count."""
+    deeper = {path.parent for path in listing.paths if len(path.relative_to(root).parts) > 2}
+    if deeper:
+        example = min(deeper).relative_to(root)
+        emit(
+            Noted(
+                f"{root}: found pictures in {len(deeper):,} folders below the class folders, such "
+                f"as {listings.shown(example)}. They count to the {len(listing.classes):,} classes "
+                "of the first level; if the deeper folders are the classes, move these up."
+            )
+        )
+
+
+def holds_pictures(root: Path) -> bool:
+    """Tell whether root/class or root/SPLIT/class holds a picture, looking no further than that."""
+    for folder in _folders(root):
+        is_split = folder.name.lower() in (*NAMES_OF_FOLDERS, "images")
+        for place in _folders(folder) if is_split else [folder]:
+            if any(e.suffix.lower() in listings.SUFFIXES for e in place.iterdir()):
+                return True
+    return False
+
+
+def _folders(path: Path) -> list[Path]:
+    return [e for e in path.iterdir() if e.is_dir() and not e.name.startswith(".")]
+
+
+# Writing
+
+
+def why_not(shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> str | None:
+    """Return why pictures in class folders cannot hold these images and classes, or None."""
+    first = next(iter(shapes.values()))
+    for split, shape in shapes.items():
+        if shape[2] not in (1, 3):
+            return f"expected images with 1 or 3 channels, found {by(shape)}"
+        if shape != first:  # on reading, all would be brought to one shape
+            return (
+                f"expected images of one shape in all splits, found {by(first)} and, in {split}, "
+                f"{by(shape)}"
+            )
+    if "train" not in shapes:
+        return f"expected a train split, found only {', '.join(shapes)}"
+    for name in classes:
+        try:
+            size = len(listings.folder_name(name).encode())
+        except DataError as error:
+            return str(error).rstrip(".")
+        if size > MAX_FILE_NAME_BYTES:
+            return (
+                f"expected class names that make folder names of at most {MAX_FILE_NAME_BYTES} "
+                f"bytes, found {size} for {name!r}"
+            )
+    return None
+
+
+def write(folder: Path, part: ToWrite) -> None:
+    """Write examples as folder/class/index.png; a class without an example gets no folder."""
+    digits = len(str(part.count - 1))
+    folders = [folder / listings.folder_name(name) for name in part.classes]
+    folder.mkdir()
+    made: set[int] = set()
+    index = 0
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        for images, labels in part.blocks:
+            paths = []
+            for image, label in zip(images, labels.tolist(), strict=True):
+                if label not in made:
+                    folders[label].mkdir()
+                    made.add(label)
+                path = folders[label] / f"{index:0{digits}}.png"
+                path.write_bytes(pictures.encode(image))
+                paths.append(path)
+                index += 1
+            list(pool.map(flush, paths))  # one after another takes several times as long
+
+
+def flush(path: Path) -> None:
+    """Bring a file to the disk."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,82 @@
+"""Data sets by name or path: recognized, and opened."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deepcnn.config import DataSpec
+from deepcnn.data import fetch, layouts
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.catalog import CATALOG
+from deepcnn.data.dataset import Dataset, reading
+from deepcnn.data.layouts import Layout
+from deepcnn.data.source import in_memory
+from deepcnn.data.splits import Split
+from deepcnn.data.synthetic import CLASSES, synthetic
+from deepcnn.errors import DataError
+from deepcnn.events import Listener, ignore
+
+SYNTHETIC = "synthetic"  # made, not fetched
+NAMES = (*CATALOG, SYNTHETIC)
+
+
+def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dataset:
+    """Open a data set by name or path; its splits are opened when they are asked for.
+
+    `spec`: a name of `NAMES`, a path (`layouts` says what may lie there), or these with settings.
+    A named set that is not in the folder of all data sets is fetched when a split of it is opened,
+    which `emit` is told of. Raises DataError where there is neither.
+    """
+    if not isinstance(spec, DataSpec):
+        spec = DataSpec(data=str(spec))
+    return Dataset(spec, _layout(spec, emit))
+
+
+def load_dataset(
+    data: str | Path, split: Split, *, emit: Listener = ignore, **settings: Any
+) -> Arrays:
+    """Load a split of a data set into memory.
+
+    `data`: a name of `NAMES` or a path; `settings`: what else a `DataSpec` has, such as
+    `validation_size` or `data_dir`. Raises DataError where the data cannot be had, is damaged, or
+    has no such split.
+    """
+    spec = DataSpec(data=str(data), **settings)
+    return open_dataset(spec, emit=emit).split(split).load(reading(split, emit))
+
+
+def _layout(spec: DataSpec, emit: Listener) -> Layout:
+    path = Path(spec.data).expanduser()
+    if spec.data == SYNTHETIC:
+        return Layout(
+            path,
+            SYNTHETIC,
+            {
+                "train": lambda: in_memory(synthetic("train")).shards,
+                "test": lambda: in_memory(synthetic("test")).shards,
+            },
+            CLASSES,
+            alike=True,
+        )
+    if spec.data in CATALOG:
+        entry = CATALOG[spec.data]
+        return Layout(
+            path,
+            entry.name,
+            {
+                "train": partial(fetch.open_named, entry, entry.train, spec.data_dir, emit),
+                "test": partial(fetch.open_named, entry, entry.test, spec.data_dir, emit),
+            },
+            entry.classes,
+            alike=True,
+        )
+    if path.exists():
+        return layouts.find(path, spec, emit=emit)
+    near = difflib.get_close_matches(spec.data, NAMES, n=1)
+    raise DataError(
+        f"data: expected one of {', '.join(NAMES)} or a path, found {spec.data!r}, which is "
+        "neither." + (f" Did you mean {near[0]}?" if near else "")
+    )

@@ -1,0 +1,74 @@
+"""The splits of a data set, and the names by which files and folders say which one they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+from deepcnn.data.shards import Shard
+from deepcnn.errors import DataError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+NAMES_OF_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "t10k": "test",  # MNIST's ten thousand
+    "eval": "test",
+}
+NAMES_OF_FOLDERS: dict[str, Split] = {**NAMES_OF_SPLITS, "data": "train"}
+_WORD = re.compile(r"t10k|[a-z]+")
+
+Opener = Callable[[], tuple[Shard, ...]]  # opens the files of a split
+
+
+def named_split(name: str) -> Split | None:
+    """Return the split that a file's name says: its first word that is one of NAMES_OF_SPLITS.
+
+    `test_batch.bin`, `emnist-letters-test-images-idx3-ubyte` and `testLabels.csv` all say "test".
+    """
+    apart = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
+    words = _WORD.findall(apart)
+    return next((NAMES_OF_SPLITS[word] for word in words if word in NAMES_OF_SPLITS), None)
+
+
+def split_of(name: str) -> Split:
+    """Return the split that a file's name says; training where it says none."""
+    return named_split(name) or "train"
+
+
+def group_by_split(
+    folder: Path, names: Iterable[str], make: Callable[[Path], Shard]
+) -> dict[Split, Opener]:
+    """Group files by split, in the order of their names and of the numbers in them."""
+    groups: dict[Split, list[Path]] = {}
+    for name in sorted(names, key=_natural):
+        groups.setdefault(split_of(name), []).append(folder / name)
+    return {
+        split: lambda paths=groups[split]: tuple(make(path) for path in paths)  # type: ignore[misc]
+        for split in SPLITS
+        if split in groups
+    }
+
+
+def only_one(found: dict[Split, Path], split: Split, path: Path, what: str) -> None:
+    """Add a path for a split; raise DataError, naming both, where there is one already."""
+    if split in found:
+        raise DataError(
+            f"{path.parent}: expected one {what} for the {split} split, found {found[split].name} "
+            f"and {path.name}. Name the one that you mean, or move the other one away."
+        )
+    found[split] = path
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d{1,18})", name)
+    return [(int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)]

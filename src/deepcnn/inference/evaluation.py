@@ -1,0 +1,204 @@
+"""Evaluation of a run: once, or of every checkpoint while it is still being trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deepcnn.data.dataset import reading
+from deepcnn.data.open import open_dataset
+from deepcnn.data.source import Source
+from deepcnn.data.splits import Split
+from deepcnn.devices import Place
+from deepcnn.errors import CheckpointError, ConfigError
+from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
+from deepcnn.hardware import keep_freed_memory
+from deepcnn.inference.scoring import blocks_to_score, score, splits_to_score
+from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.models.build import Given
+from deepcnn.runs import statistics
+from deepcnn.runs.run import Run
+from deepcnn.runs.tensorboard import TensorBoard
+from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.team.team import Team
+
+_POLL_SECONDS = 0.5
+
+
+def evaluate(
+    run: str | Path,
+    split: Split | None = None,
+    *,
+    averaged: bool = True,
+    examples: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    data_dir: str | Path | None = None,
+    model: Given | None = None,
+    emit: Listener = ignore,
+) -> Evaluated:
+    """Score the newest checkpoint of a run; see `Scorer` for the arguments and the errors."""
+    return Scorer(
+        run,
+        split,
+        averaged=averaged,
+        examples=examples,
+        device=device,
+        threads=threads,
+        data_dir=data_dir,
+        model=model,
+        emit=emit,
+    ).once()
+
+
+class Scorer:
+    """Scores checkpoints of a run on a whole split or its first `examples`, each counted once.
+
+    `split`: None is the one that the training was scored on; `averaged`: with the moving averages
+    of the parameters, if the run keeps any; `device`, `threads`: where to compute, independent of
+    the training; `data_dir`: the folder of all data sets, None: the run's own; `model`: the network
+    again, where it is none of this package; `emit` is told if data has to be fetched. Raises
+    RunError, ConfigError or DataError, saying what is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        split: Split | None = None,
+        *,
+        averaged: bool = True,
+        examples: int | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        data_dir: str | Path | None = None,
+        model: Given | None = None,
+        emit: Listener = ignore,
+    ) -> None:
+        self._run = Run.open(Path(run))
+        self._averaged = averaged
+        self._model = model
+        config = self._run.config()
+        keep_freed_memory()
+        self._place = Place.choose(device, config.precision)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if data_dir is not None:
+            config = dataclasses.replace(config, data_dir=str(data_dir))
+        dataset = open_dataset(config, emit=emit)
+        self._split: Split = split or splits_to_score(config, dataset)[-1]
+        source = dataset.split(self._split)
+        if examples is not None and not 1 <= examples <= len(source):
+            raise ConfigError(f"examples: expected 1 to {len(source)}, found {examples}")
+        keep = config.feed in ("preloaded", "fed")
+        source = dataset.read_whole(self._split, keep=keep, progress=reading(self._split, emit))
+        trained_on = TrainedOn.read(self._run)
+        for each in {self._split, "train"} if config.validation_size else {self._split}:
+            counts = dataset.counts(each)
+            trained_on.check(config.data, each, dataset.split(each), counts)
+        self._source = _first(source, examples)
+        self._values = math.prod(trained_on.transform.shape)
+
+    def once(self) -> Evaluated:
+        """Score the newest checkpoint; raise CheckpointError where there is none."""
+        while True:
+            try:
+                return self._score(newest_checkpoint(self._run))[0]
+            except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
+                continue
+
+    def follow(self, interval: float) -> Iterator[Event]:
+        """Score the newest checkpoint again and again, until the run's training ends or dies.
+
+        Every `interval` seconds the newest checkpoint, if there is a new one, is scored, and what
+        a visualizer shows of it is written to `summaries/<split>` in the run. Yields an
+        `Evaluated` for each, and a `Waiting` whenever it begins to wait.
+        """
+        done: Path | None = None
+        with closing(_Board(self._run, self._split)) as board:
+            while True:
+                in_training = self._run.in_training()  # asked first: what it saves last is seen
+                newest = self._newest(in_training)
+                if newest is not None and newest != done:
+                    try:
+                        evaluated, summary = self._score(newest)
+                    except FileNotFoundError:
+                        continue
+                    done = newest
+                    board.show(evaluated, summary)
+                    yield evaluated
+                elif not in_training:
+                    return
+                if in_training:
+                    yield Waiting(str(self._run.path))
+                    deadline = time.monotonic() + interval
+                    while time.monotonic() < deadline and self._run.in_training():
+                        time.sleep(min(_POLL_SECONDS, interval))
+
+    def _newest(self, in_training: bool) -> Path | None:
+        try:
+            return newest_checkpoint(self._run)
+        except CheckpointError:
+            if not in_training:
+                raise
+            return None
+
+    def _score(self, path: Path) -> tuple[Evaluated, Event]:
+        """Return the score of a checkpoint, and the summary of its first batch."""
+        trained = Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+        answers = trained.answers(self._place)
+        found = score(answers, blocks_to_score(self._source, self._values, self._place, Team()))
+        first = torch.from_numpy(self._source.first_images(128))
+        images = trained.trained_on.transform.evaluate(first.to(self._place.device))
+        with (
+            torch.no_grad(),
+            self._place.autocast(),
+            statistics.capture(trained.model) as activations,
+        ):
+            trained.model(images)
+        summary = statistics.summarize(trained.step, images=images, activations=activations)
+        return (
+            Evaluated(
+                step=trained.step,
+                split=self._split,
+                averaged=trained.averaged,
+                correct=found.correct,
+                total=found.total,
+                loss=found.loss,
+            ),
+            summary,
+        )
+
+
+class _Board:
+    """The summaries of an evaluation, in a folder of its own beside those of the training.
+
+    It is opened at the first step that is shown: what an earlier evaluation wrote for that and
+    later steps is dropped from view.
+    """
+
+    def __init__(self, run: Run, split: Split) -> None:
+        name = "train_evaluated" if split == "train" else split  # `train` is the trainer's
+        self._folder = run.summaries / name
+        self._board: TensorBoard | None = None
+
+    def show(self, evaluated: Evaluated, summary: Event) -> None:
+        if self._board is None:
+            again = self._folder.exists()
+            self._board = TensorBoard(self._folder, first_step=evaluated.step if again else None)
+        self._board(evaluated)
+        self._board(summary)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _first(source: Source, examples: int | None) -> Source:
+    return source if examples is None else source.select(np.arange(len(source)) < examples)

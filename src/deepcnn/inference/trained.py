@@ -1,0 +1,86 @@
+"""A trained network: a run's checkpoint, opened."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from deepcnn.config import Config
+from deepcnn.devices import Place
+from deepcnn.errors import CheckpointError
+from deepcnn.inference.answers import Answers
+from deepcnn.inputs.transform import Transform
+from deepcnn.learning.state import TrainState, check_fit
+from deepcnn.models.build import Given, network
+from deepcnn.runs import checkpoint
+from deepcnn.runs.run import Run
+from deepcnn.runs.trained_on import TrainedOn
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network of a checkpoint, and what is needed to ask it.
+
+    `step`: the updates that it has had; `averaged`: whether its parameters are moving averages.
+    """
+
+    config: Config
+    trained_on: TrainedOn
+    model: nn.Module
+    step: int
+    averaged: bool
+
+    @classmethod
+    def load(
+        cls, run: Run, path: Path, *, averaged: bool = True, model: Given | None = None
+    ) -> Trained:
+        """Open a checkpoint of a run.
+
+        `averaged`: with the moving averages of the parameters, if the run keeps any; `model`: the
+        network again, where it is none of this package. Raises CheckpointError where the checkpoint
+        is damaged or does not fit, FileNotFoundError where it is gone.
+        """
+        config, trained_on = run.config(), TrainedOn.read(run)
+        net = network(
+            config.model,
+            copy.deepcopy(model) if isinstance(model, nn.Module) else model,
+            shape=trained_on.transform.shape,
+            classes=len(trained_on.classes),
+        )
+        step, tensors, _ = checkpoint.load(path)
+        raw, averages = _below("model.", tensors), _below("average.", tensors)
+        check_fit(net.state_dict(), raw, str(path))
+        averaged = averaged and bool(averages)
+        net.load_state_dict(raw | averages if averaged else raw)
+        return cls(config, trained_on, net, step, averaged)
+
+    def answers(self, place: Place) -> Answers:
+        """Return what the network answers at a place, to which it is moved."""
+        return Answers(self.model.to(place.device), self.trained_on.transform, place)
+
+
+def newest_checkpoint(run: Run) -> Path:
+    """Return the newest checkpoint of a run; raise CheckpointError where there is none."""
+    found = checkpoint.paths(run.checkpoints)
+    if not found:
+        raise CheckpointError(
+            f"No checkpoint file found in {run.checkpoints}. If nobody trains this run, go on with "
+            f"it: deepcnn train --resume {run.path}"
+        )
+    return found[-1]
+
+
+def answers_of(state: TrainState, transform: Transform, place: Place) -> Answers:
+    """Return what the network of a training answers now, with averages if it keeps any: a copy."""
+    model = (
+        copy.deepcopy(state.model) if state.averages is None else state.averages.model(state.model)
+    )
+    return Answers(model.to(place.device), transform, place)
+
+
+def _below(prefix: Literal["model.", "average."], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

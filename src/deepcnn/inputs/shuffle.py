@@ -1,0 +1,227 @@
+"""In which order a training visits the examples of its shards.
+
+An epoch is read by a number of readers, each at a place of its own, in files whose order changes
+every epoch; what they read goes through a shuffle buffer, from which examples leave at random.
+All of it is a function of (seed, epoch): which readers read what is settled beforehand, their
+blocks are taken in turn, and the slot that an example leaves is a hash. So the same order can be
+computed over indices alone, without a file, and threads carry work but never hashing. A buffer as
+large as the set gives a permutation of the whole set, whatever the files are.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn import hashing
+from deepcnn.data.shards import Shard
+
+BLOCK, BLOCK_BYTES = 512, 1 << 21  # what a reader takes at a time: the smaller of the two
+
+Int64s = NDArray[np.int64]
+Columns = tuple[NDArray[Any], ...]  # arrays [k, …]; the first: int64 indices
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The examples `start` to `stop` of the shard of that number."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The order of a training set: `readers` readers, and a buffer of `buffer` examples.
+
+    `counts`: examples in each shard; `seekable`: whether reading it may start anywhere, so that
+    several readers may share it; `block`: how many a reader takes at a time.
+    """
+
+    seed: int
+    counts: tuple[int, ...]
+    seekable: tuple[bool, ...]
+    readers: int
+    buffer: int
+    block: int = BLOCK
+
+    @classmethod
+    def of(cls, shards: Sequence[Shard], *, seed: int, readers: int, buffer: int) -> Shuffle:
+        """Make the order for these shards."""
+        return cls(
+            seed,
+            tuple(len(shard) for shard in shards),
+            tuple(shard.seekable for shard in shards),
+            readers,
+            buffer,
+            max(1, min(BLOCK, BLOCK_BYTES // math.prod(shards[0].shape))),
+        )
+
+    @classmethod
+    def full(cls, seed: int, n: int) -> Shuffle:
+        """Make the order that visits `n` examples in a random permutation each epoch."""
+        return cls(seed, (n,), (True,), 1, n)
+
+    @property
+    def examples(self) -> int:
+        """Return the number of examples in an epoch."""
+        return sum(self.counts)
+
+    def pieces(self, epoch: int) -> list[list[Piece]]:
+        """Return, for each reader, what it reads in an epoch, in hashing."""
+        parts = -(-self.readers // len(self.counts))
+        pieces = []
+        for shard, (count, seekable) in enumerate(zip(self.counts, self.seekable, strict=True)):
+            edges = np.linspace(0, count, (parts if seekable else 1) + 1).astype(np.int64).tolist()
+            pieces += [Piece(shard, a, b) for a, b in itertools.pairwise(edges) if a < b]
+        keys = hashing.bits(self.seed, hashing.PIECE, np.array([epoch]), np.arange(len(pieces)))
+        shuffled = [pieces[i] for i in np.argsort(keys, kind="stable")]
+        return [shuffled[r :: self.readers] for r in range(min(self.readers, len(shuffled)))]
+
+    def indices(self, piece: Piece) -> Iterator[Int64s]:
+        """Yield the indices of a piece's examples, a block at a time."""
+        before = sum(self.counts[: piece.shard])
+        for start in range(piece.start, piece.stop, self.block):
+            yield np.arange(before + start, before + min(start + self.block, piece.stop))
+
+    def epoch(self, epoch: int) -> Int64s:
+        """Return the indices of all examples in the order of an epoch: int64 [n], read-only."""
+        return _epoch(self, epoch)
+
+    def batch(self, step: int, batch_size: int, *, steps: int = 1) -> tuple[Int64s, Int64s, Int64s]:
+        """Return (index, epoch, position) of each example of a step's batch: int64 [batch_size].
+
+        With `steps` those of so many batches, one after another. See `places`: every batch is
+        full, each example is seen exactly once in every epoch.
+        """
+        epoch, position = places(step, batch_size, self.examples, steps=steps)
+        index = np.empty(len(epoch), np.int64)
+        for e in range(int(epoch[0]), int(epoch[-1]) + 1):
+            here = epoch == e
+            index[here] = self.epoch(e)[position[here]]
+        return index, epoch, position
+
+    def mix(self, epoch: int, blocks: Iterable[Columns]) -> Iterator[Columns]:
+        """Send what the readers of an epoch read through the shuffle buffer.
+
+        `blocks`: the examples in the order of reading, the first column their indices.
+        """
+        buffer = _Buffer(self.seed, epoch, min(self.buffer, self.examples))
+        for block in blocks:
+            yield from buffer.exchange(block)
+        yield from buffer.drain(self.block)
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """Return the order in which epoch `epoch` visits `n` examples: int64 [n], read-only."""
+    keys = hashing.bits(seed, hashing.ORDER, np.array([epoch]), np.arange(n, dtype=np.int64))
+    order = np.argsort(keys)  # no two keys are equal: each is made of a position reversibly
+    order.flags.writeable = False
+    return order
+
+
+def places(
+    step: int, batch_size: int, n: int, *, steps: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (epoch, position) of each example of the batch of a step, int64 [batch_size].
+
+    With `steps` those of so many batches, one after another, int64 [steps * batch_size].
+
+    Epochs of `n` examples follow one another without a seam: a batch may hold the end of one and
+    the start of the next, every batch is full, and each place is met exactly once.
+    """
+    place = np.arange(step * batch_size, (step + steps) * batch_size, dtype=np.int64)
+    epoch, position = np.divmod(place, n)
+    return epoch, position
+
+
+@functools.lru_cache(maxsize=3)
+def _epoch(shuffle: Shuffle, epoch: int) -> Int64s:
+    if shuffle.buffer >= shuffle.examples:  # then the order of reading does not matter
+        return permutation(shuffle.seed, epoch, shuffle.examples)
+    readers = [
+        (block for piece in pieces for block in shuffle.indices(piece))
+        for pieces in shuffle.pieces(epoch)
+    ]
+    columns = shuffle.mix(epoch, ((block,) for block in in_turn(readers)))
+    found = np.concatenate([index for (index,) in columns]).astype(np.int64)
+    found.flags.writeable = False
+    return found
+
+
+def in_turn(iterators: Iterable[Iterator[T]]) -> Iterator[T]:
+    """Yield one item of each iterator in turn; those that have ended are passed over."""
+    left = list(iterators)
+    while left:
+        going = []
+        for iterator in left:
+            for item in iterator:
+                yield item
+                going.append(iterator)
+                break
+        left = going
+
+
+class _Buffer:
+    """A shuffle buffer of `size` examples whose choices are functions of (seed, epoch, draw).
+
+    While it fills, nothing leaves. Then each example that comes takes the slot of one that leaves,
+    chosen at random. At the end the others leave in the order of a random key of their own.
+    """
+
+    def __init__(self, seed: int, epoch: int, size: int) -> None:
+        self._seed = seed
+        self._epoch = np.array([epoch], np.int64)
+        self._size = size
+        self._columns: Columns = ()
+        self._filled = 0
+        self._draws = 0
+
+    def exchange(self, block: Columns) -> Iterator[Columns]:
+        """Take in a block; yield as many examples as do not find an empty slot."""
+        count = len(block[0])
+        if not self._columns:
+            self._columns = tuple(np.empty((self._size, *c.shape[1:]), c.dtype) for c in block)
+        fitting = min(self._size - self._filled, count)
+        if fitting:
+            for mine, column in zip(self._columns, block, strict=True):
+                mine[self._filled : self._filled + fitting] = column[:fitting]
+            self._filled += fitting
+        if fitting == count:
+            return
+        coming = tuple(column[fitting:] for column in block)
+        draw = np.arange(self._draws, self._draws + count - fitting, dtype=np.int64)
+        self._draws += len(draw)
+        slot = hashing.below(self._size, hashing.bits(self._seed, hashing.SLOT, self._epoch, draw))
+        # All at once gives what one after the other would: where a slot is drawn again within the
+        # block, what leaves is what came at the draw before, and only the last to come stays.
+        by_slot = np.argsort(slot, kind="stable")
+        again = slot[by_slot[1:]] == slot[by_slot[:-1]]
+        later, earlier = by_slot[1:][again], by_slot[:-1][again]
+        stays = by_slot[np.append(~again, True)]
+        leaving = []
+        for mine, column in zip(self._columns, coming, strict=True):
+            out = mine[slot]
+            out[later] = column[earlier]
+            mine[slot[stays]] = column[stays]
+            leaving.append(out)
+        yield tuple(leaving)
+
+    def drain(self, block: int) -> Iterator[Columns]:
+        """Yield all that is left, a block at a time."""
+        index = self._columns[0][: self._filled].astype(np.int64)
+        keys = hashing.bits(self._seed, hashing.ORDER, self._epoch, index)
+        last = np.lexsort((index, keys))
+        for start in range(0, self._filled, block):
+            chosen = last[start : start + block]
+            yield tuple(column[chosen] for column in self._columns)

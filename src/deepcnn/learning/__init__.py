@@ -1,0 +1,1 @@
+"""What changes while training, and how."""

@@ -1,0 +1,100 @@
+"""What training minimizes, and what evaluation counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from deepcnn.models.network import penalties_of
+
+TOTAL = "total_loss"
+
+
+def losses(
+    model: nn.Module,
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    weight: float = 1.0,
+) -> dict[str, Tensor]:
+    """Return every loss by name, the sum of all as `total_loss`, each float32 [].
+
+    `logits`: [B, classes]; `labels`: int64 [B]. `cross_entropy` is the mean over the batch of the
+    softmax cross-entropy in nats, of which each example's may be multiplied with the weight of its
+    class (`class_weights`, float32 [classes]); the mean is over the number of examples all the
+    same, so that it does not depend on how a batch is divided. `weight` multiplies this mean: where
+    a batch is divided into unequal parts, the mean over the parts is then that over the batch. A
+    model's `penalties` map the name
+    of a weight to the factor of its penalty ½‖w‖², which appears under the name of the weight's
+    layer.
+    """
+    if class_weights is None:
+        mean = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    else:
+        each = F.cross_entropy(
+            logits.float(), labels, label_smoothing=label_smoothing, reduction="none"
+        )
+        mean = (each * class_weights[labels]).mean()
+    found = {"cross_entropy": mean if weight == 1.0 else mean * weight}
+    for name, factor in penalties_of(model).items():
+        penalized = model.get_parameter(name)
+        found[f"{name.removesuffix('.weight')}/weight_loss"] = factor * _half_square(penalized)
+    found[TOTAL] = torch.stack(list(found.values())).sum()
+    return found
+
+
+def _half_square(weight: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return weight.square().sum() / 2
+    half: Tensor = _HalfSquare.apply(weight)  # type: ignore[no-untyped-call]
+    return half
+
+
+class _HalfSquare(torch.autograd.Function):
+    """½‖w‖² of [out, in], whose derivative is w: a pass over memory each; autograd makes five.
+
+    By rows, since the norm of all of it would be added up less precisely.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+        return norms.square().sum() / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        weight: Tensor = ctx.saved_tensors[0]
+        return weight * gradient
+
+
+def names(model: nn.Module) -> list[str]:
+    """Return the names of the losses, in the order of `losses`."""
+    layers = [name.removesuffix(".weight") for name in penalties_of(model)]
+    return ["cross_entropy", *(f"{layer}/weight_loss" for layer in layers), TOTAL]
+
+
+def balanced_weights(counts: NDArray[np.int64]) -> Tensor:
+    """Return a weight for each class, inverse to its count, 1 on average over the examples.
+
+    `counts`: int64 [classes]. Returns float32 [classes]: N / (present · count), where `present` is
+    how many classes have an example, and 0 for those that have none (King and Zeng, "Logistic
+    Regression in Rare Events Data", 2001).
+    """
+    present = np.maximum(counts, 1)
+    weights = np.where(counts > 0, counts.sum() / ((counts > 0).sum() * present), 0.0)
+    return torch.from_numpy(weights).to(torch.float32)
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return in how many rows the largest logit is the label's, int64 []; a NaN is never right."""
+    return (logits.argmax(1) == labels).logical_and(logits.isfinite().all(1)).sum()

@@ -1,0 +1,97 @@
+"""Everything that changes while training, and so everything that a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from deepcnn.errors import CheckpointError
+from deepcnn.learning.averages import LossAverages, ParameterAverages
+from deepcnn.learning.optimizers import Optimizer
+
+
+@dataclass
+class TrainState:
+    """The state of a training.
+
+    `step` counts the steps made. `averages` is None where the configuration asks for none.
+    `failed` is the first step whose loss was not finite, or -1 (int64 [], on the device): from
+    then on no update is applied. `loss_scale` is what fp16 gradients are multiplied with
+    (float32 []), and `good_steps` (int64 []) the steps since it last changed.
+    """
+
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    averages: ParameterAverages | None
+    loss_averages: LossAverages
+    failed: Tensor
+    loss_scale: Tensor
+    good_steps: Tensor
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors of the state by name, sharing their memory."""
+        found = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        for optimizer in self.optimizers:
+            found |= {f"momentum.{name}": t for name, t in optimizer.tensors.items()}
+        if self.averages is not None:
+            found |= {f"average.{name}": t for name, t in self.averages.tensors.items()}
+        found["loss_averages"] = self.loss_averages.biased
+        found["loss_scale"] = self.loss_scale
+        found["good_steps"] = self.good_steps
+        return found
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients of the step that was made."""
+        for parameter in self.model.parameters():
+            parameter.grad = None
+
+    def to(self, device: torch.device) -> None:
+        """Move everything to a device; the parameters stay the same objects.
+
+        On a GPU filters, and what belongs to them, lie in the order that its convolutions read.
+        """
+        self.model.to(device)
+        if device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        like = dict(self.model.named_parameters())
+        kept = [optimizer.tensors for optimizer in self.optimizers]
+        kept += [self.averages.tensors] if self.averages is not None else []
+        for tensors in kept:
+            for name, tensor in tensors.items():
+                tensors[name] = torch.empty_like(like[name]).copy_(tensor)
+        self.loss_averages.biased = self.loss_averages.biased.to(device)
+        self.failed = self.failed.to(device)
+        self.loss_scale = self.loss_scale.to(device)
+        self.good_steps = self.good_steps.to(device)
+
+    @torch.no_grad()
+    def load(self, step: int, tensors: dict[str, Tensor], source: str) -> None:
+        """Take on the state of a checkpoint; `source` is how errors call it.
+
+        Raises CheckpointError, naming the tensor, where it does not fit; then nothing changed.
+        """
+        own = self.tensors()
+        check_fit(own, tensors, source)
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+        self.step = step
+
+
+def check_fit(own: dict[str, Tensor], found: dict[str, Tensor], source: str) -> None:
+    """Raise CheckpointError unless both have tensors of the same names, shapes and types."""
+    for name in sorted(own.keys() | found.keys()):
+        expected, actual = _describe(own.get(name)), _describe(found.get(name))
+        if expected != actual:
+            raise CheckpointError(
+                f"{source} does not fit this run: {name}: expected {expected}, found {actual}"
+            )
+
+
+def _describe(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

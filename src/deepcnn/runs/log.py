@@ -1,0 +1,98 @@
+"""The log of a run: JSON lines, written and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from deepcnn.errors import RunError
+from deepcnn.events import Advanced, Event, Fetching, Reading, Summarized, Traced
+
+_GZIP = b"\x1f\x8b"  # what a gzipped file begins with; no JSON does
+FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as text
+
+
+class JsonLog:
+    """Appends every event of note to a file, an object a line, with its name and the time.
+
+    A line that a killed process left unfinished is cut off first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with path.open("r+b") as file:
+                    file.truncate(whole)
+        self._file = path.open("a", buffering=1)
+
+    def __call__(self, event: Event) -> None:
+        """Write the event, unless it is about progress or for pictures."""
+        if not isinstance(event, (Advanced, Fetching, Reading, *FOR_PICTURES)):
+            self._file.write(to_json(event) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def to_json(event: Event) -> str:
+    """Return an event as a JSON object in one line; NaN becomes null."""
+    values = {
+        "event": type(event).__name__,
+        "time": datetime.datetime.now().isoformat(),
+        **dataclasses.asdict(event),
+    }
+    return json.dumps(_finite(values), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a log, plain or gzipped, in order.
+
+    A last line without an end, which a killed writer left, is left out. Raises RunError where the
+    file cannot be read, and where any other line is not a JSON object.
+    """
+    # Not splitlines(), which does not tell whether the last line has an end.
+    *whole, _unfinished = _content(path).split(b"\n")
+    return [_event(line, f"{path}, line {number}") for number, line in enumerate(whole, 1)]
+
+
+def events(log: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the events of a kind, by the name of its class, in order."""
+    return [event for event in log if event.get("event") == name]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunError(f"{path}: cannot be read as a log ({error})") from error
+
+
+def _event(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        shown = line[:40].decode(errors="replace")
+        raise RunError(f"{where}: expected a JSON object, found {shown!r} ({error})") from error
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise RunError(f"{where}: expected a JSON object, found another JSON value ({kind})")
+    return found

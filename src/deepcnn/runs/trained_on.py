@@ -1,0 +1,75 @@
+"""What a run was trained on: how images become input, the classes, and how many examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.data.source import Source
+from deepcnn.errors import RunError
+from deepcnn.inputs.transform import Transform
+from deepcnn.runs.run import INPUTS, Run
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a run stores about its data, in `inputs.json`.
+
+    `counts`: examples of each class by split, of those that the run trains and is scored on;
+    `fed_by`: the kind of feed from Python, see `Fed.kind`, or None.
+    """
+
+    transform: Transform
+    classes: tuple[str, ...]
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    fed_by: str | None = None
+
+    @classmethod
+    def read(cls, run: Run) -> TrainedOn:
+        """Read what a run stores; raises RunError where it is not as deepcnn writes it."""
+        values = run.read(INPUTS)
+        try:
+            counts = dict(values.get("scored_on", {}))
+            if values.get("examples") is not None:
+                counts["train"] = list(values["examples"])
+            return cls(
+                Transform.from_dict(values["inputs"]),
+                tuple(values["classes"]),
+                counts,
+                values.get("fed_by"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{run.path / INPUTS}: not as deepcnn writes it ({error})") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `read` undoes, fit for JSON."""
+        fed = {} if self.fed_by is None else {"fed_by": self.fed_by}
+        scored_on = {split: counts for split, counts in self.counts.items() if split != "train"}
+        return {
+            "inputs": self.transform.to_dict(),
+            "classes": self.classes,
+            "examples": self.counts.get("train"),
+            "scored_on": scored_on,
+            **fed,
+        }
+
+    def check(self, data: str, split: str, source: Source, counts: NDArray[np.int64]) -> None:
+        """Raise RunError where a split of `data` is no longer what this run had before it.
+
+        `counts`: int64 [classes], its examples by class, in whose order random choices are made.
+        """
+        changed = f"{data}: the {split} split changed since this run began: expected "
+        if source.classes != self.classes or source.shape != self.transform.image_shape:
+            raise RunError(
+                f"{changed}images {self.transform.image_shape} of {len(self.classes)} classes, "
+                f"found {source.shape} of {len(source.classes)}. Start a new run."
+            )
+        expected = self.counts.get(split)
+        if expected is not None and expected != counts.tolist():
+            raise RunError(
+                f"{changed}{expected} examples by class, found {counts.tolist()}. Bring the data "
+                "back, or start a new run."
+            )

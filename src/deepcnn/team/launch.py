@@ -1,0 +1,45 @@
+"""Starting the processes of a training on this machine, as torchrun would, without its ceremony."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import uuid
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from deepcnn.errors import TrainingError
+from deepcnn.team.signs import ADVICE
+
+
+def launch(processes: int, arguments: list[str]) -> int:
+    """Run `python -m deepcnn` with `arguments` in so many processes; return the exit status.
+
+    They print for themselves. SIGINT and SIGTERM are passed on to them, and they save and end; none
+    outlives this call. Raises TrainingError where one was killed.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "deepcnn", *arguments)
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except ChildFailedError as failed:
+        rank, first = failed.get_first_failure()
+        if first.exitcode > 0:  # it has told why
+            return first.exitcode
+        raise TrainingError(
+            f"rank {rank} (process {first.pid}) was killed by {first.signal_name()}. {ADVICE}"
+        ) from failed
+    return 0

@@ -1,0 +1,63 @@
+"""The processes that work on one training: here, this one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from deepcnn.devices import Place, Precision
+from deepcnn.events import Listener
+
+T = TypeVar("T")
+
+
+class Team:
+    """The processes that work on one training; here: this one alone.
+
+    One of them `writes`: it keeps the run's directory and speaks to the user. `index` and `count`
+    say which share of a scoring is this process's. `distributed`: whether its processes average
+    their gradients, which one that was started alone by torchrun does too.
+    """
+
+    writes = True
+    distributed = False
+    index = 0
+    count = 1
+
+    def once(self, make: Callable[[], T]) -> T:
+        """Let one process, the one that writes, do something; all get the result or the error.
+
+        What it makes is a plain value that can be sent.
+        """
+        return make()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes of tensors on the CPU."""
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether any process says so. All hear the same, perhaps one call late."""
+        return flag
+
+    def listener(self, emit: Listener) -> Listener:
+        """Return what this process tells its events to."""
+        return emit
+
+    def job(self) -> str | None:
+        """Return what identifies the job that starts, and may restart, these processes."""
+        return None
+
+    def place(
+        self, device: str, precision: Literal["auto"] | Precision, threads: int | None
+    ) -> Place:
+        """Choose where this process computes, and settle how many processor threads it takes."""
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return Place.choose(device, precision)
+
+    def describe(self, towers: int) -> dict[str, Any]:
+        """Return what a run's numbers depend on beside a process's own environment."""
+        return {"processes": self.count, "towers": towers}

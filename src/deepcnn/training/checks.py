@@ -1,0 +1,63 @@
+"""What is checked while a training goes on, and before one is resumed."""
+
+from __future__ import annotations
+
+import torch
+
+from deepcnn.config import Config, changed_fields
+from deepcnn.errors import ConfigError, RunError, TrainingError
+from deepcnn.learning.assembly import Schedule
+from deepcnn.learning.state import TrainState
+from deepcnn.runs import checkpoint
+from deepcnn.runs.run import Run
+
+FREE_TO_CHANGE = (
+    *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
+    *("evaluate_every", "keep"),
+)
+
+
+def check_changes(old: Config, new: Config) -> None:
+    """Raise ConfigError for a change with which a resumed run would give other numbers.
+
+    `steps` may change only where nothing happens at a share of them: no straight line of the
+    learning rate, no growing images, no layers that stop learning.
+    """
+    by_share = old.optimizer.schedule == "linear" or old.inputs.scales or old.optimizer.freeze
+    free = [name for name in FREE_TO_CHANGE if name != "steps" or not by_share]
+    if refused := [name for name in changed_fields(old, new) if name not in free]:
+        raise ConfigError(
+            f"{refused[0]}: cannot change when this run is resumed, since its numbers would; what "
+            f"can: {', '.join(free)}. Start a new run for the rest."
+        )
+
+
+def check_feed(run: Run, fed_by: str | None, *, is_given: bool) -> None:
+    """Raise RunError unless a run that was fed from Python is so again, and no other."""
+    if is_given and fed_by is None:
+        raise RunError(f"{run.path}: this run was not fed from Python. Resume it without a feed.")
+    if not is_given and fed_by is not None:
+        raise RunError(
+            f"{run.path}: this run was fed from Python. Resume it there: "
+            "deepcnn.resume(run, feed=…)"
+        )
+
+
+def check_finite(state: TrainState, schedule: Schedule, config: Config, run: Run) -> None:
+    """Raise TrainingError if the loss of any step so far was not finite, or the weights are not.
+
+    The loss of a step is that before its update, so it does not tell of the newest weights.
+    """
+    step = int(state.failed)
+    if step < 0:
+        if torch.stack([p.isfinite().all() for p in state.model.parameters()]).all():
+            return
+        step = state.step - 1
+    rate = schedule(step) * config.optimizer.learning_rate
+    lower = config.optimizer.learning_rate / 3
+    found = checkpoint.paths(run.checkpoints)
+    kept = f"The last good checkpoint is {found[-1]}." if found else "There is no checkpoint yet."
+    raise TrainingError(
+        f"The loss or the weights were not finite at step {step}, at learning rate {rate:g}. "
+        f"{kept} Train with a lower rate, for example --optimizer.learning-rate {lower:.2g}"
+    )

@@ -1,0 +1,73 @@
+"""The loop of a training, in the order of time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcnn.events import Evaluated, Finished, Interrupted, Noted
+from deepcnn.training.progress import Progress, Watcher
+from deepcnn.training.session import Session
+from deepcnn.training.signals import stop_signals
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended.
+
+    `evaluated` is its score, the last of `scores` (one for each split that was scored), or None
+    where it was interrupted.
+    """
+
+    run: Path
+    step: int
+    scores: tuple[Evaluated, ...]
+
+    @property
+    def evaluated(self) -> Evaluated | None:
+        """The score on the split that counts."""
+        return self.scores[-1] if self.scores else None
+
+
+def make_steps(session: Session) -> Result:
+    """Make all steps that are left, then score; a signal saves and ends sooner."""
+    with stop_signals(patient=session.team.job() is not None) as stopping:
+        config, state, engine = session.config, session.state, session.engine
+        team, tell, run = session.team, session.tell, session.run
+        tell(session.started())
+        tell(engine.placed())
+        if config.compile:
+            tell(
+                Noted("Compiling the network, which takes up to a minute for each size of images.")
+            )
+        began = time.perf_counter()
+        team.once(session.trace)
+        if session.evaluation_is_due():
+            session.evaluate()
+        progress = Progress(config, state, session.transform, session.schedule)
+        watcher = Watcher(config.summary_every if team.writes else 0, tell)
+        state.model.train()
+        while state.step < config.steps:
+            step = state.step
+            session.fix_settled(step)
+            watched = watcher.wants(step)
+            losses = watcher.step(engine, state) if watched else engine.step()
+            state.forget_gradients()
+            tell(progress.advanced())
+            last = state.step == config.steps
+            stop = team.any(stopping.is_set()) and not last
+            if step % config.log_every == 0 or last:
+                tell(progress.stepped(step, losses))
+                team.once(session.check)
+            if state.step % config.save_every == 0 or last or stop:
+                engine.settle()
+                team.once(session.save)
+            if stop:
+                tell(Interrupted(state.step, str(run.path)))
+                return Result(run.path, state.step, ())
+            if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
+                session.evaluate()
+        scores = session.evaluate()
+        tell(Finished(state.step, str(run.path), time.perf_counter() - began))
+        return Result(run.path, state.step, scores)

@@ -1,0 +1,85 @@
+"""The data of a training: what it is trained on, and what it is scored on, opened and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.config import Config
+from deepcnn.data.dataset import Dataset, reading
+from deepcnn.data.open import open_dataset
+from deepcnn.data.source import Source
+from deepcnn.data.splits import Split
+from deepcnn.events import Listener, Noted
+from deepcnn.inference.scoring import splits_to_score
+from deepcnn.inputs.fed import FeedSource
+from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.training.feeding import needs_memory
+
+HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
+
+
+@dataclass(frozen=True)
+class Material:
+    """The opened data of a training.
+
+    `config`: with the size of the validation split that was decided on; `train`: the training set,
+    in memory where the feed needs it there; `to_score`: read once, so that nothing fails after the
+    last step; `counts`: examples of each class, int64 [classes], of all these splits.
+    """
+
+    config: Config
+    train: Source
+    to_score: dict[Split, Source]
+    counts: dict[Split, NDArray[np.int64]]
+
+    def check(self, stored: TrainedOn) -> None:
+        """Raise RunError where the data are not those that a run was trained on before."""
+        for split, source in {**self.to_score, "train": self.train}.items():
+            stored.check(self.config.data, split, source, self.counts[split])
+
+
+def open_material(
+    config: Config, feed: FeedSource | None, emit: Listener, *, decide: bool
+) -> Material:
+    """Open and read what a training needs.
+
+    `feed`: where Python takes the batches from; `decide`: whether a validation split is held out
+    where the data have nothing else to be scored on, as it is for a new run. Raises DataError for
+    what cannot be used.
+    """
+    dataset = open_dataset(config, emit=emit)
+    if decide:
+        config, dataset = _with_validation(config, dataset, emit)
+    keep = needs_memory(config, feed)
+    train = dataset.split("train")
+    if keep:
+        train = dataset.read_whole("train", keep=True, progress=reading("train", emit))
+    counts: dict[Split, NDArray[np.int64]] = {}
+    counts["train"] = dataset.counts("train", reading("labels", emit))
+    to_score: dict[Split, Source] = {}
+    for split in splits_to_score(config, dataset):
+        if split == "train":
+            to_score[split] = train
+        else:
+            progress = reading(split, emit)
+            to_score[split] = dataset.read_whole(split, keep=keep, progress=progress)
+        counts[split] = dataset.counts(split)
+    return Material(config, train, to_score, counts)
+
+
+def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
+    """Hold out a tenth of the examples where the data have nothing else to be scored on."""
+    if "validation" in dataset.splits or "test" in dataset.splits:
+        return config, dataset
+    size = max(1, round(len(dataset.split("train")) / HELD_OUT))
+    emit(
+        Noted(
+            f"{config.data} has neither a validation nor a test split: {size} of its examples are "
+            "held out to score on, each class in its proportion (--validation-size)."
+        )
+    )
+    return dataclasses.replace(config, validation_size=size), dataset.hold_out(size)

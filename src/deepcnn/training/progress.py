@@ -1,0 +1,104 @@
+"""What a training tells of itself while it makes steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from deepcnn.config import Config
+from deepcnn.engines.engine import Engine
+from deepcnn.events import Advanced, Listener, Stepped
+from deepcnn.inputs.transform import Transform
+from deepcnn.learning import objective
+from deepcnn.learning.assembly import Schedule
+from deepcnn.learning.state import TrainState
+from deepcnn.runs import statistics
+
+SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
+
+
+class Progress:
+    """Makes the events of the steps of a training, and knows how fast they follow each other."""
+
+    def __init__(
+        self, config: Config, state: TrainState, transform: Transform, schedule: Schedule
+    ) -> None:
+        self._config, self._state = config, state
+        self._transform, self._schedule = transform, schedule
+        self._step, self._time = state.step, time.perf_counter()
+
+    def advanced(self) -> Advanced:
+        """Return that a step was handed to the device."""
+        step, steps = self._state.step, self._config.steps
+        return Advanced(step, steps, self._transform.work_at(step / steps))
+
+    def stepped(self, step: int, losses: Tensor) -> Stepped:
+        """Return what is logged of a step, with the rate since this was asked last.
+
+        `losses`: float32 [losses], on any device, whose answer is waited for.
+        """
+        state = self._state
+        names = objective.names(state.model)
+        values, averages = losses.tolist(), state.loss_averages.values(state.step).tolist()
+        now = time.perf_counter()  # after the device has answered
+        seconds = (now - self._time) / (state.step - self._step)
+        self._step, self._time = state.step, now
+        return Stepped(
+            step=step,
+            losses=dict(zip(names, values, strict=True)),
+            averages=dict(zip(names, averages, strict=True)),
+            learning_rate=self._schedule(step) * self._config.optimizer.learning_rate,
+            examples_per_second=self._config.batch_size / seconds,
+            seconds=seconds,
+        )
+
+
+class Watcher:
+    """Watches a step now and then: makes it, and tells what a visualizer shows of it.
+
+    `every`: steps from one to the next, 0 for never; those for which there is no time are left out.
+    """
+
+    def __init__(self, every: int, tell: Listener) -> None:
+        self._every = every
+        self._tell = tell
+        self._budget = Budget(SUMMARY_SHARE)
+
+    def wants(self, step: int) -> bool:
+        """Tell whether a step is to be watched."""
+        return self._every > 0 and step % self._every == 0 and self._budget.left()
+
+    def step(self, engine: Engine, state: TrainState) -> Tensor:
+        """Make a step of training, and tell of it; return its losses."""
+        step = state.step
+        with statistics.capture(engine.model) as activations:
+            losses = engine.watched_step()
+        with self._budget:
+            self._tell(
+                statistics.summarize(
+                    step, images=engine.images, activations=activations, variables=state.model
+                )
+            )
+        return losses
+
+
+@dataclass
+class Budget:
+    """Keeps what is done within it below a share of the time since it was made."""
+
+    share: float
+    _spent: float = field(default=0.0, init=False)
+    _began: float = field(default_factory=lambda: time.perf_counter(), init=False)
+    _entered: float = field(default=0.0, init=False)
+
+    def left(self) -> bool:
+        """Tell whether there is time left."""
+        return self._spent <= self.share * (time.perf_counter() - self._began)
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._spent += time.perf_counter() - self._entered

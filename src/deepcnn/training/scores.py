@@ -1,0 +1,73 @@
+"""The scores of a training, while it goes on and at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from deepcnn.data.source import Source
+from deepcnn.data.splits import Split
+from deepcnn.devices import Place
+from deepcnn.events import Evaluated
+from deepcnn.inference.scoring import Blocks, blocks_to_score, score
+from deepcnn.inference.trained import answers_of
+from deepcnn.inputs.transform import Transform
+from deepcnn.learning.state import TrainState
+from deepcnn.runs.log import events, read_log
+from deepcnn.team.team import Team
+
+
+class Scores:
+    """Scores the network of a training on its splits, together with the other processes.
+
+    `stay`: what is scored stays on a GPU, as what is trained on does.
+    """
+
+    def __init__(
+        self,
+        to_score: dict[Split, Source],
+        transform: Transform,
+        place: Place,
+        team: Team,
+        *,
+        stay: bool,
+    ) -> None:
+        self._transform, self._place, self._team = transform, place, team
+        self._blocks = {
+            split: self._blocks_of(source, stay=stay) for split, source in to_score.items()
+        }
+
+    def of(self, state: TrainState) -> Iterator[Evaluated]:
+        """Yield the score of a state on each split; the engine must have settled it."""
+        for split, blocks in self._blocks.items():
+            answers = answers_of(state, self._transform, self._place)
+            found = score(answers, blocks()).over(self._team)
+            yield Evaluated(
+                step=state.step,
+                split=split,
+                averaged=state.averages is not None,
+                correct=found.correct,
+                total=found.total,
+                loss=found.loss,
+            )
+
+    def _blocks_of(self, source: Source, *, stay: bool) -> Callable[[], Blocks]:
+        values = math.prod(self._transform.shape)
+        read = partial(blocks_to_score, source, values, self._place, self._team)
+        if self._place.device.type == "cpu" or not stay:
+            return read
+        there = [*read()]
+        return lambda: there
+
+
+def logged_scores(log: Path, step: int) -> list[Evaluated]:
+    """Return the scores of a step that a log holds."""
+    fields = [field.name for field in dataclasses.fields(Evaluated)]
+    return [
+        Evaluated(**{name: entry[name] for name in fields})
+        for entry in events(read_log(log) if log.exists() else [], "Evaluated")
+        if entry["step"] == step
+    ]

@@ -1,0 +1,341 @@
+"""All parts of one training, opened and closed together."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepcnn.config import Config, to_dict
+from deepcnn.data.source import Source
+from deepcnn.devices import Place, describe_environment
+from deepcnn.engines.choose import choose
+from deepcnn.engines.engine import Job
+from deepcnn.errors import ConfigError
+from deepcnn.events import (
+    EnvironmentChanged,
+    Evaluated,
+    Event,
+    Listener,
+    Noted,
+    Saved,
+    Started,
+    Traced,
+)
+from deepcnn.hardware import keep_freed_memory, plain_products
+from deepcnn.inputs.fed import FeedSource
+from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
+from deepcnn.inputs.transform import Transform
+from deepcnn.learning import objective
+from deepcnn.learning.assembly import learn_until, make_schedule, make_state
+from deepcnn.models.build import Given, network
+from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
+from deepcnn.runs import checkpoint, graph
+from deepcnn.runs.log import JsonLog
+from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
+from deepcnn.runs.tensorboard import TensorBoard
+from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.team.team import Team
+from deepcnn.training.checks import check_feed, check_finite
+from deepcnn.training.feeding import make_feed
+from deepcnn.training.material import open_material
+from deepcnn.training.scores import Scores, logged_scores
+
+
+@dataclass(frozen=True)
+class FromPython:
+    """What no configuration can hold: a feed, and a network."""
+
+    feed: FeedSource | None = None
+    model: Given | None = None
+
+
+class Session:
+    """One training: its data, network, engine, run and listeners.
+
+    `open` makes what a new and a resumed run share. Then either `begin` makes a new run's directory
+    or `go_on` loads a run's newest checkpoint; after that steps can be made.
+    """
+
+    def __init__(
+        self,
+        team: Team,
+        config: Config,
+        given: FromPython,
+        stored: TrainedOn | None,
+        emit: Listener,
+    ) -> None:
+        self.team, self._given, self._emit = team, given, emit
+        self.place = _set_up(team, config)
+        self._choice = team.once(lambda: choose(config, self.place, team))
+        material = open_material(config, given.feed, emit, decide=stored is None)
+        if stored is not None:
+            material.check(stored)
+        self.config = config = material.config
+        source = material.train
+        transform = stored.transform if stored is not None else _transform(config, source)
+        model = network(
+            config.model,
+            given.model,
+            shape=transform.shape,
+            classes=len(source.classes),
+            seed=config.seed,
+        )
+        self.transform = transform if stored is not None else _fit(transform, config, model)
+        _initialize(model, self.transform, source, self.place)
+        self.state = make_state(config, model)
+        self.schedule = make_schedule(config, len(source))
+        self.feed = make_feed(config, source, given.feed, emit)
+        self.trained_on = TrainedOn(
+            self.transform,
+            source.classes,
+            {split: counts.tolist() for split, counts in material.counts.items()},
+            self.feed.fed_by if given.feed is not None else None,
+        )
+        self._material = material
+        self._closing = ExitStack()
+        self._closing.enter_context(closing(self.feed))
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        team: Team,
+        config: Config,
+        given: FromPython,
+        emit: Listener,
+        stored: TrainedOn | None = None,
+    ) -> Iterator[Session]:
+        """Open the data and make the network; close all in the end.
+
+        `stored`: what a run that is resumed was trained on. Raises ConfigError or DataError for
+        settings and data that cannot be used, RunError for data that changed.
+        """
+        session = cls(team, config, given, stored, emit)
+        with session._closing:
+            yield session
+
+    def begin(self, path: Path | None, command: dict[str, Any], *, overwrite: bool) -> None:
+        """Make the directory of a new run; `command`: the configuration as it was asked for."""
+        if self.trained_on.fed_by == "iterator":
+            self._emit(
+                Noted(
+                    "This run cannot be resumed: its feed is an iterator that is no function of "
+                    "the step and has no state_dict."
+                )
+            )
+
+        def make() -> Run:
+            making = Run.begin(path, self.config.preset, overwrite=overwrite)
+            run = self._closing.enter_context(making)
+            run.write(JOB, {"job": self.team.job(), "command": command})
+            run.write(ENVIRONMENT, self._environment())
+            run.write(INPUTS, self.trained_on.to_dict())
+            run.write(CONFIG, to_dict(self.config))  # last: it makes the directory a run
+            return run
+
+        self.run = self.team.once(make)
+        self._open_engine(first_step=None)
+
+    def go_on(self, run: Run, fed_by: str | None) -> None:
+        """Take on the newest checkpoint of a run; `fed_by`: the kind of feed that it had."""
+        check_feed(run, fed_by, is_given=self._given.feed is not None)
+        self.run = run
+
+        def load() -> tuple[int, dict[str, Any] | None]:
+            self._closing.enter_context(run.lock())
+            if not (found := checkpoint.paths(run.checkpoints)):
+                return 0, None
+            step, tensors, feed_state = checkpoint.load(found[-1])
+            self.state.load(step, tensors, str(found[-1]))
+            return step, feed_state
+
+        self.state.step, feed_state = self.team.once(load)
+        if fed_by is not None:
+            self.feed.restore(fed_by, feed_state)
+        self.team.once(self._note_environment)
+        self._open_engine(first_step=self.state.step)
+
+    def _note_environment(self) -> None:
+        """Say where it differs from what the run had before, and store it with the settings."""
+        before, now = self.run.read(ENVIRONMENT), self._environment()
+        differences = [
+            f"{name}: was {before.get(name)}, is {now.get(name)}"
+            for name in now
+            if before.get(name) != now.get(name)
+        ]
+        if differences:
+            self._emit(EnvironmentChanged(tuple(differences)))
+            self.run.write(ENVIRONMENT, now)
+        self.run.write(CONFIG, to_dict(self.config))
+
+    def _environment(self) -> dict[str, Any]:
+        return describe_environment(self.place) | self.team.describe(self.config.towers)
+
+    def _open_engine(self, first_step: int | None) -> None:
+        """Make what computes the steps, and those who listen; `first_step`: of a resumed run."""
+        config, steps_per_plan = self.config, self._choice.steps_per_plan
+        loader = Loader(
+            self.feed,
+            self.transform,
+            seed=config.seed,
+            training_steps=config.steps,
+            steps=max(PLANNED_AHEAD, steps_per_plan),
+        )
+        job = Job(
+            loader.load,
+            config.batch_size,
+            self.schedule,
+            label_smoothing=config.label_smoothing,
+            class_weights=self._class_weights(),
+            sync_batch_norm=config.sync_batch_norm,
+            steps_per_plan=steps_per_plan,
+            compile=config.compile,
+        )
+        self.engine = self._choice.engine(self.state, self.place, job, self.team)
+        self._closing.enter_context(closing(self.engine))
+        self._listeners: list[Listener] = [self._emit]
+        self.team.once(lambda: self._open_listeners(first_step))
+        parameters = dict(self.state.model.named_parameters())
+        until = learn_until(config, self.state.model)
+        self._settling = [(parameters[name], share) for name, share in until.items()]
+        self._scores = Scores(
+            self._material.to_score,
+            self.transform,
+            self.place,
+            self.team,
+            stay=self.feed.in_memory,
+        )
+        self.feed.bring(self.place.device)
+
+    def _open_listeners(self, first_step: int | None) -> None:
+        log = JsonLog(self.run.log)
+        self._listeners.append(self._closing.enter_context(closing(log)))
+        if self.config.summary_every:
+            board = TensorBoard(self.run.summaries / "train", first_step=first_step)
+            self._listeners.append(self._closing.enter_context(closing(board)))
+            for evaluated in logged_scores(self.run.log, first_step) if first_step else ():
+                board(evaluated)  # of this very step, which `first_step` drops from view
+
+    def tell(self, event: Event) -> None:
+        """Tell an event to all listeners: the user's, the log and TensorBoard."""
+        for listener in self._listeners:
+            listener(event)
+
+    def started(self) -> Started:
+        """Return the event of the beginning."""
+        config = self.config
+        return Started(
+            run=str(self.run.path),
+            preset=config.preset,
+            step=self.state.step,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            parameters=sum(p.numel() for p in self.state.model.parameters()),
+            examples=sum(self.trained_on.counts["train"]),
+            device=str(self.place.device),
+            precision=self.place.precision,
+            threads=torch.get_num_threads(),
+            towers=config.towers,
+            processes=self.team.count,
+        )
+
+    def trace(self) -> None:
+        """Tell the graph of the network, before the first step of a run that has summaries."""
+        if not self.config.summary_every or self.state.step:
+            return
+        try:
+            nodes = graph.trace(self.state.model, self.transform.shape)
+        except Exception as error:  # whatever somebody's own network does with float64 raises
+            if self._given.model is None:
+                raise
+            self._emit(Noted(f"The graph of the network cannot be drawn: {error}"))
+            return
+        self.tell(Traced(nodes))
+
+    def fix_settled(self, step: int) -> None:
+        """Let those layers learn whose share of the training is not over, and no others."""
+        for parameter, share in self._settling:
+            parameter.requires_grad_(step / self.config.steps < share)
+
+    def check(self) -> None:
+        """Raise TrainingError where the loss or the weights are not finite."""
+        check_finite(self.state, self.schedule, self.config, self.run)
+
+    def save(self) -> None:
+        """Write a checkpoint, if all is finite."""
+        self.check()
+        step = self.state.step
+        path = checkpoint.save(
+            self.run.checkpoints,
+            step,
+            self.state.tensors(),
+            keep=self.config.keep,
+            feed=self.feed.state(step),
+        )
+        self.tell(Saved(step, str(path)))
+
+    def evaluate(self) -> tuple[Evaluated, ...]:
+        """Score the network on every split that is to be scored, and tell of it."""
+        self.engine.settle()
+        found = []
+        for evaluated in self._scores.of(self.state):
+            self.tell(evaluated)
+            found.append(evaluated)
+        return tuple(found)
+
+    def evaluation_is_due(self) -> bool:
+        """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""
+        step, every = self.state.step, self.config.evaluate_every
+        if not every or step % every or not 0 < step < self.config.steps:
+            return False
+        return self.team.once(lambda: not logged_scores(self.run.log, step))
+
+    def _class_weights(self) -> Tensor | None:
+        if self.config.class_weights == "none":
+            return None
+        return objective.balanced_weights(self._material.counts["train"])
+
+
+def _set_up(team: Team, config: Config) -> Place:
+    """Settle what holds for the whole process, and choose where to compute."""
+    if config.deterministic:  # cuBLAS reads it at its first product, and without it torch refuses
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
+        torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
+    keep_freed_memory()
+    return team.place(config.device, config.precision, config.threads)
+
+
+def _transform(config: Config, source: Source) -> Transform:
+    return Transform.of(source, **dataclasses.asdict(config.inputs))
+
+
+def _fit(transform: Transform, config: Config, model: nn.Module) -> Transform:
+    """Scale no image to less than the network can take."""
+    least = smallest_side_of(model)
+    if config.inputs.scales and least is None:
+        raise ConfigError(
+            f"inputs.scales: the network {config.model.name} takes images of one size; leave it "
+            "empty"
+        )
+    return dataclasses.replace(transform, least_side=least or 1)
+
+
+def _initialize(model: nn.Module, transform: Transform, source: Source, place: Place) -> None:
+    """Set the initial weights that are made from the data, computed where the training is."""
+
+    def images() -> Tensor:
+        first = torch.from_numpy(source.first_images(INITIAL_IMAGES)).to(place.device)
+        return transform.evaluate(first)
+
+    with plain_products(place.device):
+        initialize(model, images)

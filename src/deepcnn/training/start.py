@@ -1,0 +1,109 @@
+"""Where a training starts: a new run, or one that goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from deepcnn.config import Config, to_dict
+from deepcnn.data.open import NAMES
+from deepcnn.events import Listener, Noted, ignore
+from deepcnn.inputs.fed import FeedSource
+from deepcnn.models.build import BUILDERS, Given, name_of
+from deepcnn.runs.run import Run
+from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.team.join import join
+from deepcnn.team.team import Team
+from deepcnn.training.checks import check_changes
+from deepcnn.training.loop import Result, make_steps
+from deepcnn.training.session import FromPython, Session
+
+
+def train(
+    config: Config,
+    *,
+    run_dir: str | Path | None = None,
+    overwrite: bool = False,
+    feed: FeedSource | None = None,
+    model: Given | None = None,
+    emit: Listener = ignore,
+) -> Result:
+    """Train a new run to its last step and score it.
+
+    `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
+    run that is there. `feed`: where the batches come from instead of the training set, which then
+    only tells the classes and the statistics; see `fed.Fed`. `model`: a network of your own, any
+    `nn.Module`, which is trained in place, or what makes one, or where that is imported from;
+    see `models.build.build_given`. `emit` is told of everything that happens. The first SIGINT or
+    SIGTERM saves and returns; the second stops at once. Processes that torchrun has started train
+    together: each calls this, one of them writes and emits. Raises a DeepcnnError that says what
+    to do: for settings or data that cannot be used, a directory that is taken, or a loss that is
+    not finite.
+    """
+    with join() as team:
+        emit = team.listener(emit)
+        path = Path(run_dir) if run_dir else None
+        if model is None and config.model.name not in BUILDERS:
+            model = config.model.name  # whoever calls names it here
+        if model is not None:
+            named = dataclasses.replace(config.model, name=name_of(model))
+            config = dataclasses.replace(config, model=named)
+        if feed is not None:
+            config = dataclasses.replace(config, feed="fed")
+        config = with_absolute_paths(config)
+        given, command = FromPython(feed, model), to_dict(config)
+        begun = team.once(lambda: Run.of_job(team.job(), path, command))
+        if begun is not None and not (overwrite and begun.is_finished()):
+            emit(Noted(f"{begun.path}: the same job began this run, and goes on with it."))
+            return _resume(team, begun, lambda c: c, given, emit)
+        with Session.open(team, config, given, emit) as session:
+            session.begin(path, command, overwrite=overwrite)
+            return make_steps(session)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    changes: Callable[[Config], Config] = lambda c: c,
+    feed: FeedSource | None = None,
+    model: Given | None = None,
+    emit: Listener = ignore,
+) -> Result:
+    """Go on with a run from its newest checkpoint, or from the start where it has none.
+
+    On the same kind of device, versions, threads and processes the result is, bit for bit, that of
+    a training that was never interrupted; on a GPU where it is `deterministic`. `changes` maps the
+    run's configuration to the one to go on with; only what does not change the numbers
+    (`checks.FREE_TO_CHANGE`) may differ, and `steps` only where nothing depends on their number. A
+    run that was fed from Python needs its `feed` again, as a function of the step or with its state
+    restored; one whose network is none of this package needs its `model` again. Otherwise as
+    `train`.
+    """
+    with join() as team:
+        run = team.once(lambda: Run.open(Path(run_dir)))
+        return _resume(team, run, changes, FromPython(feed, model), team.listener(emit))
+
+
+def _resume(
+    team: Team,
+    run: Run,
+    changes: Callable[[Config], Config],
+    given: FromPython,
+    emit: Listener,
+) -> Result:
+    old, stored = team.once(lambda: (run.config(), TrainedOn.read(run)))
+    config = team.once(lambda: changes(old))
+    check_changes(old, config)
+    with Session.open(team, config, given, emit, stored) as session:
+        session.go_on(run, stored.fed_by)
+        return make_steps(session)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Make the stored configuration mean the same data wherever the run is read from."""
+    data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
+    folder = Path(config.data).expanduser()
+    is_path = config.data not in NAMES and folder.exists()
+    data = str(folder.resolve()) if is_path else config.data
+    return dataclasses.replace(config, data=data, data_dir=data_dir)
