@@ -81,6 +81,7 @@ class Started(Event):
 
     run: str
     preset: str
+    model: str
     step: int
     steps: int
     batch_size: int

@@ -66,6 +66,7 @@ class _Console:
         self._reading_what = ""
         self._reading_told = 0.0
         self._as_mnist = False  # print like the reference's MNIST program
+        self._model = ""
         self._fetch_began: float | None = None
         self._fetch_told = 0.0
 
@@ -111,20 +112,24 @@ class _Console:
                 _say(f"{_now()}: waiting for the next checkpoint of {event.run}")
             case Interrupted():
                 self.close()
-                _say(
-                    f"Stopped and saved at step {event.step}. Go on with: "
-                    f"{_program('deepcnn')} train --resume {event.run}"
-                )
+                again = self._again(f"train --resume {event.run}")
+                _say(f"Stopped and saved at step {event.step}. Go on with: {again}")
             case Finished():
                 self.close()
                 _say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
                 _say(f"Run:            {event.run}")
                 _say(f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries")
-                _say(f"Evaluate again: {_program('deepcnn')} evaluate {event.run}")
+                _say(f"Evaluate again: {self._again(f'evaluate {event.run}')}")
+
+    def _again(self, command: str) -> str:
+        """Return a command to type about a run; a network of one's own must be named again."""
+        own = f" --model.name {self._model}" if ":" in self._model else ""
+        return f"{_program('deepcnn')} {command}{own}"
 
     def _started(self, event: Started) -> None:
         self.close()
         self._as_mnist = event.preset == "mnist"
+        self._model = event.model
         self._towers = event.towers
         sharing = f", {event.towers} towers" if event.towers else ""
         if event.processes > 1:
