@@ -1,0 +1,1 @@
+"""A run: its directory, log, checkpoints and summaries."""
