@@ -165,9 +165,9 @@ def arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def is_exempt(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Tell whether a function may have many: all by name, or those of torch and Triton."""
     by_place = [a for a in node.args.args if a.arg not in ("self", "cls")]
-    if not node.name.startswith("_") or node.name == "__init__":
-        if len(by_place) <= 2 and node.args.kwonlyargs:
-            return True
+    public = not node.name.startswith("_") or node.name == "__init__"
+    if public and len(by_place) <= 2 and node.args.kwonlyargs:
+        return True
     decorators = " ".join(map(ast.unparse, node.decorator_list))
     if node.name == "forward" and "staticmethod" in decorators:  # of a torch.autograd.Function
         return True

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from deepcnn.summaries import to_json
 
 from deepcnn.errors import RunError
 from deepcnn.events import Evaluated, Saved
-from deepcnn.runs.log import events, read_log
+from deepcnn.runs.log import events, read_log, to_json
 
 LINES = b'{"event": "Saved", "step": 1}\n{"event": "Evaluated", "step": 1}\n'
 LINES += '{"event": "Saved", "step": 2, "path": "a\u2028b"}\n'.encode()
