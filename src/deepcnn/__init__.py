@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deepcnn.config import Config, DataSpec
     from deepcnn.data.open import load_dataset, open_dataset
     from deepcnn.inference.evaluation import evaluate
+    from deepcnn.inference.load import load
     from deepcnn.models.build import build_model
     from deepcnn.models.network import Network
     from deepcnn.training.start import resume, train
@@ -21,6 +22,7 @@ __all__ = [
     "Network",
     "build_model",
     "evaluate",
+    "load",
     "load_dataset",
     "open_dataset",
     "presets",
@@ -37,6 +39,7 @@ _HOMES = {
     "Network": "deepcnn.models.network",
     "build_model": "deepcnn.models.build",
     "evaluate": "deepcnn.inference.evaluation",
+    "load": "deepcnn.inference.load",
     "load_dataset": "deepcnn.data.open",
     "open_dataset": "deepcnn.data.open",
     "resume": "deepcnn.training.start",

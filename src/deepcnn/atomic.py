@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".tmp"  # how the name of an unfinished file ends
 
@@ -15,10 +18,20 @@ def write(path: Path, content: bytes) -> None:
     The bytes go to a temporary file beside `path`, reach the disk, and then take the name in one
     step; the directory is flushed too, so that the name itself survives a power cut.
     """
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to, which takes the name `path` when the context ends well.
+
+    As `write`, for what is too large to be in memory.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

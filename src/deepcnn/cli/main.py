@@ -19,6 +19,8 @@ from deepcnn.errors import ConfigError, DeepcnnError
 COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
     "evaluate": "RUN [--follow]",
+    "predict": "[RUN] PICTURE ...",
+    "runs": "[FOLDER]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
     "data verify": "[NAME]",

@@ -1,53 +1,83 @@
-"""What a network answers: uint8 images in, logits or probabilities out."""
+"""What a network answers: uint8 images in, logits out."""
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcnn.devices import Place
+from deepcnn.devices import Place, to_device
 from deepcnn.hardware import float32_products
 from deepcnn.inference.prepared import for_inference
 from deepcnn.inputs.transform import Transform
-
-UNSURE = 4  # of so many images one is looked at again
 
 
 class Answers:
     """A network prepared for prediction at a place, with the transform of its run.
 
-    `model` must lie at `place`, and is left in evaluation mode, otherwise as it is.
+    `model` must lie at `place`, and is left in evaluation mode, otherwise as it is. `margin`: where
+    the transform's views are "unsure", an image is looked at again if its two largest logits differ
+    by less; None: every image is. So no answer depends on the images beside it.
     """
 
-    def __init__(self, model: nn.Module, transform: Transform, place: Place) -> None:
+    def __init__(
+        self, model: nn.Module, transform: Transform, place: Place, margin: float | None = None
+    ) -> None:
         self.transform = transform
         self.place = place
+        self.margin = margin
         self._network = for_inference(model.eval(), place.dtype)
 
-    @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Return the logits [b, classes] of images uint8 [b, H, W, C], at the place.
+        """Return the logits, float32 [b, classes], of images uint8 [b, H, W, C], at the place.
 
-        They are the mean over the views that the transform asks for. Where only those are looked at
-        again of which the network is unsure, they are the images of this block whose two largest
-        logits differ least, one in `UNSURE`: a number that is known before, so that nobody need
-        wait for a GPU's answer. (After hiverge's cifar10-speedrun, 2025.)
+        They are the mean over the views that the transform asks for.
         """
+        return self.second_look(images, self.first_look(images))
+
+    @torch.no_grad()
+    def first_look(self, images: Tensor) -> Tensor:
+        """Return the mean logits over those views that every image gets."""
+        return self._mean(images, again=False)
+
+    @torch.no_grad()
+    def second_look(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Return the logits of a first look, with more views of the images that were unsure.
+
+        (After hiverge's cifar10-speedrun, 2025.)
+        """
+        if self.transform.views != "unsure":
+            return logits
+        if self.margin is None:
+            return (logits + self._mean(images, again=True)) / 2
+        unsure = (margins(logits) < self.margin).nonzero().squeeze(1)
+        if not len(unsure):
+            return logits
+        again = self._mean(images[unsure], again=True)
+        return logits.index_copy(0, unsure, (logits[unsure] + again) / 2)
+
+    def _mean(self, images: Tensor, *, again: bool) -> Tensor:
+        views_of = self.transform.shifted_views_of if again else self.transform.views_of
         with self.place.autocast(), float32_products(self.place.device):
-            logits = self._mean(self.transform.views_of(images))
-            if self.transform.views != "unsure":
-                return logits
-            largest = logits.topk(min(2, logits.shape[1]), dim=1).values
-            margins = largest[:, 0] - largest[:, -1]
-            unsure = margins.topk(math.ceil(len(images) / UNSURE), largest=False).indices
-            again = self._mean(self.transform.shifted_views_of(images[unsure]))
-            return logits.index_copy(0, unsure, (logits[unsure] + again) / 2)
+            views = [weight * self._network(view) for weight, view in views_of(images)]
+            return torch.stack(views).sum(0).float()
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Return the probability of each class, float32 [b, classes]; see `logits`."""
-        return self.logits(images).float().softmax(1)
 
-    def _mean(self, views: list[tuple[float, Tensor]]) -> Tensor:
-        return torch.stack([weight * self._network(view) for weight, view in views]).sum(0)
+class NumpyAnswers:
+    """The same with NumPy arrays, for a `Classifier`."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits, float32 [N, classes], of images uint8 [N, H, W, C]."""
+        there = to_device(np.ascontiguousarray(images), self._answers.place.device)
+        found: NDArray[np.float32] = self._answers.logits(there).cpu().numpy()
+        return found
+
+
+def margins(logits: Tensor) -> Tensor:
+    """Return by how much the two largest logits of each row differ, [N]."""
+    largest = logits.topk(min(2, logits.shape[1]), dim=1).values
+    return largest[:, 0] - largest[:, -1]

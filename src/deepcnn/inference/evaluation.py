@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from deepcnn.data.dataset import reading
 from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
-from deepcnn.devices import Place
+from deepcnn.devices import Place, Precision
 from deepcnn.errors import CheckpointError, ConfigError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
@@ -40,6 +41,7 @@ def evaluate(
     examples: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    precision: Precision = "fp32",
     data_dir: str | Path | None = None,
     model: Given | None = None,
     emit: Listener = ignore,
@@ -52,6 +54,7 @@ def evaluate(
         examples=examples,
         device=device,
         threads=threads,
+        precision=precision,
         data_dir=data_dir,
         model=model,
         emit=emit,
@@ -62,10 +65,10 @@ class Scorer:
     """Scores checkpoints of a run on a whole split or its first `examples`, each counted once.
 
     `split`: None is the one that the training was scored on; `averaged`: with the moving averages
-    of the parameters, if the run keeps any; `device`, `threads`: where to compute, independent of
-    the training; `data_dir`: the folder of all data sets, None: the run's own; `model`: the network
-    again, where it is none of this package; `emit` is told if data has to be fetched. Raises
-    RunError, ConfigError or DataError, saying what is missing or does not fit.
+    of the parameters, if the run keeps any; `device`, `threads`, `precision`: where and how to
+    compute, independent of the training; `data_dir`: the folder of all data sets, None: the run's
+    own; `model`: the network again, where it is none of this package; `emit` is told if data has to
+    be fetched. Raises RunError, ConfigError or DataError, saying what is missing or does not fit.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Scorer:
         examples: int | None = None,
         device: str = "auto",
         threads: int | None = None,
+        precision: Precision = "fp32",
         data_dir: str | Path | None = None,
         model: Given | None = None,
         emit: Listener = ignore,
@@ -86,7 +90,7 @@ class Scorer:
         self._model = model
         config = self._run.config()
         keep_freed_memory()
-        self._place = Place.choose(device, config.precision)
+        self._place = Place.choose(device, precision)
         if threads is not None:
             torch.set_num_threads(threads)
         if data_dir is not None:
@@ -153,7 +157,8 @@ class Scorer:
         """Return the score of a checkpoint, and the summary of its first batch."""
         trained = Trained.load(self._run, path, averaged=self._averaged, model=self._model)
         answers = trained.answers(self._place)
-        found = score(answers, blocks_to_score(self._source, self._values, self._place, Team()))
+        read = partial(blocks_to_score, self._source, self._values, self._place, Team())
+        found = score(answers, read)
         first = torch.from_numpy(self._source.first_images(128))
         images = trained.trained_on.transform.evaluate(first.to(self._place.device))
         with (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcnn.config import Config
@@ -15,14 +17,16 @@ from deepcnn.data.dataset import Dataset
 from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place, to_device
-from deepcnn.inference.answers import Answers
+from deepcnn.inference import calibration
+from deepcnn.inference.answers import Answers, margins
+from deepcnn.inference.calibration import Floats
 from deepcnn.learning import objective
 from deepcnn.team.team import Team
 
-# Examples scored at a time. The counts do not depend on it, but where it decides which images just
-# pass for unsure. A GPU is not busy with a few hundred small images: there it is how many values of
-# input may be held.
+# Examples scored at a time. A GPU is not busy with a few hundred small images: there it is how many
+# values of input may be held.
 BATCH, VALUES_ON_GPU = 500, 2**24
+MOST_KEPT = 2**26  # logits of a split that are kept to calibrate from
 
 Blocks = Iterable[tuple[Tensor, Tensor]]  # images uint8 [b, H, W, C], labels int64 [b]
 
@@ -48,18 +52,62 @@ class Score:
 
 
 @torch.no_grad()
-def score(answers: Answers, blocks: Blocks) -> Score:
-    """Compare answers with the labels of blocks that lie where the answers are computed."""
+def score(answers: Answers, blocks: Callable[[], Blocks], keep: Kept | None = None) -> Score:
+    """Compare answers with the labels of blocks that lie where the answers are computed.
+
+    `keep` takes all logits and labels.
+    """
     device = answers.place.device
     correct = torch.zeros((), dtype=torch.int64, device=device)
     losses = [torch.zeros((), device=device)]
     total = 0
-    for images, labels in blocks:
+    for images, labels in blocks():
         logits = answers.logits(images)
         correct += objective.count_correct(logits, labels)
-        losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
+        losses.append(F.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)
+        if keep is not None:
+            keep.add(logits, labels)
     return Score(int(correct), total, torch.stack(losses).cpu().double().sum().item())
+
+
+class Kept:
+    """Logits and labels of the examples that were scored, as many as memory has room for."""
+
+    def __init__(self) -> None:
+        self._logits: list[Floats] = []
+        self._labels: list[NDArray[np.int64]] = []
+        self._values = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in a block, unless there are too many."""
+        self._values += logits.numel()
+        if self._values <= MOST_KEPT:
+            self._logits.append(logits.cpu().numpy())
+            self._labels.append(labels.cpu().numpy())
+
+    def over(self, team: Team) -> tuple[Floats, NDArray[np.int64]] | None:
+        """Return logits [N, classes] and labels [N] of all processes; None for too many."""
+        mine = (
+            (np.concatenate(self._logits), np.concatenate(self._labels))
+            if self._logits and self._values <= MOST_KEPT
+            else None
+        )
+        everyone = team.gather(mine)
+        parts = [part for part in everyone if part is not None]
+        if len(parts) < len(everyone):
+            return None
+        logits, labels = zip(*parts, strict=True)
+        return np.concatenate(logits), np.concatenate(labels)
+
+
+def find_margin(answers: Answers, blocks: Callable[[], Blocks], team: Team) -> float | None:
+    """Return the margin below which a quarter of a split's images lie, where views are "unsure"."""
+    if answers.transform.views != "unsure":
+        return None
+    found = [margins(answers.first_look(images)).cpu().numpy() for images, _ in blocks()]
+    everyone = team.gather(np.concatenate(found) if found else np.empty(0, np.float32))
+    return float(np.quantile(np.concatenate(everyone), calibration.UNSURE_SHARE))
 
 
 def splits_to_score(config: Config, dataset: Dataset) -> tuple[Split, ...]:

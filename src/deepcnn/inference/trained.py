@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from deepcnn.config import Config
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError
-from deepcnn.inference.answers import Answers
+from deepcnn.inference.answers import Answers, NumpyAnswers
+from deepcnn.inference.calibration import Calibration
+from deepcnn.inference.classifier import Classifier
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning.state import TrainState, check_fit
 from deepcnn.models.build import Given, network
 from deepcnn.runs import checkpoint
-from deepcnn.runs.run import Run
+from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.trained_on import TrainedOn
 
 
@@ -25,7 +27,8 @@ from deepcnn.runs.trained_on import TrainedOn
 class Trained:
     """The network of a checkpoint, and what is needed to ask it.
 
-    `step`: the updates that it has had; `averaged`: whether its parameters are moving averages.
+    `step`: the updates that it has had; `averaged`: whether its parameters are moving averages;
+    `calibration`: what was found for this very network, None where nothing was.
     """
 
     config: Config
@@ -33,6 +36,7 @@ class Trained:
     model: nn.Module
     step: int
     averaged: bool
+    calibration: Calibration | None
 
     @classmethod
     def load(
@@ -56,11 +60,39 @@ class Trained:
         check_fit(net.state_dict(), raw, str(path))
         averaged = averaged and bool(averages)
         net.load_state_dict(raw | averages if averaged else raw)
-        return cls(config, trained_on, net, step, averaged)
+        return cls(config, trained_on, net, step, averaged, calibration_of(run, step, averaged))
 
     def answers(self, place: Place) -> Answers:
         """Return what the network answers at a place, to which it is moved."""
-        return Answers(self.model.to(place.device), self.trained_on.transform, place)
+        margin = self.calibration.margin if self.calibration is not None else None
+        return Answers(self.model.to(place.device), self.trained_on.transform, place, margin)
+
+    def classifier(self, place: Place) -> Classifier:
+        """Return what answers about pictures, computing at a place."""
+        on = self.trained_on
+        answers = NumpyAnswers(self.answers(place))
+        return Classifier(answers, on.classes, on.transform.image_shape, self.calibration)
+
+
+def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:
+    """Return what a run stores of how sure the network of a checkpoint is, or None."""
+    if not (run.path / CALIBRATION).is_file():
+        return None
+    found = Calibration.from_dict(run.read(CALIBRATION), str(run.path / CALIBRATION))
+    return found if (found.step, found.averaged) == (step, averaged) else None
+
+
+def checkpoint_of(run: Run, step: int | None) -> Path:
+    """Return the checkpoint of a step, None: the newest; raise CheckpointError for none."""
+    if step is None:
+        return newest_checkpoint(run)
+    found = {checkpoint.step_of(path): path for path in checkpoint.paths(run.checkpoints)}
+    if step not in found:
+        raise CheckpointError(
+            f"{run.path}: expected a checkpoint of step {step:,}, found "
+            f"{', '.join(f'{known:,}' for known in found) or 'none'}"
+        )
+    return found[step]
 
 
 def newest_checkpoint(run: Run) -> Path:

@@ -2,6 +2,7 @@
 
 config.json       the whole configuration
 inputs.json       how images become input, with the statistics of the data; the classes
+calibration.json  a temperature, and when an answer is unsure, of the last checkpoint
 environment.json  versions, machine, device, threads
 job.json          which job of several processes began it, and with which configuration, so that a
                   restart of that job finds it
@@ -29,6 +30,7 @@ from deepcnn.config import Config
 from deepcnn.errors import DeepcnnError, RunError
 
 CONFIG, INPUTS, ENVIRONMENT, JOB = "config.json", "inputs.json", "environment.json", "job.json"
+CALIBRATION = "calibration.json"
 LOCK = "lock"
 _LOCK_SECONDS = 2.0  # longer than another process takes to see whether a lock is free
 

@@ -123,10 +123,10 @@ class Processes(Team):
         before[1].wait()
         return bool(before[0])
 
-    def gather(self, text: str) -> list[str]:
-        """Return what each process says, by rank."""
-        found: list[str] = [""] * self.count
-        dist.all_gather_object(found, text)
+    def gather(self, value: T) -> list[T]:
+        """Return what each process brings, by rank."""
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
         return found
 
     def spread(self, tensors: Iterable[Tensor]) -> None:

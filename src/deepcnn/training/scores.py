@@ -12,7 +12,8 @@ from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place
 from deepcnn.events import Evaluated
-from deepcnn.inference.scoring import Blocks, blocks_to_score, score
+from deepcnn.inference.calibration import Calibration, calibrate
+from deepcnn.inference.scoring import Blocks, Kept, blocks_to_score, find_margin, score
 from deepcnn.inference.trained import answers_of
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning.state import TrainState
@@ -35,16 +36,27 @@ class Scores:
         *,
         stay: bool,
     ) -> None:
-        self._transform, self._place, self._team = transform, place, team
+        self._transform, self._team = transform, team
+        self._place = Place(place.device, "fp32")  # so that it agrees with all later answers
+        self.calibration: Calibration | None = None
         self._blocks = {
             split: self._blocks_of(source, stay=stay) for split, source in to_score.items()
         }
 
     def of(self, state: TrainState) -> Iterator[Evaluated]:
-        """Yield the score of a state on each split; the engine must have settled it."""
+        """Yield the score of a state on each split; the engine must have settled it.
+
+        The last split is the one that counts: how sure the network is on that is in `calibration`
+        then, and its margin holds for all splits.
+        """
+        answers = answers_of(state, self._transform, self._place)
+        *_, counting = self._blocks
+        answers.margin = find_margin(answers, self._blocks[counting], self._team)
         for split, blocks in self._blocks.items():
-            answers = answers_of(state, self._transform, self._place)
-            found = score(answers, blocks()).over(self._team)
+            keep = Kept() if split == counting else None
+            found = score(answers, blocks, keep).over(self._team)
+            if keep is not None:
+                self.calibration = self._calibrate(keep, state, split, answers.margin)
             yield Evaluated(
                 step=state.step,
                 split=split,
@@ -53,6 +65,15 @@ class Scores:
                 total=found.total,
                 loss=found.loss,
             )
+
+    def _calibrate(
+        self, kept: Kept, state: TrainState, split: Split, margin: float | None
+    ) -> Calibration | None:
+        averaged = state.averages is not None
+        known = kept.over(self._team)
+        if known is None:
+            return None
+        return calibrate(*known, step=state.step, averaged=averaged, split=split, margin=margin)
 
     def _blocks_of(self, source: Source, *, stay: bool) -> Callable[[], Blocks]:
         values = math.prod(self._transform.shape)

@@ -39,7 +39,7 @@ from deepcnn.models.build import Given, network
 from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.runs import checkpoint, graph
 from deepcnn.runs.log import JsonLog
-from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
+from deepcnn.runs.run import CALIBRATION, CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
@@ -290,7 +290,13 @@ class Session:
         for evaluated in self._scores.of(self.state):
             self.tell(evaluated)
             found.append(evaluated)
+        if self.state.step == self.config.steps:
+            self.team.once(self._store_calibration)
         return tuple(found)
+
+    def _store_calibration(self) -> None:
+        if (found := self._scores.calibration) is not None:
+            self.run.write(CALIBRATION, found.to_dict())
 
     def evaluation_is_due(self) -> bool:
         """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""

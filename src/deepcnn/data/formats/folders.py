@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deepcnn.config import DataSpec
-from deepcnn.data.formats import listings, pictures
+from deepcnn.data.formats import decoding, listings, pictures
 from deepcnn.data.shards import Shape, ToWrite, by
 from deepcnn.data.splits import NAMES_OF_FOLDERS, SPLITS, Opener, Split, only_one, split_of
 from deepcnn.errors import DataError
@@ -190,7 +190,7 @@ def write(folder: Path, part: ToWrite) -> None:
                     folders[label].mkdir()
                     made.add(label)
                 path = folders[label] / f"{index:0{digits}}.png"
-                path.write_bytes(pictures.encode(image))
+                path.write_bytes(decoding.encode(image))
                 paths.append(path)
                 index += 1
             list(pool.map(flush, paths))  # one after another takes several times as long

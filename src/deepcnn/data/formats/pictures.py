@@ -1,200 +1,32 @@
-"""Picture files, decoded and brought to one form.
-
-Pictures of any size, depth and colour are brought to one `Format`, by this rule:
-
-- Of an animation or a file of several pictures the first counts.
-- Depth: 16-bit gray is divided by 256; the values of 32-bit integer and float pictures are
-  clipped to 0 to 255.
-- Transparency is laid over black.
-- Colours: gray if every picture of the set is, else RGB; a palette counts as colour.
-- The orientation that EXIF states is applied.
-- Size: a picture of the format's size keeps its exact pixels. Another is scaled, its aspect kept,
-  until it covers that size, and is cut to it around its centre. The filter is Lanczos: it averages
-  where it shrinks a picture, and where it enlarges one it is smooth, where a box filter would make
-  blocks.
-"""
+"""Picture files as a data set: inspected, and brought to one form (see `decoding`)."""
 
 from __future__ import annotations
 
-import io
-import re
-import stat
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from deepcnn.data.formats.decoding import (
+    BadPictureError,
+    Format,
+    Header,
+    converted,
+    decode,
+    header_of,
+    ignore_warnings_of_pillow,
+    opened,
+)
 from deepcnn.data.formats.listings import NAMED, Listing, shown
 from deepcnn.data.shards import Blocks, Progress
 from deepcnn.errors import DataError
 
-# The only decoders that a file may reach. MPO, a JPEG of several pictures, is opened as JPEG.
-DECODERS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
-MAX_PIXELS = 2**26
 MAX_SIDE = 128  # of a size that is chosen, not given
-
-_GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
-_TRANSPOSITIONS = {  # EXIF 2.32, section 4.6.4 A, tag 274; 1 is upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# As `warnings.filterwarnings` enters it.
-_IGNORE_PILLOW: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-
-@dataclass(frozen=True)
-class Format:
-    """What every picture is brought to, by the rule at the head of this module.
-
-    `height` and `width` are at least 1, `channels` is 1 (gray) or 3 (RGB).
-    """
-
-    height: int
-    width: int
-    channels: int
-
-
-class Header(NamedTuple):
-    """What the head of a file says: its size, once upright, and whether it is gray."""
-
-    height: int
-    width: int
-    gray: bool
-
-
-class _BadPictureError(Exception):
-    """A file that gives no picture; the argument is the reason, without the file's name."""
 
 
 # Decoding
-
-
-def _ignore_warnings_of_pillow() -> None:
-    """Keep Pillow's warnings, of broken metadata for example, from the user, or from being errors.
-
-    A filter is put in front for the whole process and left there. `warnings.catch_warnings` would
-    restore the filters of the moment, and so undo what other threads changed meanwhile. What the
-    warnings are about is checked here: `_opened` refuses large pictures itself.
-    """
-    if list(warnings.filters[:1]) != [_IGNORE_PILLOW]:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def _reason(error: Exception) -> str:
-    """Return why a file gives no picture."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"expected the head of a picture of one of {', '.join(DECODERS)}, found none"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"expected at most {MAX_PIXELS:,} pixels, found more ({error})"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror})"
-    what = " ".join(str(error).split())
-    return f"cannot be decoded ({type(error).__name__}: {shown(what)})"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture and check its head; decode no pixel yet.
-
-    Raises _BadPictureError for whatever goes wrong, also inside the `with` statement.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
-            raise _BadPictureError("expected a file, found something else, such as a pipe")
-        if not status.st_size:
-            raise _BadPictureError("expected a picture, found an empty file")
-        # An open file instead of its path keeps Pillow from mapping it into memory, where one that
-        # shrinks meanwhile ends the process.
-        with path.open("rb") as file, Image.open(file, formats=DECODERS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise _BadPictureError(
-                    f"expected at most {MAX_PIXELS:,} pixels, found "
-                    f"{picture.width * picture.height:,}"
-                )
-            yield picture
-    except _BadPictureError:
-        raise
-    # Pillow's decoders let through whatever their own parsing of hostile bytes runs into: OSError,
-    # SyntaxError, ValueError, struct.error, zlib.error, KeyError, MemoryError and more, and the
-    # list changes with its versions. None of them is a fault of this program.
-    except Exception as error:
-        raise _BadPictureError(_reason(error)) from error
-
-
-def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation that is still to be applied, 1 to 8."""
-    # TIFF pictures are turned by Pillow. Where there is no EXIF, asking for it would decode a PNG.
-    if picture.format == "TIFF" or "exif" not in picture.info:
-        return 1
-    try:
-        value = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken EXIF, which raises anything, takes nothing from the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _eight_bits(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return the values of a gray picture of more than 8 bits as uint8 [H, W]."""
-    values = np.asarray(picture)
-    transparent = picture.info.get("transparency")
-    if picture.mode.startswith("I;16") or (picture.format == "PPM" and picture.mode == "I"):
-        # Pillow holds 16-bit PGM in 32 bits.
-        eight = (values >> 8).clip(0, 255).astype(np.uint8)
-    else:
-        eight = np.nan_to_num(values).clip(0, 255).astype(np.uint8)
-    if isinstance(transparent, int):
-        eight[values == transparent] = 0
-    return eight
-
-
-def _converted(picture: Image.Image, channels: int) -> Image.Image:
-    """Return a picture in mode L or RGB, without transparency."""
-    mode = "L" if channels == 1 else "RGB"
-    picture.load()  # even if nothing is to be converted, for this is what tells a truncated file
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = Image.fromarray(_eight_bits(picture))
-    elif picture.has_transparency_data:
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture.convert("RGBA"))
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _header(picture: Image.Image) -> Header:
-    width, height = picture.size
-    if _orientation(picture) >= 5:
-        width, height = height, width
-    gray = picture.mode in _GRAY_MODES or picture.mode.startswith("I;16")
-    return Header(height, width, gray)
-
-
-def _decode(path: Path, form: Format) -> NDArray[np.uint8]:
-    """Return the pixels of a file, uint8 [H, W, C], by the rule at the head of this module."""
-    with _opened(path) as picture:
-        orientation = _orientation(picture)
-        size = (form.width, form.height)
-        # A large JPEG is decoded at half its size, a quarter or an eighth, which is faster, but no
-        # smaller than twice what is needed: the rest is for the better filter. Other pictures stay.
-        picture.draft(None, (2 * max(size), 2 * max(size)))
-        image = _converted(picture, form.channels)
-        if orientation != 1:
-            image = image.transpose(_TRANSPOSITIONS[orientation])
-        if image.size != size:
-            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-        return np.asarray(image).reshape(form.height, form.width, form.channels)
 
 
 def inspect(
@@ -204,17 +36,17 @@ def inspect(
 
     Only headers are read, or with `decode` whole files: then none that is returned is truncated.
     """
-    _ignore_warnings_of_pillow()
+    ignore_warnings_of_pillow()
     headers: list[Header] = []
     good: list[int] = []
     bad: dict[Path, str] = {}
     for index, path in enumerate(listing.paths):
         try:
-            with _opened(path) as picture:
-                header = _header(picture)
+            with opened(path) as picture:
+                header = header_of(picture)
                 if decode:
-                    _converted(picture, 1 if header.gray else 3)
-        except _BadPictureError as error:
+                    converted(picture, 1 if header.gray else 3)
+        except BadPictureError as error:
             bad[path] = str(error)
         else:
             good.append(index)
@@ -282,13 +114,13 @@ class PictureShard:
         """
         # No threads: small pictures gain nothing, for most of their time is Pillow's Python code.
         for first in range(start, stop, size):
-            _ignore_warnings_of_pillow()
+            ignore_warnings_of_pillow()
             last = min(first + size, stop)
             images = np.empty((last - first, *self.shape), np.uint8)
             for image, path in zip(images, self.listing.paths[first:last], strict=True):
                 try:
-                    image[...] = _decode(path, self.form)
-                except _BadPictureError as error:
+                    image[...] = decode(path, self.form)
+                except BadPictureError as error:
                     raise DataError(
                         f"{shown(path)}: {error}. Mend or remove the file, or leave such files "
                         "out with --skip-bad."
@@ -325,19 +157,3 @@ def prepare(
             f"picture: {named}{'; …' if len(bad) > NAMED else ''}. {advice}"
         )
     return PictureShard(good, form or choose_format(headers, image_size)), bad
-
-
-def encode(image: NDArray[np.uint8]) -> bytes:
-    """Turn one image uint8 [H, W, C], gray (C = 1) or RGB (C = 3), into the bytes of a PNG.
-
-    The same image gives the same bytes, with one version of Pillow. Raises DataError for other
-    arrays.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
-        raise DataError(
-            f"Expected an image uint8 [height, width, 1 or 3], found {image.dtype} "
-            f"{list(image.shape)}. PNG files are written for gray and RGB images only."
-        )
-    buffer = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()

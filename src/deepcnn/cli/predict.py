@@ -1,0 +1,123 @@
+"""Say what is on pictures, with a trained network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from deepcnn.cli.arguments import own_network
+from deepcnn.errors import ConfigError
+
+UNREAD = 3  # exit status where some pictures could not be read
+
+
+@dataclass(frozen=True)
+class Options:
+    """Say what is on pictures, with a trained network."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run, or the first picture: then the newest run below runs/ answers."""
+    pictures: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Files, folders with all below them, patterns such as 'photos/*.png', or - for paths on
+    standard input, one a line or apart by NUL."""
+    data: str | None = None
+    """A labelled data set instead: a name or a path."""
+    split: Literal["train", "validation", "test"] = "test"
+    """With --data: which examples."""
+    format: Literal["table", "csv", "json", "jsonl"] | None = None
+    """None: a table on a terminal, else CSV."""
+    top: int = 3
+    """Classes that the table shows of each picture."""
+    all: bool = False
+    """Show all classes in the table."""
+    out: Path | None = None
+    """File for the answers; None: standard output."""
+    sort_into: Path | None = None
+    """Copy each picture into the folder of its class below this one, and those that are unsure
+    into unsure/. Nothing is overwritten."""
+    step: int | None = None
+    """Step of the checkpoint; None: the newest."""
+    averaged: bool = True
+    """Use the moving averages of the parameters, where the run keeps them."""
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the multiplications; bf16 is faster where the hardware has it."""
+    threads: int | None = None
+    """Processor threads; None: torch's choice."""
+    model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
+    """A network of your own, named again as package.module:function: else its code does not run."""
+
+
+def run(options: Options) -> int:
+    """Answer about every picture, in order; 3 where some could not be read."""
+    from deepcnn.cli.answers import copy_into, writer
+    from deepcnn.inference.classifier import Unread
+    from deepcnn.inference.load import load
+    from deepcnn.runs.find import is_run, newest_run
+
+    is_named = is_run(Path(options.run))
+    pictures = options.pictures if is_named else (options.run, *options.pictures)
+    path = Path(options.run) if is_named else newest_run()
+    if not is_named:
+        print(f"deepcnn: answers come from {path}", file=sys.stderr)
+    if not pictures and options.data is None:
+        raise ConfigError("predict: expected pictures, a folder, - or --data, found none")
+    classifier = load(
+        path,
+        step=options.step,
+        averaged=options.averaged,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        model=own_network(options.model),
+    )
+    unread = 0
+    form = options.format or ("table" if _on_terminal(options) else "csv")
+    top = None if options.all else options.top
+    with writer(form, options.out, classifier.classes, top) as write:
+        for answer in classifier.try_predict(_paths(pictures)):
+            write(answer)
+            if isinstance(answer, Unread):
+                unread += 1
+            elif options.sort_into is not None:
+                copy_into(options.sort_into, answer)
+    return UNREAD if unread else 0
+
+
+def _on_terminal(options: Options) -> bool:
+    return options.out is None and sys.stdout.isatty()
+
+
+def _paths(pictures: tuple[str, ...]) -> Iterator[str]:
+    for picture in pictures:
+        if picture == "-":
+            yield from _from_standard_input()
+        elif any(sign in picture for sign in "*?[") and not Path(picture).exists():
+            anchor = Path(picture).anchor
+            found = sorted(map(str, Path(anchor or ".").glob(picture.removeprefix(anchor))))
+            if not found:
+                raise ConfigError(f"{picture}: no picture matches this pattern")
+            yield from found
+        else:
+            yield picture
+
+
+def _from_standard_input() -> Iterator[str]:
+    """Yield paths as they come: bytes of file names that are no UTF-8 are kept."""
+    rest = b""
+    with contextlib.suppress(KeyboardInterrupt):
+        while piece := os.read(sys.stdin.fileno(), 1 << 16):
+            rest += piece
+            separator = b"\0" if b"\0" in rest else b"\n"
+            *whole, rest = rest.split(separator)
+            yield from (os.fsdecode(name.rstrip(b"\r")) for name in whole if name)
+    if rest.strip():
+        yield os.fsdecode(rest.rstrip(b"\r"))

@@ -1,0 +1,208 @@
+"""How sure a trained network is: a temperature, and when it should rather say "unsure".
+
+All of it is found on the split that the training was scored on, changes no label, and is stored in
+the run. Two kinds of doubt are told apart. "error": the likeliest class is not likely enough; below
+`least_probability` the answers would be wrong more often than was asked for. "unknown": the picture
+is unlike all that the network has learned; its energy is lower than that of 99 in 100 pictures of
+the split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.errors import RunError
+
+FEWEST = 200  # examples of a split from which a temperature and thresholds can be told
+KNOWN_SHARE = 0.99  # of the split's pictures, that do not count as unknown
+UNSURE_SHARE = 0.25  # of the split's pictures are looked at again, where views are "unsure"
+ERROR = 0.02  # of the answers, at most, are wrong
+
+Doubt = Literal["error", "unknown"] | None
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found for a checkpoint; None where the split has too few examples for it.
+
+    `step`, `averaged`: of the checkpoint; `split`, `examples`: where it was found; `margin`: a
+    picture is looked at again where its two largest logits differ by less; `temperature`: logits
+    are divided by it; `error`: the share of wrong answers that was asked for, and
+    `least_probability` what an answer needs for that, above 1 where no answer is sure enough;
+    `least_energy`: what a picture of a known kind has.
+    """
+
+    step: int
+    averaged: bool
+    split: str
+    examples: int
+    margin: float | None = None
+    temperature: float = 1.0
+    error: float = ERROR
+    least_probability: float | None = None
+    least_energy: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str) -> Calibration:
+        """Undo `to_dict`; raises RunError where that cannot be."""
+        try:
+            found = cls(**values)
+            numbers = found.margin, found.temperature, found.least_probability, found.least_energy
+            if not all(
+                isinstance(n, int | float) and math.isfinite(n) for n in numbers if n is not None
+            ):
+                raise ValueError("expected finite numbers")
+            if found.temperature <= 0:
+                raise ValueError(f"expected a positive temperature, found {found.temperature}")
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{where}: not a calibration as deepcnn writes it ({error})") from error
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, fit for JSON."""
+        return dataclasses.asdict(self)
+
+    def doubts(self, logits: Floats) -> list[Doubt]:
+        """Return what is doubtful about each row of logits [N, classes], as the network gives them."""
+        if self.least_probability is None and self.least_energy is None:
+            return [None] * len(logits)
+        largest = probabilities(logits, self.temperature).max(1)
+        energies = energy(logits)
+        return [
+            "unknown"
+            if self.least_energy is not None and e < self.least_energy
+            else "error"
+            if self.least_probability is not None and p < self.least_probability
+            else None
+            for p, e in zip(largest.tolist(), energies.tolist(), strict=True)
+        ]
+
+
+def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
+    """Return softmax(logits / temperature), float32 [N, classes]."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+def energy(logits: Floats) -> NDArray[np.float64]:
+    """Return log Σ exp of each row: low for what the network has no evidence for, float64 [N].
+
+    (Liu et al.: "Energy-based out-of-distribution detection", 2020.)
+    """
+    exact = logits.astype(np.float64)
+    largest = exact.max(1)
+    found: NDArray[np.float64] = largest + np.log(np.exp(exact - largest[:, None]).sum(1))
+    return found
+
+
+def margins(logits: Floats) -> Floats:
+    """Return by how much the two largest logits of each row differ, float32 [N]."""
+    if logits.shape[1] < 2:
+        return np.zeros(len(logits), np.float32)
+    two = np.partition(logits, -2, axis=1)[:, -2:]
+    return np.asarray(two[:, 1] - two[:, 0], np.float32)
+
+
+def margin_of(logits: Floats) -> float:
+    """Return the margin below which `UNSURE_SHARE` of the rows of logits lie."""
+    return float(np.quantile(margins(logits), UNSURE_SHARE))
+
+
+def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
+    """Return the temperature at which the labels are the likeliest, 0.05 to 20.
+
+    (Guo, Pleiss, Sun, Weinberger: "On calibration of modern neural networks", 2017.) The loss is
+    convex in 1 / temperature, so a golden-section search finds it.
+    """
+    exact = logits.astype(np.float64)
+    shifted = exact - exact.max(1, keepdims=True)
+    right = shifted[np.arange(len(labels)), labels]
+
+    def loss(log_inverse: float) -> float:
+        inverse = math.exp(log_inverse)
+        return float((np.log(np.exp(inverse * shifted).sum(1)) - inverse * right).mean())
+
+    low, high = math.log(1 / 20), math.log(20)
+    ratio = (math.sqrt(5) - 1) / 2
+    while high - low > 1e-6:
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return math.exp(-(low + high) / 2)
+
+
+def fit_threshold(largest: Floats, right: NDArray[np.bool_], error: float) -> float:
+    """Return the least probability with which at most `error` of the answers are wrong.
+
+    `largest`: the largest probability of each example; `right`: whether it is the label's. Above 1
+    where even the surest answers are wrong more often.
+    """
+    order = np.argsort(-largest, kind="stable")
+    wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
+    # examples of equal probability are answered together
+    last = np.append(largest[order][1:] != largest[order][:-1], True)
+    fitting = np.flatnonzero((wrong <= error) & last)
+    return float(largest[order][fitting[-1]]) if len(fitting) else 1.1
+
+
+def expected_calibration_error(largest: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Return the mean distance between how sure answers are and how many are right, 0 to 1.
+
+    Over `bins` of equal width, weighted by their examples (Naeini, Cooper, Hauskrecht, 2015).
+    """
+    index = np.minimum((largest * bins).astype(np.int64), bins - 1)
+    total = 0.0
+    for each in np.unique(index):
+        inside = index == each
+        total += inside.sum() * abs(float(largest[inside].mean()) - float(right[inside].mean()))
+    return total / len(largest)
+
+
+def halves(examples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return two halves of the examples, bool [N] each: every other one."""
+    first = np.arange(examples) % 2 == 0
+    return first, ~first
+
+
+def cross_fitted(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, tuple[float, float]]:
+    """Return the probabilities of all examples, each half's by the temperature of the other."""
+    found = np.empty(logits.shape, np.float32)
+    temperatures = []
+    for mine, other in (one := halves(len(labels)), one[::-1]):
+        temperature = fit_temperature(logits[other], labels[other])
+        found[mine] = probabilities(logits[mine], temperature)
+        temperatures.append(temperature)
+    return found, (temperatures[0], temperatures[1])
+
+
+def calibrate(
+    logits: Floats,
+    labels: NDArray[np.int64],
+    *,
+    step: int,
+    averaged: bool,
+    split: str,
+    margin: float | None,
+    error: float = ERROR,
+) -> Calibration:
+    """Find temperature and thresholds from the logits [N, classes] and the labels of a split."""
+    common = {"step": step, "averaged": averaged, "split": split, "examples": len(labels)}
+    if len(labels) < FEWEST:
+        return Calibration(**common, margin=margin, error=error)  # type: ignore[arg-type]
+    temperature = fit_temperature(logits, labels)
+    found = probabilities(logits, temperature)
+    return Calibration(
+        **common,  # type: ignore[arg-type]
+        margin=margin,
+        temperature=temperature,
+        error=error,
+        least_probability=fit_threshold(found.max(1), found.argmax(1) == labels, error),
+        least_energy=float(np.quantile(energy(logits), 1 - KNOWN_SHARE)),
+    )

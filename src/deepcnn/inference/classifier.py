@@ -1,0 +1,189 @@
+"""A classifier: pictures in, names and probabilities out. It works without torch."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deepcnn.data.formats.decoding import BadPictureError, Format, decode, fit
+from deepcnn.data.formats.listings import SUFFIXES
+from deepcnn.errors import DataError
+from deepcnn.inference.calibration import Calibration, Doubt, Floats, probabilities
+
+BATCH = 256  # pictures that are answered together
+
+Pixels = NDArray[np.uint8]
+One = str | Path | bytes | Image.Image | Pixels
+Many = Iterable[One]
+
+
+class Network(Protocol):
+    """What answers: with torch, ONNX Runtime or OpenVINO."""
+
+    def logits(self, images: Pixels) -> Floats:
+        """Return the logits, float32 [N, classes], of images uint8 [N, H, W, C]."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for a picture.
+
+    `source`: its path, or its number where it has none; `label`: the likeliest class, always;
+    `probability`: that of the label; `probabilities`: float32 [classes], in the order of
+    `Classifier.classes`; `unsure`: "error" where an answer that is no surer is too likely to be
+    wrong, "unknown" where the picture is unlike all that was learned, else None.
+    """
+
+    source: str
+    label: str
+    probability: float
+    probabilities: Floats = field(repr=False)
+    unsure: Doubt = None
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A picture that could not be read, and why."""
+
+    source: str
+    error: str
+
+
+class Classifier:
+    """A trained network that answers about pictures; `deepcnn.load` opens one.
+
+    `classes`: the names, in the order of the probabilities; `image_shape`: height, width and
+    channels, 1 for gray and 3 for RGB, that every picture is brought to as the training set's were:
+    turned as EXIF says, transparency laid over black, converted to gray or RGB, then scaled with
+    its aspect kept until it covers that size, and cut around its centre.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        classes: tuple[str, ...],
+        image_shape: tuple[int, int, int],
+        calibration: Calibration | None = None,
+    ) -> None:
+        self._network = network
+        self.classes = classes
+        self.image_shape = image_shape
+        self.calibration = calibration
+
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        names = ", ".join(self.classes[:5]) + (", …" if len(self.classes) > 5 else "")
+        return f"<Classifier of {len(self.classes)} classes ({names}), {height}×{width}×{channels}>"
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """Return the probabilities, float32 [N, classes], of images uint8 [N, *image_shape]."""
+        self._check(images)
+        return self._soften(self._network.logits(images))
+
+    def predict(self, what: One | Many) -> Iterator[Prediction]:
+        """Yield the answer for each picture, in order; memory does not grow with their number.
+
+        `what`: a path, a folder (all pictures below it, by path), the bytes of a file, a PIL image,
+        an array uint8 [H, W] or [H, W, C], or many of these; an array [N, H, W, C] is many too.
+        Raises DataError, naming it, for a picture that cannot be read.
+        """
+        for found in self.try_predict(what):
+            if isinstance(found, Unread):
+                raise DataError(f"{found.source}: {found.error}")
+            yield found
+
+    def try_predict(self, what: One | Many, *, batch: int = BATCH) -> Iterator[Prediction | Unread]:
+        """Yield the answer for each picture, or why it could not be read; see `predict`."""
+        for some in _batched(enumerate(_each(what)), batch):
+            read = [(_name(one, number), self._read(one)) for number, one in some]
+            images = [pixels for _, pixels in read if not isinstance(pixels, str)]
+            answers = iter(self._answers(np.stack(images)) if images else ())
+            for name, pixels in read:
+                if isinstance(pixels, str):
+                    yield Unread(name, pixels)
+                else:
+                    label, chances, doubt = next(answers)
+                    yield Prediction(
+                        name, self.classes[label], float(chances[label]), chances, doubt
+                    )
+
+    def _answers(self, images: Pixels) -> Iterator[tuple[int, Floats, Doubt]]:
+        logits = self._network.logits(images)
+        doubts: list[Doubt] = [None] * len(logits)
+        if self.calibration is not None:
+            doubts = self.calibration.doubts(logits)
+        labels = logits.argmax(1).tolist()  # probabilities may be rounded to equal ones
+        yield from zip(labels, self._soften(logits), doubts, strict=True)
+
+    def _soften(self, logits: Floats) -> Floats:
+        return probabilities(logits, self.calibration.temperature if self.calibration else 1.0)
+
+    def _read(self, one: One) -> Pixels | str:
+        """Return the pixels of a picture, uint8 [*image_shape], or why there are none."""
+        form = Format(*self.image_shape)
+        try:
+            if isinstance(one, np.ndarray):
+                return self._from_array(one, form)
+            if isinstance(one, Image.Image):
+                return fit(one, form)
+            return decode(io.BytesIO(one) if isinstance(one, bytes) else Path(one), form)
+        except BadPictureError as error:
+            return str(error)
+
+    def _from_array(self, pixels: Pixels, form: Format) -> Pixels:
+        if pixels.dtype == np.uint8 and pixels.shape == self.image_shape:
+            return pixels
+        flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+        if pixels.dtype != np.uint8 or not (flat.ndim == 2 or flat.shape[2:] in ((3,), (4,))):
+            raise BadPictureError(
+                "expected an image uint8 [height, width] or [height, width, 1, 3 or 4], found "
+                f"{pixels.dtype} {list(pixels.shape)}"
+            )
+        return fit(Image.fromarray(flat), form)
+
+    def _check(self, images: Pixels) -> None:
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            raise DataError(
+                f"images: expected uint8 [N, {', '.join(map(str, self.image_shape))}], found "
+                f"{images.dtype} {list(images.shape)}"
+            )
+
+
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """Yield the pictures of a folder and of all below it, by path, hidden ones left out."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from pictures_below(path)
+        elif path.name.lower().endswith(SUFFIXES):
+            yield path
+
+
+def _each(what: One | Many) -> Iterator[One]:
+    """Yield pictures one by one; a folder becomes its pictures."""
+    if isinstance(what, str | Path):
+        path = Path(what)
+        yield from pictures_below(path) if path.is_dir() else [path]
+    elif isinstance(what, bytes | Image.Image) or (isinstance(what, np.ndarray) and what.ndim < 4):
+        yield what
+    else:
+        for one in what:
+            yield from _each(one)
+
+
+def _name(one: One, number: int) -> str:
+    return str(one) if isinstance(one, str | Path) else str(getattr(one, "filename", "") or number)
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while some := list(itertools.islice(items, size)):
+        yield some

@@ -1,0 +1,91 @@
+"""The runs below a folder, newest first, and what a list of them tells."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcnn.errors import DeepcnnError, RunError
+from deepcnn.runs.log import events, read_log
+from deepcnn.runs.run import CONFIG, INPUTS, Run
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a list of runs tells of one.
+
+    `correct`, `total`, `split`: its newest score, or None; `step`: of the newest checkpoint;
+    `bytes`: of all its files; `changed`: when its log was last written, in seconds since 1970.
+    """
+
+    path: Path
+    preset: str
+    data: str
+    step: int
+    steps: int
+    correct: int | None
+    total: int | None
+    split: str | None
+    bytes: int
+    changed: float
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a directory is a run."""
+    return (path / CONFIG).is_file() and (path / INPUTS).is_file()
+
+
+def all_runs(folder: Path = RUNS) -> list[Path]:
+    """Return the runs in a folder, that which was trained last first."""
+    found = [path for path in folder.glob("*") if is_run(path)]
+    return sorted(found, key=_changed, reverse=True)
+
+
+def newest_run(folder: Path = RUNS) -> Path:
+    """Return the run in a folder that was trained last; raise RunError where there is none."""
+    found = all_runs(folder)
+    if not found:
+        raise RunError(
+            f"{folder}/: expected a run, found none. Name one, or train one: deepcnn train"
+        )
+    return found[0]
+
+
+def summary(path: Path) -> Summary:
+    """Read what a list tells of a run; raises RunError where it cannot be read."""
+    run = Run.open(path)
+    config = run.config()
+    scores: list[dict[str, object]] = []
+    with contextlib.suppress(DeepcnnError):  # no log yet, or a damaged one
+        scores = list(events(read_log(run.log), "Evaluated"))
+    last = scores[-1] if scores else {}
+    files = [each for each in path.rglob("*") if each.is_file()]
+    return Summary(
+        path=path,
+        preset=config.preset,
+        data=config.data,
+        step=_newest_step(run),
+        steps=config.steps,
+        correct=_number(last.get("correct")),
+        total=_number(last.get("total")),
+        split=str(last["split"]) if "split" in last else None,
+        bytes=sum(each.stat().st_size for each in files),
+        changed=_changed(path),
+    )
+
+
+def _newest_step(run: Run) -> int:
+    names = [path.stem.removeprefix("step-") for path in run.checkpoints.glob("step-*.safetensors")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _changed(path: Path) -> float:
+    log = Run(path).log
+    return (log if log.exists() else path).stat().st_mtime
