@@ -3,8 +3,8 @@
 All of it is found on the split that the training was scored on, changes no label, and is stored in
 the run. Two kinds of doubt are told apart. "error": the likeliest class is not likely enough; below
 `least_probability` the answers would be wrong more often than was asked for. "unknown": the picture
-is unlike all that the network has learned; its energy is lower than that of 99 in 100 pictures of
-the split.
+is unlike all that was learned, by its pixels (see `kinds`) or by its energy; each of the two says
+so of 5 in 1,000 pictures of the split itself.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.errors import RunError
+from deepcnn.inference.kinds import Kind, fit_kind
 
 FEWEST = 200  # examples of a split from which a temperature and thresholds can be told
-KNOWN_SHARE = 0.99  # of the split's pictures, that do not count as unknown
+KNOWN_SHARE = 0.995  # of the split's pictures, by each of the two scores, do not count as unknown
 UNSURE_SHARE = 0.25  # of the split's pictures are looked at again, where views are "unsure"
 ERROR = 0.02  # of the answers, at most, are wrong
 
@@ -48,12 +49,14 @@ class Calibration:
     error: float = ERROR
     least_probability: float | None = None
     least_energy: float | None = None
+    kind: Kind | None = None
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> Calibration:
         """Undo `to_dict`; raises RunError where that cannot be."""
         try:
-            found = cls(**values)
+            kind = values.get("kind") and Kind(**values["kind"])
+            found = cls(**{**values, "kind": kind})
             numbers = found.margin, found.temperature, found.least_probability, found.least_energy
             if not all(
                 isinstance(n, int | float) and math.isfinite(n) for n in numbers if n is not None
@@ -61,7 +64,7 @@ class Calibration:
                 raise ValueError("expected finite numbers")
             if found.temperature <= 0:
                 raise ValueError(f"expected a positive temperature, found {found.temperature}")
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise RunError(f"{where}: not a calibration as deepcnn writes it ({error})") from error
         return found
 
@@ -69,19 +72,22 @@ class Calibration:
         """Return the fields, fit for JSON."""
         return dataclasses.asdict(self)
 
-    def doubts(self, logits: Floats) -> list[Doubt]:
-        """Return what is doubtful about each row of logits [N, classes], as the network gives them."""
-        if self.least_probability is None and self.least_energy is None:
-            return [None] * len(logits)
-        largest = probabilities(logits, self.temperature).max(1)
-        energies = energy(logits)
+    def doubts(self, images: NDArray[np.uint8], logits: Floats) -> list[Doubt]:
+        """Return what is doubtful about the answers for images uint8 [N, H, W, C].
+
+        `logits`: float32 [N, classes], as the network gives them.
+        """
+        unknown = np.zeros(len(logits), np.bool_)
+        if self.least_energy is not None:
+            unknown |= energy(logits) < self.least_energy
+        if self.kind is not None:
+            unknown |= self.kind.distances(images) > self.kind.most_distance
+        wrong = np.zeros(len(logits), np.bool_)
+        if self.least_probability is not None:
+            wrong = probabilities(logits, self.temperature).max(1) < self.least_probability
         return [
-            "unknown"
-            if self.least_energy is not None and e < self.least_energy
-            else "error"
-            if self.least_probability is not None and p < self.least_probability
-            else None
-            for p, e in zip(largest.tolist(), energies.tolist(), strict=True)
+            "unknown" if u else "error" if w else None
+            for u, w in zip(unknown.tolist(), wrong.tolist(), strict=True)
         ]
 
 
@@ -190,9 +196,13 @@ def calibrate(
     averaged: bool,
     split: str,
     margin: float | None,
+    statistics: NDArray[np.float64] | None = None,
     error: float = ERROR,
 ) -> Calibration:
-    """Find temperature and thresholds from the logits [N, classes] and the labels of a split."""
+    """Find temperature and thresholds from the logits [N, classes] and the labels of a split.
+
+    `statistics`: of its pictures, see `kinds`; None for images that have none.
+    """
     common = {"step": step, "averaged": averaged, "split": split, "examples": len(labels)}
     if len(labels) < FEWEST:
         return Calibration(**common, margin=margin, error=error)  # type: ignore[arg-type]
@@ -205,4 +215,5 @@ def calibrate(
         error=error,
         least_probability=fit_threshold(found.max(1), found.argmax(1) == labels, error),
         least_energy=float(np.quantile(energy(logits), 1 - KNOWN_SHARE)),
+        kind=None if statistics is None else fit_kind(statistics, KNOWN_SHARE),
     )

@@ -119,7 +119,7 @@ class Classifier:
         logits = self._network.logits(images)
         doubts: list[Doubt] = [None] * len(logits)
         if self.calibration is not None:
-            doubts = self.calibration.doubts(logits)
+            doubts = self.calibration.doubts(images, logits)
         labels = logits.argmax(1).tolist()  # probabilities may be rounded to equal ones
         yield from zip(labels, self._soften(logits), doubts, strict=True)
 

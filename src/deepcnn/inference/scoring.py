@@ -20,6 +20,7 @@ from deepcnn.devices import Place, to_device
 from deepcnn.inference import calibration
 from deepcnn.inference.answers import Answers, margins
 from deepcnn.inference.calibration import Floats
+from deepcnn.inference.kinds import SMALLEST_SIDE, statistics_of
 from deepcnn.learning import objective
 from deepcnn.team.team import Team
 
@@ -67,38 +68,39 @@ def score(answers: Answers, blocks: Callable[[], Blocks], keep: Kept | None = No
         losses.append(F.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)
         if keep is not None:
-            keep.add(logits, labels)
+            keep.add(images, logits, labels)
     return Score(int(correct), total, torch.stack(losses).cpu().double().sum().item())
 
 
 class Kept:
-    """Logits and labels of the examples that were scored, as many as memory has room for."""
+    """What is needed of the examples that were scored to calibrate the network.
+
+    Logits, labels and statistics of the pictures, as many as memory has room for.
+    """
 
     def __init__(self) -> None:
-        self._logits: list[Floats] = []
-        self._labels: list[NDArray[np.int64]] = []
+        self._blocks: list[tuple[Floats, NDArray[np.int64], NDArray[np.float64]]] = []
         self._values = 0
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Take in a block, unless there are too many."""
         self._values += logits.numel()
         if self._values <= MOST_KEPT:
-            self._logits.append(logits.cpu().numpy())
-            self._labels.append(labels.cpu().numpy())
+            has_all = min(images.shape[1:3]) >= SMALLEST_SIDE
+            statistics = statistics_of(images.cpu().numpy()) if has_all else np.empty((0, 0))
+            self._blocks.append((logits.cpu().numpy(), labels.cpu().numpy(), statistics))
 
-    def over(self, team: Team) -> tuple[Floats, NDArray[np.int64]] | None:
-        """Return logits [N, classes] and labels [N] of all processes; None for too many."""
-        mine = (
-            (np.concatenate(self._logits), np.concatenate(self._labels))
-            if self._logits and self._values <= MOST_KEPT
-            else None
-        )
+    def over(
+        self, team: Team
+    ) -> tuple[Floats, NDArray[np.int64], NDArray[np.float64] | None] | None:
+        """Return logits, labels and statistics of all processes' examples; None for too many."""
+        mine = self._blocks if self._values <= MOST_KEPT else None
         everyone = team.gather(mine)
-        parts = [part for part in everyone if part is not None]
-        if len(parts) < len(everyone):
+        blocks = [block for each in everyone for block in each or ()]
+        if any(each is None for each in everyone) or not blocks:
             return None
-        logits, labels = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(labels)
+        logits, labels, statistics = map(np.concatenate, zip(*blocks, strict=True))
+        return logits, labels, statistics if len(statistics) else None
 
 
 def find_margin(answers: Answers, blocks: Callable[[], Blocks], team: Team) -> float | None:

@@ -43,17 +43,17 @@ class Scores:
             split: self._blocks_of(source, stay=stay) for split, source in to_score.items()
         }
 
-    def of(self, state: TrainState) -> Iterator[Evaluated]:
+    def of(self, state: TrainState, *, last: bool = False) -> Iterator[Evaluated]:
         """Yield the score of a state on each split; the engine must have settled it.
 
-        The last split is the one that counts: how sure the network is on that is in `calibration`
-        then, and its margin holds for all splits.
+        The last split is the one that counts: its margin holds for all splits, and after the `last`
+        step `calibration` tells how sure the network is on it.
         """
         answers = answers_of(state, self._transform, self._place)
         *_, counting = self._blocks
         answers.margin = find_margin(answers, self._blocks[counting], self._team)
         for split, blocks in self._blocks.items():
-            keep = Kept() if split == counting else None
+            keep = Kept() if last and split == counting else None
             found = score(answers, blocks, keep).over(self._team)
             if keep is not None:
                 self.calibration = self._calibrate(keep, state, split, answers.margin)
@@ -73,7 +73,16 @@ class Scores:
         known = kept.over(self._team)
         if known is None:
             return None
-        return calibrate(*known, step=state.step, averaged=averaged, split=split, margin=margin)
+        logits, labels, statistics = known
+        return calibrate(
+            logits,
+            labels,
+            step=state.step,
+            averaged=averaged,
+            split=split,
+            margin=margin,
+            statistics=statistics,
+        )
 
     def _blocks_of(self, source: Source, *, stay: bool) -> Callable[[], Blocks]:
         values = math.prod(self._transform.shape)

@@ -287,10 +287,11 @@ class Session:
         """Score the network on every split that is to be scored, and tell of it."""
         self.engine.settle()
         found = []
-        for evaluated in self._scores.of(self.state):
+        last = self.state.step == self.config.steps
+        for evaluated in self._scores.of(self.state, last=last):
             self.tell(evaluated)
             found.append(evaluated)
-        if self.state.step == self.config.steps:
+        if last:
             self.team.once(self._store_calibration)
         return tuple(found)
 

@@ -1,0 +1,71 @@
+"""Which kind of pictures a network knows, told from a few statistics of their pixels.
+
+A network answers with confidence about pictures unlike all that it has learned; noise, letters or
+drawings shown to one that knows photographs differ from these in statistics that need no network:
+how bright and how rich in contrast and colour they are, and how fast neighbouring pixels change.
+The distance is Mahalanobis's, for which the logarithms of the statistics are taken for normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NAMES = ("brightness", "contrast", "change across", "change down", "sharpness", "colour")
+SMALLEST_SIDE = 3  # of images that have all statistics
+_LITTLE = 1e-3  # added before a logarithm: less than a level of 256
+_RIDGE = 1e-4  # added to the variances, for statistics that are the same everywhere
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The pictures of a split: `mean` [6] of their statistics, `precision` [6, 6], and a limit.
+
+    `most_distance`: what a picture of this kind has at most, but for a few in a thousand.
+    """
+
+    mean: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    most_distance: float
+
+    def distances(self, images: NDArray[np.uint8]) -> Floats:
+        """Return how unlike the kind each image uint8 [N, H, W, C] is, float64 [N]."""
+        away = statistics_of(images) - np.array(self.mean)
+        found: Floats = np.einsum("ni,ij,nj->n", away, np.array(self.precision), away)
+        return found
+
+
+def statistics_of(images: NDArray[np.uint8]) -> Floats:
+    """Return the statistics NAMES of images uint8 [N, H, W, C], sides of 3 and more: [N, 6].
+
+    Of values 0 to 1: the mean; and the logarithms of the standard deviation of the gray picture,
+    of the mean step to the pixel on the right and below, of the mean second difference (five
+    points), and of the mean difference between the largest and the smallest channel.
+    """
+    x = images.astype(np.float32) / 255
+    gray = x.mean(3)
+    across = np.abs(np.diff(x, axis=2)).mean((1, 2, 3))
+    down = np.abs(np.diff(x, axis=1)).mean((1, 2, 3))
+    second = 4 * x[:, 1:-1, 1:-1] - x[:, :-2, 1:-1] - x[:, 2:, 1:-1]
+    second -= x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
+    colour = (x.max(3) - x.min(3)).mean((1, 2))
+    spread = gray.std((1, 2))
+    rest = np.stack([spread, across, down, np.abs(second).mean((1, 2, 3)), colour], 1)
+    return np.concatenate([gray.mean((1, 2))[:, None], np.log(rest + _LITTLE)], 1).astype(
+        np.float64
+    )
+
+
+def fit_kind(statistics: Floats, share: float) -> Kind:
+    """Return the kind of pictures whose `statistics` [N, 6] are given; `share` lie within it."""
+    mean = statistics.mean(0)
+    covariance = np.cov(statistics.T) + _RIDGE * np.eye(statistics.shape[1])
+    precision = np.linalg.inv(covariance)
+    away = statistics - mean
+    distances = np.einsum("ni,ij,nj->n", away, precision, away)
+    rows = tuple(tuple(row) for row in precision.tolist())
+    return Kind(tuple(mean.tolist()), rows, float(np.quantile(distances, share)))
