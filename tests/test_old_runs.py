@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 import deepcnn
 
-OLD = Path(__file__).parent / "runs"
+OLD = Path(__file__).parent / "old_runs"
 SPLITS = {"tiny": ["test"], "mnist": ["train", "validation", "test"]}
 STEPS = {"tiny": 40, "mnist": 200}
 # What they were trained on, which environment.json does not tell: maker, family and model.
