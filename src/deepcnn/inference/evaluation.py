@@ -18,11 +18,12 @@ from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place, Precision
-from deepcnn.errors import CheckpointError, ConfigError
+from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
-from deepcnn.inference.scoring import blocks_to_score, score, splits_to_score
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.answered import Answered
+from deepcnn.inference.scoring import Kept, blocks_to_score, score, splits_to_score
+from deepcnn.inference.trained import Trained, checkpoint_of, newest_checkpoint
 from deepcnn.models.build import Given
 from deepcnn.runs import statistics
 from deepcnn.runs.run import Run
@@ -69,6 +70,8 @@ class Scorer:
     compute, independent of the training; `data_dir`: the folder of all data sets, None: the run's
     own; `model`: the network again, where it is none of this package; `emit` is told if data has to
     be fetched. Raises RunError, ConfigError or DataError, saying what is missing or does not fit.
+
+    `source`: the examples; `split`: what they are called.
     """
 
     def __init__(
@@ -96,18 +99,19 @@ class Scorer:
         if data_dir is not None:
             config = dataclasses.replace(config, data_dir=str(data_dir))
         dataset = open_dataset(config, emit=emit)
-        self._split: Split = split or splits_to_score(config, dataset)[-1]
-        source = dataset.split(self._split)
+        self.split: Split = split or splits_to_score(config, dataset)[-1]
+        source = dataset.split(self.split)
         if examples is not None and not 1 <= examples <= len(source):
             raise ConfigError(f"examples: expected 1 to {len(source)}, found {examples}")
         keep = config.feed in ("preloaded", "fed")
-        source = dataset.read_whole(self._split, keep=keep, progress=reading(self._split, emit))
+        source = dataset.read_whole(self.split, keep=keep, progress=reading(self.split, emit))
         trained_on = TrainedOn.read(self._run)
-        for each in {self._split, "train"} if config.validation_size else {self._split}:
+        for each in {self.split, "train"} if config.validation_size else {self.split}:
             counts = dataset.counts(each)
             trained_on.check(config.data, each, dataset.split(each), counts)
-        self._source = _first(source, examples)
-        self._values = math.prod(trained_on.transform.shape)
+        self.source = _first(source, examples)
+        values = math.prod(trained_on.transform.shape)
+        self._blocks = partial(blocks_to_score, self.source, values, self._place, Team())
 
     def once(self) -> Evaluated:
         """Score the newest checkpoint; raise CheckpointError where there is none."""
@@ -117,6 +121,30 @@ class Scorer:
             except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
                 continue
 
+    def answered(self, step: int | None = None) -> tuple[Trained, Answered]:
+        """Return the network of a checkpoint, None: the newest, and all its answers.
+
+        Raises DataError where there are too many for the memory.
+        """
+        trained = Trained.load(
+            self._run,
+            checkpoint_of(self._run, step),
+            averaged=self._averaged,
+            model=self._model,
+        )
+        kept = Kept()
+        score(trained.answers(self._place), self._blocks, kept)
+        known = kept.over(Team())
+        if known is None:
+            raise DataError(
+                f"{self.split}: {len(self.source):,} examples have more answers than are kept in "
+                "memory. Take fewer: --examples"
+            )
+        logits, labels, _ = known
+        return trained, Answered(
+            self.split, trained.step, trained.averaged, logits, labels, trained.calibration
+        )
+
     def follow(self, interval: float) -> Iterator[Event]:
         """Score the newest checkpoint again and again, until the run's training ends or dies.
 
@@ -125,7 +153,7 @@ class Scorer:
         `Evaluated` for each, and a `Waiting` whenever it begins to wait.
         """
         done: Path | None = None
-        with closing(_Board(self._run, self._split)) as board:
+        with closing(_Board(self._run, self.split)) as board:
             while True:
                 in_training = self._run.in_training()  # asked first: what it saves last is seen
                 newest = self._newest(in_training)
@@ -157,9 +185,8 @@ class Scorer:
         """Return the score of a checkpoint, and the summary of its first batch."""
         trained = Trained.load(self._run, path, averaged=self._averaged, model=self._model)
         answers = trained.answers(self._place)
-        read = partial(blocks_to_score, self._source, self._values, self._place, Team())
-        found = score(answers, read)
-        first = torch.from_numpy(self._source.first_images(128))
+        found = score(answers, self._blocks)
+        first = torch.from_numpy(self.source.first_images(128))
         images = trained.trained_on.transform.evaluate(first.to(self._place.device))
         with (
             torch.no_grad(),
@@ -171,7 +198,7 @@ class Scorer:
         return (
             Evaluated(
                 step=trained.step,
-                split=self._split,
+                split=self.split,
                 averaged=trained.averaged,
                 correct=found.correct,
                 total=found.total,

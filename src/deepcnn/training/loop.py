@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepcnn.events import Evaluated, Finished, Interrupted, Noted
+from deepcnn.inference.answered import Answered
 from deepcnn.training.progress import Progress, Watcher
 from deepcnn.training.session import Session
 from deepcnn.training.signals import stop_signals
@@ -17,12 +18,14 @@ class Result:
     """How a training ended.
 
     `evaluated` is its score, the last of `scores` (one for each split that was scored), or None
-    where it was interrupted.
+    where it was interrupted. `answered`: all answers about that split, unless there are too many
+    for the memory.
     """
 
     run: Path
     step: int
     scores: tuple[Evaluated, ...]
+    answered: Answered | None = field(default=None, repr=False)
 
     @property
     def evaluated(self) -> Evaluated | None:
@@ -70,4 +73,4 @@ def make_steps(session: Session) -> Result:
                 session.evaluate()
         scores = session.evaluate()
         tell(Finished(state.step, str(run.path), time.perf_counter() - began))
-        return Result(run.path, state.step, scores)
+        return Result(run.path, state.step, scores, session.answered)

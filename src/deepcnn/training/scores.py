@@ -12,7 +12,8 @@ from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place
 from deepcnn.events import Evaluated
-from deepcnn.inference.calibration import Calibration, calibrate
+from deepcnn.inference.answered import Answered
+from deepcnn.inference.calibration import calibrate
 from deepcnn.inference.scoring import Blocks, Kept, blocks_to_score, find_margin, score
 from deepcnn.inference.trained import answers_of
 from deepcnn.inputs.transform import Transform
@@ -38,7 +39,7 @@ class Scores:
     ) -> None:
         self._transform, self._team = transform, team
         self._place = Place(place.device, "fp32")  # so that it agrees with all later answers
-        self.calibration: Calibration | None = None
+        self.answered: Answered | None = None
         self._blocks = {
             split: self._blocks_of(source, stay=stay) for split, source in to_score.items()
         }
@@ -47,7 +48,7 @@ class Scores:
         """Yield the score of a state on each split; the engine must have settled it.
 
         The last split is the one that counts: its margin holds for all splits, and after the `last`
-        step `calibration` tells how sure the network is on it.
+        step `answered` has all answers about it, unless there are too many for the memory.
         """
         answers = answers_of(state, self._transform, self._place)
         *_, counting = self._blocks
@@ -56,7 +57,7 @@ class Scores:
             keep = Kept() if last and split == counting else None
             found = score(answers, blocks, keep).over(self._team)
             if keep is not None:
-                self.calibration = self._calibrate(keep, state, split, answers.margin)
+                self.answered = self._answered(keep, state, split, answers.margin)
             yield Evaluated(
                 step=state.step,
                 split=split,
@@ -66,23 +67,23 @@ class Scores:
                 loss=found.loss,
             )
 
-    def _calibrate(
+    def _answered(
         self, kept: Kept, state: TrainState, split: Split, margin: float | None
-    ) -> Calibration | None:
-        averaged = state.averages is not None
+    ) -> Answered | None:
         known = kept.over(self._team)
         if known is None:
             return None
         logits, labels, statistics = known
-        return calibrate(
+        calibration = calibrate(
             logits,
             labels,
             step=state.step,
-            averaged=averaged,
+            averaged=state.averages is not None,
             split=split,
             margin=margin,
             statistics=statistics,
         )
+        return Answered(split, state.step, state.averages is not None, logits, labels, calibration)
 
     def _blocks_of(self, source: Source, *, stay: bool) -> Callable[[], Blocks]:
         values = math.prod(self._transform.shape)

@@ -30,6 +30,7 @@ from deepcnn.events import (
     Traced,
 )
 from deepcnn.hardware import keep_freed_memory, plain_products
+from deepcnn.inference.answered import Answered
 from deepcnn.inputs.fed import FeedSource
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
@@ -296,8 +297,13 @@ class Session:
         return tuple(found)
 
     def _store_calibration(self) -> None:
-        if (found := self._scores.calibration) is not None:
-            self.run.write(CALIBRATION, found.to_dict())
+        if self.answered is not None and self.answered.calibration is not None:
+            self.run.write(CALIBRATION, self.answered.calibration.to_dict())
+
+    @property
+    def answered(self) -> Answered | None:
+        """All answers about the split that counts, after the last step."""
+        return self._scores.answered
 
     def evaluation_is_due(self) -> bool:
         """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""

@@ -1,0 +1,48 @@
+"""What a network answered about a labelled split: reports and comparisons stand on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.inference.calibration import Calibration, Floats, probabilities
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers of a checkpoint's network about all examples of a split, in their order.
+
+    `logits`: float32 [N, classes], as the network gives them; `labels`: int64 [N], those given;
+    `step`, `averaged`: of the checkpoint; `calibration`: what was found for it, or None.
+    """
+
+    split: str
+    step: int
+    averaged: bool
+    logits: Floats = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The likeliest class of each example, int64 [N]."""
+        return np.argmax(self.logits, axis=1).astype(np.int64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether it is the label's, bool [N]; a logit that is no number is never right."""
+        return np.logical_and(self.predicted == self.labels, np.isfinite(self.logits).all(1))
+
+    @property
+    def correct(self) -> int:
+        """How many are right."""
+        return int(self.right.sum())
+
+    def probabilities(self) -> Floats:
+        """Return the probabilities, float32 [N, classes], by the temperature where there is one."""
+        return probabilities(self.logits, self.calibration.temperature if self.calibration else 1.0)
