@@ -31,12 +31,15 @@ class Answered:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The likeliest class of each example, int64 [N]."""
-        return np.argmax(self.logits, axis=1).astype(np.int64)
+        found: NDArray[np.int64] = np.argmax(self.logits, axis=1).astype(np.int64)
+        return found
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether it is the label's, bool [N]; a logit that is no number is never right."""
-        return np.logical_and(self.predicted == self.labels, np.isfinite(self.logits).all(1))
+        finite: NDArray[np.bool_] = np.isfinite(self.logits).all(1)
+        found: NDArray[np.bool_] = np.logical_and(self.predicted == self.labels, finite)
+        return found
 
     @property
     def correct(self) -> int:
