@@ -37,9 +37,8 @@ class Answered:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether it is the label's, bool [N]; a logit that is no number is never right."""
-        finite: NDArray[np.bool_] = np.isfinite(self.logits).all(1)
-        found: NDArray[np.bool_] = np.logical_and(self.predicted == self.labels, finite)
-        return found
+        right = (self.predicted == self.labels) & np.isfinite(self.logits).all(axis=1)
+        return np.asarray(right, np.bool_)
 
     @property
     def correct(self) -> int:
