@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from deepcnn.cli.arguments import own_network
-from deepcnn.cli.console import console
+from deepcnn.console import console
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class Options:
 def run(options: Options) -> int:
     """Score the newest checkpoint, or one after the other."""
     from deepcnn.inference.evaluation import Scorer
+    from deepcnn.runs.run import Run
 
-    with console(options.json) as tell:
+    preset = Run.open(options.run).config().preset
+    with console(options.json, preset=preset) as tell:
         scorer = Scorer(
             options.run,
             options.split,

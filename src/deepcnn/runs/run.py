@@ -41,6 +41,9 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __repr__(self) -> str:
+        return f"<Run {self.path}>"
+
     @property
     def checkpoints(self) -> Path:
         """The directory of the checkpoints."""

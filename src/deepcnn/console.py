@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from deepcnn.events import (
     Advanced,
@@ -31,16 +32,24 @@ from deepcnn.events import (
     Stepped,
     Waiting,
 )
+from deepcnn.intervals import described
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 @contextmanager
-def console(as_json: bool, *, placement: bool = False) -> Iterator[Listener]:
+def console(
+    as_json: bool,
+    *,
+    placement: bool = False,
+    preset: str = "",
+    stream: TextIO | None = None,
+) -> Iterator[Listener]:
     """Give a listener that prints: JSON, or lines, with a progress bar on a terminal.
 
-    `placement`: print what lies on which device, too.
+    `placement`: print what lies on which device, too; `preset`: of the run, whose reference
+    may have lines of its own; `stream`: None for standard output.
     """
     if as_json:
         from deepcnn.runs.log import FOR_PICTURES, to_json
@@ -51,7 +60,7 @@ def console(as_json: bool, *, placement: bool = False) -> Iterator[Listener]:
 
         yield write
         return
-    printer = _Console(placement=placement)
+    printer = _Console(placement, preset, stream or sys.stdout)
     try:
         yield printer
     finally:
@@ -59,13 +68,14 @@ def console(as_json: bool, *, placement: bool = False) -> Iterator[Listener]:
 
 
 class _Console:
-    def __init__(self, *, placement: bool = False) -> None:
+    def __init__(self, placement: bool, preset: str, stream: TextIO) -> None:
         self._placement = placement
+        self._stream = stream
         self._towers = 0
         self._bar: _Bar | None = None
         self._reading_what = ""
         self._reading_told = 0.0
-        self._as_mnist = False  # print like the reference's MNIST program
+        self._preset = preset  # two of them print like the reference's programs
         self._model = ""
         self._fetch_began: float | None = None
         self._fetch_told = 0.0
@@ -82,24 +92,24 @@ class _Console:
             case SourceFailed():
                 self.close()
                 self._fetch_began = None  # the next source has a beginning and a speed of its own
-                _say(f"{event.dataset}: {event.source}: {event.reason}")
+                self._say(f"{event.dataset}: {event.source}: {event.reason}")
             case Fetched():
                 self.close()
-                _say(f"{event.dataset}: complete and verified in {event.folder}")
+                self._say(f"{event.dataset}: complete and verified in {event.folder}")
             case Reading():
                 self._reading(event)
             case Noted():
-                _say(event.text)
+                self._say(event.text)
             case Filling():
-                _say(f"Filling queue with {event.examples} images before starting to train.")
+                self._say(f"Filling queue with {event.examples} images before starting to train.")
             case Started():
                 self._started(event)
             case Placed() if self._placement:
-                _say(_table(event))
+                self._say(_table(event))
             case EnvironmentChanged():
-                _say("Not the same bits as before, the environment changed:")
+                self._say("Not the same bits as before, the environment changed:")
                 for difference in event.differences:
-                    _say(f"  {difference}")
+                    self._say(f"  {difference}")
             case Advanced() if sys.stderr.isatty():
                 if self._bar is None:
                     self._bar = _Bar("training", 1.0, shown="text", done=event.work)
@@ -109,61 +119,74 @@ class _Console:
             case Evaluated():
                 self._evaluated(event)
             case Waiting():
-                _say(f"{_now()}: waiting for the next checkpoint of {event.run}")
+                self._say(f"{_now()}: waiting for the next checkpoint of {event.run}")
             case Interrupted():
                 self.close()
-                again = self._again(f"train --resume {event.run}")
-                _say(f"Stopped and saved at step {event.step}. Go on with: {again}")
+                again = self._again(f"train --resume {shlex.quote(event.run)}")
+                self._say(f"Stopped and saved at step {event.step}. Go on with: {again}")
             case Finished():
                 self.close()
-                _say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
-                _say(f"Run:            {event.run}")
-                _say(f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries")
-                _say(f"Evaluate again: {self._again(f'evaluate {event.run}')}")
+                self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
+                self._say(f"Run:            {event.run}")
+                self._say(
+                    f"Look at it:     {_program('tensorboard')} --logdir {shlex.quote(event.run + '/summaries')}"
+                )
+                self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
 
     def _again(self, command: str) -> str:
         """Return a command to type about a run; a network of one's own must be named again."""
-        own = f" --model.name {self._model}" if ":" in self._model else ""
+        own = f" --model.name {shlex.quote(self._model)}" if ":" in self._model else ""
         return f"{_program('deepcnn')} {command}{own}"
 
     def _started(self, event: Started) -> None:
         self.close()
-        self._as_mnist = event.preset == "mnist"
+        self._preset = event.preset
         self._model = event.model
         self._towers = event.towers
-        sharing = f", {event.towers} towers" if event.towers else ""
+        sharing = f", {_count(event.towers, 'tower')}" if event.towers else ""
         if event.processes > 1:
             sharing = f" in each of {event.processes} processes"
-        _say(
+        self._say(
             f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
             f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
-            f"{event.precision} with {event.threads} threads{sharing}"
+            f"{event.precision} with {_count(event.threads, 'thread')}{sharing}"
         )
 
     def _stepped(self, event: Stepped) -> None:
         loss = event.losses["total_loss"]
-        if self._as_mnist:
-            _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
+        if self._preset == "mnist":
+            self._say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
             return
         seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
-        _say(
+        self._say(
             f"{_now()}: step {event.step}, loss = {loss:.2f} "
             f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
         )
 
     def _evaluated(self, event: Evaluated) -> None:
-        if self._as_mnist:
-            _say(f"{_MNIST_TITLES[event.split]} Data Eval:")
-            _say(
+        if self._preset == "mnist":
+            self._say(f"{_MNIST_TITLES[event.split]} Data Eval:")
+            self._say(
                 f"Num examples: {event.total}  Num correct: {event.correct}  "
                 f"Precision @ 1: {event.accuracy:.4f}"
             )
             return
-        kind = "averaged parameters" if event.averaged else "raw parameters"
-        _say(
-            f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
-            f"({event.correct} / {event.total} correct, {event.split}, "
-            f"step {event.step}, {kind}, loss = {event.loss:.3f})"
+        if self._preset == "tutorial":
+            kind = "averaged parameters" if event.averaged else "raw parameters"
+            self._say(
+                f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
+                f"({event.correct} / {event.total} correct, {event.split}, "
+                f"step {event.step}, {kind}, loss = {event.loss:.3f})"
+            )
+            return
+        kind = "averaged" if event.averaged else "raw"
+        score = described(event.correct, event.total, f"{event.split} images")
+        self._say(
+            f"{_now()}: step {event.step}, accuracy {score}, loss = {event.loss:.3f}, {kind} "
+            "parameters"
         )
 
     def _reading(self, event: Reading) -> None:
@@ -178,13 +201,13 @@ class _Console:
                 self._bar.move_to(event.done)
         elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
             self._reading_told = now
-            _say(f"{event.what}: {event.done:,} of {event.total:,}")
+            self._say(f"{event.what}: {event.done:,} of {event.total:,}")
 
     def _fetching(self, event: Fetching) -> None:
         now = time.monotonic()
         if self._fetch_began is None:
             self._fetch_began = self._fetch_told = now
-            _say(f"Fetching {event.dataset} from {event.source}")
+            self._say(f"Fetching {event.dataset} from {event.source}")
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = _Bar(event.dataset, event.total, shown="bytes", done=event.done)
@@ -193,7 +216,7 @@ class _Console:
             self._fetch_told = now
             speed = event.done / 1e6 / max(now - self._fetch_began, 1e-3)
             left = (event.total or 0) / 1e6 - event.done / 1e6
-            _say(
+            self._say(
                 f"{event.done / 1e6:.1f} of {(event.total or 0) / 1e6:.1f} MB, {speed:.1f} MB/s, "
                 f"{left / max(speed, 1e-3):.0f} s left"
             )
@@ -259,12 +282,12 @@ def _table(event: Placed) -> str:
     )
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
 def _now() -> str:
     return datetime.datetime.now().isoformat(sep=" ")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _program(name: str) -> str:
