@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcnn.data.formats import npz
-from deepcnn.data.shards import Block
+from deepcnn.data.shards import Block, ToWrite
 from deepcnn.errors import DataError
-from tests.test_idx import (
+from tests.helpers.shards import (
     RANGES,
     check_early_closing,
     damaged,
@@ -343,7 +343,7 @@ def split_up(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) ->
 
 def written(blocks: list[Block], count: int, shape: tuple[int, int, int] = (5, 4, 3)) -> bytes:
     buffer = io.BytesIO()
-    npz.write(buffer, count=count, shape=shape, blocks=blocks, classes=("cat", "Κόρη"))
+    npz.write(buffer, ToWrite(count, shape, ("cat", "Κόρη"), blocks))
     return buffer.getvalue()
 
 
