@@ -6,9 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepcnn import hashing as order
-from deepcnn.inputs import shuffle
-from deepcnn.inputs.shuffle import Shuffle
+from deepcnn import hashing
 
 MASK = (1 << 64) - 1
 int64s = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -41,60 +39,28 @@ def test_numpy_torch_and_plain_integers_agree(
 ) -> None:
     expected = bits(seed, stream, epoch, position)
     for library in (np.array, torch.tensor):
-        found = order.bits(seed, stream, library([epoch]), library([position]))
+        found = hashing.bits(seed, stream, library([epoch]), library([position]))
         assert int(found[0]) & MASK == expected
-        assert float(order.unit(found)[0]) == (expected >> 40) / 2**24
-        assert int(order.below(9, found)[0]) == ((expected >> 32) * 9) >> 32
+        assert float(hashing.unit(found)[0]) == (expected >> 40) / 2**24
+        assert int(hashing.below(9, found)[0]) == ((expected >> 32) * 9) >> 32
 
 
 def test_committed_integers_pin_the_hash() -> None:
-    found = order.bits(0, order.ORDER, np.array([0, 0, 1]), np.array([0, 1, 0]))
+    found = hashing.bits(0, hashing.ORDER, np.array([0, 0, 1]), np.array([0, 1, 0]))
     assert found.tolist() == PINNED_BITS
-    assert order.permutation(0, 0, 10).tolist() == PINNED_ORDER
 
 
 PINNED_BITS = [3746585686858627171, 6235967106033911276, -5432831574128818718]
-PINNED_ORDER = [5, 7, 0, 8, 2, 3, 1, 6, 9, 4]
-
-
-@pytest.mark.parametrize("epoch", [0, 1, 77])
-def test_permutation_holds_each_index_once_and_differs_by_epoch_and_seed(epoch: int) -> None:
-    found = order.permutation(3, epoch, 1000)
-    assert np.array_equal(np.sort(found), np.arange(1000))
-    assert not np.array_equal(found, order.permutation(3, epoch + 1, 1000))
-    assert not np.array_equal(found, order.permutation(4, epoch, 1000))
-
-
-@given(n=st.integers(1, 50), batch_size=st.integers(1, 120))
-def test_batches_visit_every_example_once_an_epoch(n: int, batch_size: int) -> None:
-    steps = -(-3 * n // batch_size)
-    parts = [Shuffle.full(5, n).batch(step, batch_size) for step in range(steps)]
-    index, epoch, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    assert all(len(part[0]) == batch_size for part in parts)
-    for e in range(3):
-        assert np.array_equal(np.sort(index[epoch == e]), np.arange(n))
-        assert np.array_equal(position[epoch == e], np.arange(n))
-
-
-def test_step_12345_alone_equals_step_12345_of_a_full_run() -> None:
-    n, batch_size, wanted = 50_000, 128, 12_345
-    for step in range(wanted - 500, wanted + 1):
-        in_full_run = Shuffle.full(1, n).batch(step, batch_size)
-    order.permutation.cache_clear()
-    shuffle._epoch.cache_clear()
-    alone = Shuffle.full(1, n).batch(wanted, batch_size)
-    for a, b in zip(alone, in_full_run, strict=True):
-        assert np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("stream", range(9))
 def test_numbers_are_uniform_and_streams_independent(stream: int) -> None:
     count, buckets = 100_000, 81
     position = np.arange(count, dtype=np.int64)
-    values = order.below(buckets, order.bits(0, stream, np.array([2]), position))
+    values = hashing.below(buckets, hashing.bits(0, stream, np.array([2]), position))
     expected = count / buckets
     chi2 = float(((np.bincount(values, minlength=buckets) - expected) ** 2 / expected).sum())
     assert chi2 < 150  # 80 degrees of freedom: mean 80, deviation 12.6
-    other = order.unit(order.bits(0, (stream + 1) % 9, np.array([2]), position))
+    other = hashing.unit(hashing.bits(0, (stream + 1) % 9, np.array([2]), position))
     correlation = np.corrcoef(values, other)[0, 1]
     assert abs(correlation) < 5 / np.sqrt(count)
