@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcnn.data.formats import idx
+from deepcnn.data.open import open_dataset
 from deepcnn.errors import DataError
 from tests.helpers.shards import (
     FASHION_MNIST,
@@ -186,3 +187,44 @@ def test_reading_gives_back_what_was_encoded(n: int, h: int, w: int, c: int) -> 
         found: tuple[NDArray[Any], NDArray[Any]] = read(shard)
     assert np.array_equal(found[0], images)
     assert np.array_equal(found[1], labels)
+
+
+# Pairs of files by their names.
+
+
+def put_pair(folder: Path, head: str, tail: str = "") -> None:
+    images, labels = examples(3, 4, 4, 1)
+    (folder / f"{head}-images-idx3-ubyte{tail}").write_bytes(idx.encode_images(images))
+    (folder / f"{head}-labels-idx1-ubyte{tail}").write_bytes(idx.encode_labels(labels))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "split"),
+    [
+        ("emnist-digits-test", "emnist-letters-test", "test"),
+        ("t10k", "test", "test"),
+        ("train", "training", "train"),
+        ("dev", "val", "validation"),
+    ],
+)
+def test_two_pairs_of_one_split_are_refused_naming_both(
+    tmp_path: Path, one: str, other: str, split: str
+) -> None:
+    for head in (one, other):
+        put_pair(tmp_path, head)
+    both = f"{one}-images-idx3-ubyte and {other}-images-idx3-ubyte"
+    with pytest.raises(
+        DataError, match=f"expected one pair of IDX files for the {split} split, found {both}"
+    ):
+        open_dataset(tmp_path)
+    found = open_dataset(tmp_path / f"{other}-images-idx3-ubyte")  # the one that is meant
+    assert (found.own_splits, len(found.split(split))) == ((split,), 3)  # type: ignore[arg-type]
+
+
+def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
+    put_pair(tmp_path, "train")
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(
+        DataError, match=r"train-images-idx3-ubyte: expected its labels in train-labels-idx1-ubyte"
+    ):
+        open_dataset(tmp_path)
