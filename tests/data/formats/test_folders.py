@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from deepcnn.data.formats import folders
 from deepcnn.data.open import load_dataset, open_dataset
+from deepcnn.data.splits import Split
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted
 from tests.helpers.own_data import images_of, write_pictures
@@ -102,3 +104,11 @@ def test_classes_that_the_training_split_has_not_are_refused(tmp_path: Path) -> 
     write_pictures(tmp_path / "test", *images_of(8, 4, 4, 3, classes=4))
     with pytest.raises(DataError, match=r"test/class 3: expected a folder of one of the 3 classes"):
         open_dataset(tmp_path)
+
+
+def test_pictures_cannot_hold_splits_of_different_shapes() -> None:
+    shapes: dict[Split, tuple[int, int, int]] = {"train": (32, 32, 3), "validation": (32, 31, 3)}
+    assert folders.why_not(shapes, ("a",)) == (
+        "expected images of one shape in all splits, found 32×32×3 and, in validation, 32×31×3"
+    )
+    assert folders.why_not({"train": (32, 31, 1)}, ("a",)) is None
