@@ -22,6 +22,7 @@ from deepcnn.data.open import load_dataset
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Fetched, SourceFailed
 from tests.helpers.home_page import Handler, Server, tiny_archive, tiny_files
+from tests.helpers.shards import FASHION_MNIST
 
 # A small stand-in with the layout of CIFAR-10 lets us fetch, damage and interrupt quickly.
 
@@ -199,8 +200,13 @@ def test_two_processes_fetch_at_once(
     assert set(verify("cifar10", data_dir=tmp_path).values()) == {None}
 
 
-def test_fashion_mnist_needs_no_download(tmp_path: Path) -> None:
-    """Debian's dataset-fashion-mnist is installed where the tests run."""
+def test_fashion_mnist_needs_no_download_where_a_package_of_the_system_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_page = (("http://127.0.0.1:9/none.gz", 1),)
+    entry = CATALOG["fashion_mnist"]
+    entry = dataclasses.replace(entry, installed=FASHION_MNIST, urls=no_page)
+    monkeypatch.setitem(CATALOG, "fashion_mnist", entry)
     train = load_dataset("fashion_mnist", "train", data_dir=tmp_path)
     test = load_dataset("fashion_mnist", "test", data_dir=tmp_path)
     assert train.images.shape == (60_000, 28, 28, 1)

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from deepcnn.data.catalog import CATALOG
 from deepcnn.data.shards import Block, Shard
 from deepcnn.errors import DataError
+from tests import packages
+from tests.packages import unpacked
 
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+# Debian's dataset-fashion-mnist: where it is installed, or else where `packages` has unpacked it.
+INSTALLED = CATALOG["fashion_mnist"].installed
+FASHION_MNIST = INSTALLED if INSTALLED and INSTALLED.is_dir() else unpacked(packages.FASHION_MNIST)
 RANGES = [(0, 7, 3), (0, 7, 7), (0, 7, 100), (2, 6, 3), (6, 7, 1), (3, 3, 2), (7, 7, 5), (1, 7, 2)]
 
 

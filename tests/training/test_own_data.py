@@ -14,9 +14,12 @@ from deepcnn import presets
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.fetch import fetch
 from deepcnn.data.open import load_dataset
+from deepcnn.devices import Place
 from deepcnn.events import Event, Noted
-from deepcnn.inference.evaluation import evaluate
-from tests.helpers.own_data import equal, images_of, write_pictures
+from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.runs.run import Run
+from tests.helpers.own_data import images_of, write_pictures
+from tests.helpers.shards import FASHION_MNIST
 
 
 @pytest.mark.parametrize("preset", list(presets.PRESETS))
@@ -38,10 +41,10 @@ def test_other_sizes_flow_through_every_preset(
         device="cpu",
         precision="fp32",
     )
-    result = training.train(config, run_dir=tmp_path / "run")
+    result = deepcnn.train(config, run_dir=tmp_path / "run")
     assert result.evaluated is not None
     assert (result.evaluated.split, result.evaluated.total) == ("test", 60)
-    assert evaluate(tmp_path / "run") == result.evaluated
+    assert deepcnn.evaluate(tmp_path / "run") == result.evaluated
 
 
 def test_a_folder_without_splits_trains_and_is_scored_on_held_out_examples(
@@ -53,12 +56,12 @@ def test_a_folder_without_splits_trains_and_is_scored_on_held_out_examples(
     config = dataclasses.replace(
         presets.quick(), data=str(tmp_path / "set"), steps=40, batch_size=30, summary_every=0
     )
-    result = training.train(config, run_dir=tmp_path / "run", emit=heard.append)
+    result = deepcnn.train(config, run_dir=tmp_path / "run", emit=heard.append)
     assert any(isinstance(e, Noted) and "30 of its examples are held out" in e.text for e in heard)
     assert result.evaluated is not None
     assert (result.evaluated.split, result.evaluated.total) == ("validation", 30)
     assert result.evaluated.accuracy == 1.0
-    assert evaluate(tmp_path / "run", "validation") == result.evaluated
+    assert deepcnn.evaluate(tmp_path / "run", "validation") == result.evaluated
 
 
 def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
@@ -82,33 +85,27 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
             summary_every=0,
         )
         heard: list[Event] = []
-        training.train(config, run_dir=tmp_path / weights, emit=heard.append)
+        deepcnn.train(config, run_dir=tmp_path / weights, emit=heard.append)
         recall[weights] = recall_of_rare(tmp_path / weights, test)
     assert recall["balanced"] > recall["none"] + 0.3, recall
 
 
 def recall_of_rare(run: Path, test: Arrays) -> float:
-    from deepcnn.inference.evaluation import load_model, read_inputs
-    from deepcnn.runs import checkpoint
-    from deepcnn.runs.run import Run
-
     opened = Run.open(run)
-    inputs, classes = read_inputs(opened)
-    newest = checkpoint.paths(opened.checkpoints)[-1]
-    model, _, _ = load_model(opened.config(), inputs, len(classes), newest, averaged=False)
+    trained = Trained.load(opened, newest_checkpoint(opened), averaged=False)
+    answers = trained.answers(Place.choose("cpu", "fp32"))
     rare = test.select(test.labels == 1)
-    with torch.no_grad():
-        answers = model(inputs.evaluate(torch.from_numpy(rare.images))).argmax(1)
-    return float((answers == 1).float().mean())
+    found = answers.logits(torch.from_numpy(rare.images)).argmax(1)
+    return float((found == 1).float().mean())
 
 
 def test_the_mnist_program_on_real_data(tmp_path: Path) -> None:
-    fetched = datasets.fetch("fashion_mnist", data_dir=tmp_path)
+    fetched = fetch("fashion_mnist", data_dir=tmp_path, source=FASHION_MNIST)
     config = dataclasses.replace(
         presets.mnist(), data="fashion_mnist", data_dir=str(fetched.parent), steps=600
     )
     assert (config.model.widths, config.batch_size) == ((128, 32), 100)
-    result = training.train(config, run_dir=tmp_path / "run")
+    result = deepcnn.train(config, run_dir=tmp_path / "run")
     assert [(s.split, s.total) for s in result.scores] == [
         ("train", 55_000),
         ("validation", 5_000),
