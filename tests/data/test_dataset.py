@@ -119,11 +119,12 @@ def test_each_split_is_opened_when_it_is_asked_for_and_once() -> None:
 
 
 def test_what_is_held_out_is_a_split_even_where_the_set_has_its_own() -> None:
-    dataset = Opened(train=made(30), test=made(6)).dataset(validation_size=6)
-    assert dataset.own_splits == ("train", "test")
-    assert dataset.splits == ("train", "validation", "test")
-    assert dataset.counts("train").tolist() == [8, 8, 8]
-    assert dataset.counts("validation").tolist() == [2, 2, 2]
+    for own in ({}, {"validation": made(3)}):
+        dataset = Opened(train=made(30), test=made(6), **own).dataset(validation_size=6)
+        assert dataset.own_splits == ("train", *own, "test")
+        assert dataset.splits == ("train", "validation", "test")
+        assert dataset.counts("train").tolist() == [8, 8, 8]
+        assert dataset.counts("validation").tolist() == [2, 2, 2]
 
 
 def test_a_split_that_is_not_there_is_answered_with_those_that_are() -> None:

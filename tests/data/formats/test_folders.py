@@ -11,6 +11,7 @@ from deepcnn.data.splits import Split
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted
 from tests.helpers.own_data import images_of, write_pictures
+from tests.helpers.pictures import ANY
 
 
 def test_pictures_of_other_splits_take_the_form_of_the_training_split(tmp_path: Path) -> None:
@@ -60,6 +61,16 @@ def test_two_tables_of_one_split_are_refused_naming_both(tmp_path: Path) -> None
         match=r"expected one table for the train split, found train\.csv and trainLabels\.csv",
     ):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["val", "validation", "images", ""])
+def test_the_pictures_of_a_table_lie_in_a_folder_of_its_split(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "1.png").write_bytes(ANY)
+    (tmp_path / "valLabels.csv").write_text("id,label\n1,a\n")
+    dataset = open_dataset(tmp_path)
+    assert dataset.own_splits == ("validation",)
+    assert dataset.split("validation").shards[0].name == str(tmp_path / place)
 
 
 @pytest.mark.parametrize("names", [("val", "test"), ("test",), ("dev",)])
