@@ -51,7 +51,7 @@ class Layout:
 
 
 def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
-    """Tell what lies at a path, from names alone: no file is opened but that of the classes.
+    """Tell what lies at a path, from names: only classes, tables and heads of .npz are read.
 
     Of `spec` the image size and `skip_bad` are used, see `pictures.prepare`; `emit` hears of files
     that are skipped. Raises DataError where nothing is recognized.
