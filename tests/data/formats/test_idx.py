@@ -228,3 +228,17 @@ def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
         DataError, match=r"train-images-idx3-ubyte: expected its labels in train-labels-idx1-ubyte"
     ):
         open_dataset(tmp_path)
+
+
+def test_a_compressed_copy_beside_a_plain_file_is_passed_over(tmp_path: Path) -> None:
+    """As `gunzip -k` leaves them."""
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    for name, content in {
+        "train-images-idx3-ubyte": idx.encode_images(images),
+        "train-labels-idx1-ubyte": idx.encode_labels(np.arange(3)),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (shard,) = idx.recognize(tmp_path, names)["train"]()
+    assert shard.name == str(tmp_path / "train-images-idx3-ubyte")
