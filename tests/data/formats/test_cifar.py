@@ -104,3 +104,12 @@ def test_a_sheet_holds_an_image_in_each_row() -> None:
     Image.fromarray(pixels).save(buffer, "PNG")
     found = cifar.decode_sheet(buffer.getvalue(), count=5, name="sheet")
     assert np.array_equal(found, pixels.reshape(5, 32, 32, 3))
+
+
+def test_it_says_of_any_split_why_the_format_cannot_hold_it() -> None:
+    ten = tuple("0123456789")
+    assert cifar.why_not({"train": (32, 32, 3), "test": (32, 32, 3)}, ten) is None
+    found = cifar.why_not({"train": (32, 32, 3), "validation": (32, 32, 4)}, ten)
+    assert found == "expected images of 32×32×3, found 32×32×4"
+    found = cifar.why_not({"train": (32, 32, 3)}, tuple(map(str, range(257))))
+    assert found == "expected at most 256 classes, found 257"

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcnn.cli.main import main as cli
+from deepcnn.cli.console import console
 from deepcnn.data.formats import idx, tfrecord
 from deepcnn.data.open import load_dataset
 from deepcnn.events import Reading
-from tests.test_cli import ENVIRONMENT, deepcnn
+from tests.helpers.command import ENVIRONMENT, deepcnn
 
 IMAGES = np.arange(6 * 8 * 9 * 3, dtype=np.uint32).astype(np.uint8).reshape(6, 8, 9, 3)
 GRAY = idx.encode_images(IMAGES[..., :1])
@@ -187,10 +187,10 @@ def test_a_slow_reading_is_told_in_lines_where_there_is_no_terminal(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    console = cli._Console()
-    for done in range(0, 1001, 100):
-        console(Reading("reading train", done, 1000))
-        now[0] += 2
+    with console(as_json=False) as tell:
+        for done in range(0, 1001, 100):
+            tell(Reading("reading train", done, 1000))
+            now[0] += 2
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "reading train: 300 of 1,000",

@@ -5,10 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +18,15 @@ from deepcnn.data.formats.cifar import CifarShard
 from deepcnn.data.formats.idx import IdxShard
 from deepcnn.data.formats.npz import NpzShard
 from deepcnn.data.formats.tfrecord import TFRecordShard
-from deepcnn.data.shards import Blocks, Shard
-from deepcnn.data.source import Source, in_memory
+from deepcnn.data.shards import Blocks, Shard, ToWrite
+from deepcnn.data.source import Source
 from deepcnn.devices import Part
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Filling
-from deepcnn.inputs.feeds import Batch, Fed, Feed, Preloaded, Queued, Streamed, from_arrays
+from deepcnn.inputs.fed import Fed, from_arrays
+from deepcnn.inputs.feeds import Batch, Feed, Preloaded, Queued, Streamed
 from deepcnn.inputs.shuffle import Shuffle
-from deepcnn.inputs.stream import Prefetch, Stream
+from deepcnn.inputs.stream import Stream
 
 CPU = torch.device("cpu")
 WHOLE = Part(0, 1, CPU)
@@ -47,13 +46,8 @@ def files(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dic
         path.with_suffix(".tfrecord").write_bytes(tfrecord.encode(images, labels))
         shards["tfrecord"].append(TFRecordShard(path.with_suffix(".tfrecord")))
         with path.with_suffix(".npz").open("wb") as file:
-            npz.write(
-                file,
-                count=b - a,
-                shape=(32, 32, 3),
-                blocks=[(images, labels)],
-                classes=cifar10_test.classes,
-            )
+            part = ToWrite(b - a, (32, 32, 3), cifar10_test.classes, [(images, labels)])
+            npz.write(file, part)
         shards["npz"].append(NpzShard(path.with_suffix(".npz")))
         path.with_suffix(".images").write_bytes(idx.encode_images(images))
         path.with_suffix(".labels").write_bytes(idx.encode_labels(labels))
@@ -110,14 +104,6 @@ def test_the_four_feeds_give_the_same_bytes(
     assert np.array_equal(batch.labels, everything.labels[batch.index])
 
 
-def test_a_set_in_memory_is_loaded_without_a_copy(files: dict[str, Source]) -> None:
-    arrays = files["cifar"].load()
-    again = in_memory(arrays).load()
-    assert again.images is arrays.images
-    assert again.labels is arrays.labels
-    assert again.classes == arrays.classes
-
-
 def test_a_full_queue_gives_the_permutation_of_a_preloaded_set(files: dict[str, Source]) -> None:
     source = files["cifar"]
     preloaded = make("preloaded", source, Shuffle.full(2, len(source)))
@@ -136,20 +122,6 @@ def test_the_queue_says_that_it_fills(files: dict[str, Source]) -> None:
         feed.batch(0, WHOLE)
         feed.batch(1, WHOLE)
     assert heard == [Filling(360)]
-
-
-def test_steps_compose(files: dict[str, Source]) -> None:
-    source = files["cifar"]
-    shuffle = Shuffle.of(source.shards, seed=0, readers=2, buffer=100)
-    plain = Stream.extract(source.shards, shuffle).shuffle()
-    mapped = (
-        Stream.extract(source.shards, shuffle).map(lambda b: (255 - b[0], b[1] + 100)).shuffle()
-    )
-    with closing(plain.batch(50, first_step=3)) as a, closing(mapped.batch(50, first_step=3)) as b:
-        one, other = next(a), next(b)
-    assert np.array_equal(255 - one.images, other.images)
-    assert np.array_equal(one.labels + 100, other.labels)
-    assert np.array_equal(one.index, other.index)
 
 
 @dataclasses.dataclass
@@ -222,104 +194,6 @@ def test_sixteen_readers_are_at_work_at_once(files: dict[str, Source]) -> None:
     shuffle = Shuffle.of(shards, seed=0, readers=16, buffer=10)
     with closing(make("queued", Source(shards, ("a",) * 10), shuffle)) as feed:
         assert feed.batch(0, WHOLE).images.shape == (SIZE, 32, 32, 3)
-
-
-def test_prefetch_raises_the_error_after_the_items_before_it() -> None:
-    def numbers() -> Iterator[int]:
-        yield from range(5)
-        raise ValueError("six")
-
-    with closing(Prefetch(numbers(), ahead=2, name="n")) as items:
-        assert [next(items) for _ in range(5)] == list(range(5))
-        for _ in range(2):
-            with pytest.raises(ValueError, match="six"):
-                next(items)
-
-
-def test_a_closed_prefetch_closes_its_iterator() -> None:
-    closed = []
-
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.append(True)
-
-    items = Prefetch(endless(), ahead=2, name="n")
-    next(items)
-    items.close()
-    assert closed == [True]
-
-
-def fed(source: Any, **changes: Any) -> Fed:
-    settings: dict[str, Any] = {
-        "batch_size": 4,
-        "shape": (2, 3, 1),
-        "classes": 3,
-        "examples": 10,
-    }
-    return Fed(source, **(settings | changes))
-
-
-GOOD = (np.zeros((4, 2, 3, 1), np.uint8), np.array([0, 1, 2, 0]))
-
-
-@pytest.mark.parametrize(
-    ("handed", "found"),
-    [
-        (None, "found nothing"),
-        (GOOD[0], "found ndarray"),
-        ((GOOD[0],), "found tuple of 1"),
-        ((GOOD[0][:3], GOOD[1]), r"found images uint8 \[3, 2, 3, 1\]"),
-        ((GOOD[0].astype(np.float32), GOOD[1]), r"found images float32 \[4, 2, 3, 1\]"),
-        ((GOOD[0], GOOD[1][:2]), r"found labels int64 \[2\]"),
-        ((GOOD[0], GOOD[1].astype(np.float64)), r"found labels float64 \[4\]"),
-        ((GOOD[0], np.array([0, 1, 3, 0])), "found the label 3"),
-        ((GOOD[0], np.array([0, 1, -1, 0])), "found the label -1"),
-        ((*GOOD, np.zeros((4, 1), np.int64)), r"found index int64 \[4, 1\]"),
-    ],
-)
-def test_a_wrong_feed_is_answered_with_the_step_and_what_was_expected(
-    handed: Any, found: str
-) -> None:
-    feed = fed(lambda step: GOOD if step < 12 else handed)
-    feed.batch(11, WHOLE)
-    expected = r"step 12: expected \(images uint8 \[4, 2, 3, 1\], labels \[4\] of 0 to 2\)"
-    with pytest.raises(DataError, match=f"{expected}, {found}"):
-        feed.batch(12, WHOLE)
-
-
-def test_feeds_may_be_functions_iterators_and_iterables_of_arrays_or_tensors() -> None:
-    tensors = tuple(map(torch.from_numpy, GOOD))
-    for source in (
-        lambda _: GOOD,
-        iter([GOOD, GOOD]),
-        (GOOD for _ in range(2)),
-        [tensors],
-        lambda _: (*tensors, torch.tensor([9, 8, 7, 6])),
-    ):
-        feed = fed(source)
-        for step in range(2):
-            batch = feed.batch(step, WHOLE)
-            assert batch.images.dtype == torch.uint8
-            assert batch.labels.tolist() == [0, 1, 2, 0]
-            assert (step * 4 + np.arange(4)).tolist() == (
-                batch.epoch * 10 + batch.position
-            ).tolist()
-    assert batch.index.tolist() == [9, 8, 7, 6]
-    with pytest.raises(DataError, match=r"expected a function of the step, .*found int"):
-        fed(3)
-
-
-def test_an_iterator_that_ends_is_an_error_with_the_step() -> None:
-    feed = fed(iter([GOOD, GOOD]))
-    feed.batch(0, WHOLE)
-    feed.batch(1, WHOLE)
-    with pytest.raises(DataError, match=r"step 2: .*found the end of the iterator"):
-        feed.batch(2, WHOLE)
-    with pytest.raises(DataError, match=r"step 0: .*found the end of the iterator"):
-        fed([]).batch(0, WHOLE)
 
 
 def limited(script: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,9 @@ import gzip
 import io
 import itertools
 import tempfile
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,91 +15,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcnn.data.formats import idx
-from deepcnn.data.shards import Block, Shard
+from deepcnn.data.open import open_dataset
 from deepcnn.errors import DataError
-
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-RANGES = [(0, 7, 3), (0, 7, 7), (0, 7, 100), (2, 6, 3), (6, 7, 1), (3, 3, 2), (7, 7, 5), (1, 7, 2)]
-
-
-# What the tests of the other formats use too.
-
-
-def read(shard: Shard, start: int = 0, stop: int | None = None, size: int = 3) -> Block:
-    """Return the blocks of a shard joined, after a look at each."""
-    stop = len(shard) if stop is None else stop
-    images = [np.empty((0, *shard.shape), np.uint8)]
-    labels = [np.empty(0, np.int64)]
-    for some, numbers in shard.blocks(start, stop, size):
-        assert some.dtype == np.uint8
-        assert numbers.dtype == np.int64
-        assert some.flags.c_contiguous
-        assert some.flags.writeable
-        assert numbers.flags.writeable
-        assert some.shape == (len(numbers), *shard.shape)
-        assert 0 < len(some) <= size
-        images.append(some)
-        labels.append(numbers)
-    assert {len(some) for some in images[1:-1]} <= {size}
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def examples(count: int, *shape: int) -> Block:
-    """Return images and labels that differ from each other."""
-    random = np.random.default_rng(count)
-    return random.integers(0, 256, (count, *shape), np.uint8), np.arange(count) * 3 % 10
-
-
-@st.composite
-def damaged(draw: Callable[..., Any], content: bytes) -> bytes:
-    """Draw what is left of a file after something happened to it."""
-    position: int = draw(st.integers(0, len(content) - 1))
-    kind = draw(st.sampled_from(["cut", "extended", "changed", "changed", "inserted"]))
-    some: bytes = draw(st.binary(min_size=1, max_size=8) | st.sampled_from([b"\xff" * 8, bytes(8)]))
-    if kind == "cut":
-        return content[:position]
-    if kind == "extended":
-        return content + some
-    if kind == "changed":
-        return content[:position] + some + content[position + len(some) :]
-    return content[:position] + some + content[position:]
-
-
-def check_early_closing(make: Callable[[], Shard], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop reading after the first of several blocks, and look whether the file is closed."""
-    files: list[IO[Any]] = []
-    plain = Path.open
-
-    def spy(self: Path, *args: Any, **kwargs: Any) -> IO[Any]:
-        files.append(plain(self, *args, **kwargs))
-        return files[-1]
-
-    shard = make()
-    monkeypatch.setattr(Path, "open", spy)
-    blocks = shard.blocks(0, len(shard), 2)
-    next(blocks)
-    assert not files[-1].closed
-    blocks.close()
-    assert all(file.closed for file in files)
-
-
-def peak_bytes(action: Callable[[], object]) -> int:
-    """Return the most memory that Python had at a time while `action` raised DataError."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError):
-            action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def message_id(value: object) -> str:
-    """Name a case by its message alone: bytes may hold the time at which they were made."""
-    return value if isinstance(value, str) else "file"
-
-
-# IDX.
+from tests.helpers.shards import (
+    FASHION_MNIST,
+    RANGES,
+    check_early_closing,
+    damaged,
+    examples,
+    message_id,
+    peak_bytes,
+    read,
+)
 
 
 def header(magic: int, *shape: int) -> bytes:
@@ -261,3 +187,58 @@ def test_reading_gives_back_what_was_encoded(n: int, h: int, w: int, c: int) -> 
         found: tuple[NDArray[Any], NDArray[Any]] = read(shard)
     assert np.array_equal(found[0], images)
     assert np.array_equal(found[1], labels)
+
+
+# Pairs of files by their names.
+
+
+def put_pair(folder: Path, head: str, tail: str = "") -> None:
+    images, labels = examples(3, 4, 4, 1)
+    (folder / f"{head}-images-idx3-ubyte{tail}").write_bytes(idx.encode_images(images))
+    (folder / f"{head}-labels-idx1-ubyte{tail}").write_bytes(idx.encode_labels(labels))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "split"),
+    [
+        ("emnist-digits-test", "emnist-letters-test", "test"),
+        ("t10k", "test", "test"),
+        ("train", "training", "train"),
+        ("dev", "val", "validation"),
+    ],
+)
+def test_two_pairs_of_one_split_are_refused_naming_both(
+    tmp_path: Path, one: str, other: str, split: str
+) -> None:
+    for head in (one, other):
+        put_pair(tmp_path, head)
+    both = f"{one}-images-idx3-ubyte and {other}-images-idx3-ubyte"
+    with pytest.raises(
+        DataError, match=f"expected one pair of IDX files for the {split} split, found {both}"
+    ):
+        open_dataset(tmp_path)
+    found = open_dataset(tmp_path / f"{other}-images-idx3-ubyte")  # the one that is meant
+    assert (found.own_splits, len(found.split(split))) == ((split,), 3)  # type: ignore[arg-type]
+
+
+def test_images_without_their_labels_are_refused(tmp_path: Path) -> None:
+    put_pair(tmp_path, "train")
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(
+        DataError, match=r"train-images-idx3-ubyte: expected its labels in train-labels-idx1-ubyte"
+    ):
+        open_dataset(tmp_path)
+
+
+def test_a_compressed_copy_beside_a_plain_file_is_passed_over(tmp_path: Path) -> None:
+    """As `gunzip -k` leaves them."""
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    for name, content in {
+        "train-images-idx3-ubyte": idx.encode_images(images),
+        "train-labels-idx1-ubyte": idx.encode_labels(np.arange(3)),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (shard,) = idx.recognize(tmp_path, names)["train"]()
+    assert shard.name == str(tmp_path / "train-images-idx3-ubyte")

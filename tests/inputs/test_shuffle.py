@@ -8,8 +8,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepcnn import hashing as order
-from deepcnn.inputs.shuffle import Columns, Shuffle, in_turn
+from deepcnn import hashing
+from deepcnn.inputs.shuffle import Columns, Shuffle, epoch_order, in_turn, permutation
+
+
+def test_committed_integers_pin_the_order() -> None:
+    assert permutation(0, 0, 10).tolist() == [5, 7, 0, 8, 2, 3, 1, 6, 9, 4]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 77])
+def test_permutation_holds_each_index_once_and_differs_by_epoch_and_seed(epoch: int) -> None:
+    found = permutation(3, epoch, 1000)
+    assert np.array_equal(np.sort(found), np.arange(1000))
+    assert not np.array_equal(found, permutation(3, epoch + 1, 1000))
+    assert not np.array_equal(found, permutation(4, epoch, 1000))
+
+
+@given(n=st.integers(1, 50), batch_size=st.integers(1, 120))
+def test_batches_visit_every_example_once_an_epoch(n: int, batch_size: int) -> None:
+    steps = -(-3 * n // batch_size)
+    parts = [Shuffle.full(5, n).batch(step, batch_size) for step in range(steps)]
+    index, epoch, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    assert all(len(part[0]) == batch_size for part in parts)
+    for e in range(3):
+        assert np.array_equal(np.sort(index[epoch == e]), np.arange(n))
+        assert np.array_equal(position[epoch == e], np.arange(n))
+
+
+def test_step_12345_alone_equals_step_12345_of_a_full_run() -> None:
+    n, batch_size, wanted = 50_000, 128, 12_345
+    for step in range(wanted - 500, wanted + 1):
+        in_full_run = Shuffle.full(1, n).batch(step, batch_size)
+    permutation.cache_clear()
+    epoch_order.cache_clear()
+    alone = Shuffle.full(1, n).batch(wanted, batch_size)
+    for a, b in zip(alone, in_full_run, strict=True):
+        assert np.array_equal(a, b)
 
 
 def make(
@@ -34,13 +68,13 @@ def one_by_one(shuffle: Shuffle, epoch: int, blocks: Iterator[Columns]) -> list[
             if len(slots) < size:
                 slots.append(coming)
                 continue
-            bits = order.bits(shuffle.seed, order.SLOT, np.array([epoch]), np.array([draws]))
-            slot = int(order.below(size, bits)[0])
+            bits = hashing.bits(shuffle.seed, hashing.SLOT, np.array([epoch]), np.array([draws]))
+            slot = int(hashing.below(size, bits)[0])
             draws += 1
             left.append(slots[slot])
             slots[slot] = coming
     keys = {
-        i: int(order.bits(shuffle.seed, order.ORDER, np.array([epoch]), np.array([i]))[0])
+        i: int(hashing.bits(shuffle.seed, hashing.ORDER, np.array([epoch]), np.array([i]))[0])
         for i in slots
     }
     return left + sorted(slots, key=lambda i: keys[i])
@@ -74,7 +108,7 @@ def test_all_at_once_equals_one_by_one(
 
 
 def test_a_buffer_as_large_as_the_set_gives_the_permutation() -> None:
-    whole = order.permutation(3, 5, 1000)
+    whole = permutation(3, 5, 1000)
     for counts, readers in (((1000,), 1), ((300, 700), 16)):
         shuffle = make(counts, readers=readers, buffer=1000, seed=3)
         assert np.array_equal(shuffle.epoch(5), whole)

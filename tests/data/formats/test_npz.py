@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deepcnn.data.formats import npz
-from deepcnn.data.shards import Block
+from deepcnn.data.shards import Block, ToWrite
+from deepcnn.data.splits import SPLITS, Split
 from deepcnn.errors import DataError
-from tests.test_idx import (
+from tests.helpers.shards import (
     RANGES,
     check_early_closing,
     damaged,
@@ -40,7 +41,7 @@ def packed(**arrays: Any) -> bytes:
     return buffer.getvalue()
 
 
-def store(folder: Path, content: bytes, split: str | None = None) -> npz.NpzShard:
+def store(folder: Path, content: bytes, split: Split | None = None) -> npz.NpzShard:
     (folder / "x.npz").write_bytes(content)
     return npz.NpzShard(folder / "x.npz", split)
 
@@ -85,11 +86,12 @@ def test_splits_by_the_names_of_others(
     tmp_path: Path, images: str, labels: str, validation: str
 ) -> None:
     arrays: dict[str, NDArray[Any]] = {"x_other": np.zeros(2)}
-    expected = {}
-    for i, name in enumerate(["test", validation, "train"]):
+    expected: dict[Split, NDArray[Any]] = {}
+    names: dict[str, Split] = {"test": "test", validation: "validation", "train": "train"}
+    for i, (name, split) in enumerate(names.items()):
         pixels, numbers = examples(3 + i, 2, 2, 3)
         arrays |= {images.format(name): pixels, labels.format(name): numbers[:, None]}
-        expected["validation" if name == validation else name] = pixels
+        expected[split] = pixels
     for split, pixels in expected.items():
         assert np.array_equal(read(store(tmp_path, saved(**arrays), split))[0], pixels)
     assert npz.splits(tmp_path / "x.npz") == ("train", "validation", "test")
@@ -104,7 +106,7 @@ def test_splits_by_the_names_of_others(
 def test_a_file_without_splits_is_any_split(tmp_path: Path) -> None:
     images, labels = examples(3, 2, 2, 3)
     content = saved(images=images, labels=labels)
-    for split in (None, "train", "validation", "test"):
+    for split in (None, *SPLITS):
         assert np.array_equal(read(store(tmp_path, content, split))[0], images)
     assert npz.splits(tmp_path / "x.npz") == ()
     both = saved(images=images, labels=labels, x_train=images + 1, y_train=labels)
@@ -343,7 +345,7 @@ def split_up(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) ->
 
 def written(blocks: list[Block], count: int, shape: tuple[int, int, int] = (5, 4, 3)) -> bytes:
     buffer = io.BytesIO()
-    npz.write(buffer, count=count, shape=shape, blocks=blocks, classes=("cat", "Κόρη"))
+    npz.write(buffer, ToWrite(count, shape, ("cat", "Κόρη"), blocks))
     return buffer.getvalue()
 
 

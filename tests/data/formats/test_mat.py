@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from deepcnn.data.formats import mat
 from deepcnn.errors import DataError
-from tests.test_idx import RANGES, damaged, examples, message_id, peak_bytes, read
+from tests.helpers.shards import RANGES, damaged, examples, message_id, peak_bytes, read
 
 
 def saved(**arrays: object) -> bytes:

@@ -11,16 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from deepcnn import hashing as order
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
-from deepcnn.inputs import shuffle
-from deepcnn.inputs import transform as augment
-from deepcnn.inputs.shuffle import Shuffle
-from deepcnn.inputs.transform import Draws, Inputs
+from deepcnn.inputs import transform as transforms
+from deepcnn.inputs.shuffle import Shuffle, epoch_order, permutation
+from deepcnn.inputs.transform import Draws, Transform, channel_sums, image_moments, moments
 
-TUTORIAL = Inputs(
+TUTORIAL = Transform(
     height=32,
     width=32,
     channels=3,
@@ -85,9 +83,9 @@ def test_an_image_without_contrast_becomes_zeros(value: int) -> None:
     assert TUTORIAL.evaluate(images).abs().max() == 0
 
 
-def draws_of(inputs: Inputs, count: int, epoch: int = 0) -> Draws:
+def draws_of(transform: Transform, count: int, epoch: int = 0) -> Draws:
     position = torch.arange(count)
-    return inputs.draw(0, index=position, epoch=torch.full((count,), epoch), position=position)
+    return transform.draw(0, index=position, epoch=torch.full((count,), epoch), position=position)
 
 
 def test_every_one_of_the_81_offsets_and_both_flips_are_reached() -> None:
@@ -107,8 +105,8 @@ def test_draws_of_step_12345_alone_equal_those_of_a_full_run() -> None:
 
     for step in range(12_300, 12_346):
         in_full_run = draw(step)
-    order.permutation.cache_clear()
-    shuffle._epoch.cache_clear()
+    permutation.cache_clear()
+    epoch_order.cache_clear()
     alone = draw(12_345)
     for name in ("row", "column", "flip", "contrast"):
         assert torch.equal(getattr(alone, name), getattr(in_full_run, name))
@@ -116,8 +114,8 @@ def test_draws_of_step_12345_alone_equal_those_of_a_full_run() -> None:
 
 
 def test_alternate_flips_show_each_image_both_ways_in_two_epochs() -> None:
-    inputs = dataclasses.replace(TUTORIAL, flip="alternate")
-    first, second = draws_of(inputs, 1000, 0).flip, draws_of(inputs, 1000, 1).flip
+    transform = dataclasses.replace(TUTORIAL, flip="alternate")
+    first, second = draws_of(transform, 1000, 0).flip, draws_of(transform, 1000, 1).flip
     assert torch.equal(first, ~second)
     assert 0.4 < first.float().mean() < 0.6
     assert not draws_of(dataclasses.replace(TUTORIAL, flip="none"), 1000).flip.any()
@@ -125,16 +123,16 @@ def test_alternate_flips_show_each_image_both_ways_in_two_epochs() -> None:
 
 def test_padding_reflects_and_the_data_sets_statistics_standardize(cifar10_test: Arrays) -> None:
     arrays = cifar10_test.select(slice(0, 1500))
-    inputs = Inputs.of(
+    transform = Transform.of(
         in_memory(arrays), crop=1, pad=2, flip="random", contrast=None, standardize="dataset"
     )
     pixels = arrays.images.reshape(-1, 3).astype(np.float64)
-    np.testing.assert_allclose(inputs.mean, pixels.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(inputs.std, pixels.std(0), rtol=1e-6)
+    np.testing.assert_allclose(transform.mean, pixels.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(transform.std, pixels.std(0), rtol=1e-6)
     images = cifar10_test.images[:25]
     grid = torch.arange(25)
     draws = Draws(grid // 5, grid % 5, grid % 2 == 1, None)
-    found = inputs.train(torch.from_numpy(images), draws)
+    found = transform.train(torch.from_numpy(images), draws)
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
     for i in range(25):
         x = padded[i, i // 5 : i // 5 + 32, i % 5 : i % 5 + 32].astype(np.float64)
@@ -144,7 +142,7 @@ def test_padding_reflects_and_the_data_sets_statistics_standardize(cifar10_test:
 
 
 def test_contrast_before_the_data_sets_statistics(cifar10_test: Arrays) -> None:
-    inputs = Inputs.of(
+    transform = Transform.of(
         in_memory(cifar10_test),
         crop=1,
         pad=0,
@@ -156,27 +154,12 @@ def test_contrast_before_the_data_sets_statistics(cifar10_test: Arrays) -> None:
     zeros = torch.zeros(4, dtype=torch.int64)
     draws = Draws(zeros, zeros, zeros > 0, torch.tensor([0.5, 0.8, 1.1, 1.4]))
     assert draws.contrast is not None
-    found = inputs.train(torch.from_numpy(images), draws)
+    found = transform.train(torch.from_numpy(images), draws)
     for i, factor in enumerate(draws.contrast.tolist()):
         x = images[i].astype(np.float64)
         means = x.mean((0, 1))
-        expected = ((x - means) * factor + means - inputs.mean) / inputs.std
+        expected = ((x - means) * factor + means - transform.mean) / transform.std
         np.testing.assert_allclose(found[i].permute(1, 2, 0), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("pad", [0, 3])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_crops_of_a_processor_and_of_a_gpu_are_the_same(pad: int, channels: int) -> None:
-    generator = torch.Generator().manual_seed(pad)
-    images = torch.randint(0, 256, (200, 13, 17, channels), dtype=torch.uint8, generator=generator)
-    size = (9, 12)
-    row = torch.randint(0, 13 + 2 * pad - 9 + 1, (200,), generator=generator)
-    column = torch.randint(0, 17 + 2 * pad - 12 + 1, (200,), generator=generator)
-    flip = torch.rand(200, generator=generator) < 0.5
-    assert torch.equal(
-        augment.crop(images, row, column, flip, size, pad=pad),
-        augment._crop_by_index(images, row, column, flip, size, pad),
-    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no Triton for this system")
@@ -189,7 +172,7 @@ def test_one_pass_on_a_gpu_makes_the_same_bits(
     shape = (30, 25, 19, channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     arrays = Arrays(images.numpy(), np.arange(30) % 2, ("a", "b"))
-    inputs = Inputs.of(
+    transform = Transform.of(
         in_memory(arrays),
         crop=0.9,
         pad=3,
@@ -200,23 +183,23 @@ def test_one_pass_on_a_gpu_makes_the_same_bits(
         scales=((0.0, 0.5),),
     )
     index = torch.arange(30)
-    draws = inputs.draw(0, index=index, epoch=torch.zeros_like(index), position=index)
+    draws = transform.draw(0, index=index, epoch=torch.zeros_like(index), position=index)
     for scale in (1.0, 0.5):
-        expected = inputs.train(images, draws, scale)
+        expected = transform.train(images, draws, scale)
         with monkeypatch.context() as on_gpu:
-            on_gpu.setattr(augment, "runs_triton", lambda _: True)
-            on_gpu.setattr(augment, "crop", None)  # is not used
-            found = inputs.train(images, draws, scale)
+            on_gpu.setattr(transforms, "runs_triton", lambda _: True)
+            on_gpu.setattr(transforms, "crop", None)  # is not used
+            found = transform.train(images, draws, scale)
         assert torch.equal(found, expected)
         assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_moments_of_a_processor_and_of_a_gpu_are_the_same(cifar10_test: Arrays) -> None:
     values = torch.from_numpy(cifar10_test.images[:50]).to(torch.float32).reshape(50, 32, 96)
-    sums, squares = augment._sums(values, 3), augment._sums(values.square(), 3)
+    sums, squares = channel_sums(values, 3), channel_sums(values.square(), 3)
     for contrast in (None, torch.linspace(0.2, 1.8, 50)):
-        on_host = augment._by_image(sums, squares, contrast, area=1024)
-        on_device = torch.stack(augment._moments(sums, squares, contrast, 1024))
+        on_host = image_moments(sums, squares, contrast, area=1024)
+        on_device = torch.stack(moments(sums, squares, contrast, 1024))
         torch.testing.assert_close(on_host, on_device.to(torch.float32), rtol=3e-6, atol=1e-7)
 
 
@@ -224,17 +207,19 @@ def test_the_data_sets_statistics_are_exact() -> None:
     """Where the deviation is small beside the values, a sum of squares in float32 is too coarse."""
     images = np.random.default_rng(0).integers(250, 256, (5000, 2, 2, 3), np.uint8)
     source = in_memory(Arrays(images, np.zeros(len(images), np.int64), ("a",)))
-    inputs = Inputs.of(source, crop=1, pad=0, flip="none", contrast=None, standardize="dataset")
+    transform = Transform.of(
+        source, crop=1, pad=0, flip="none", contrast=None, standardize="dataset"
+    )
     values = images.reshape(-1, 3).astype(np.float64)
-    assert inputs.mean == pytest.approx(values.mean(0), rel=1e-12)
-    assert inputs.std == pytest.approx(values.std(0), rel=1e-9)
+    assert transform.mean == pytest.approx(values.mean(0), rel=1e-12)
+    assert transform.std == pytest.approx(values.std(0), rel=1e-9)
 
 
 def test_sums_are_exact_for_large_images() -> None:
     images = torch.full((2, 300, 290, 3), 255, dtype=torch.uint8)
     images[1, 0, 0, 2] = 254
     values = images.to(torch.float32).reshape(2, 300, 870)
-    assert augment._sums(values.square(), 3).tolist() == [
+    assert channel_sums(values.square(), 3).tolist() == [
         [300 * 290 * 65025] * 3,
         [*[300 * 290 * 65025] * 2, 300 * 290 * 65025 - 65025 + 254**2],
     ]
@@ -243,11 +228,13 @@ def test_sums_are_exact_for_large_images() -> None:
 def test_images_that_are_not_square_keep_their_shape() -> None:
     images = np.zeros((2, 20, 40, 1), np.uint8)
     source = in_memory(Arrays(images, np.zeros(2, np.int64), ("a",)))
-    inputs = Inputs.of(source, crop=0.75, pad=0, flip="none", contrast=None, standardize="image")
-    assert inputs.shape == (1, 15, 30)
-    assert inputs.train(torch.from_numpy(images), draws_of(inputs, 2)).shape == (2, 1, 15, 30)
+    transform = Transform.of(
+        source, crop=0.75, pad=0, flip="none", contrast=None, standardize="image"
+    )
+    assert transform.shape == (1, 15, 30)
+    assert transform.train(torch.from_numpy(images), draws_of(transform, 2)).shape == (2, 1, 15, 30)
     with pytest.raises(ConfigError, match="pad 0 to 19"):
-        Inputs.of(source, crop=1, pad=20, flip="none", contrast=None, standardize="image")
+        Transform.of(source, crop=1, pad=20, flip="none", contrast=None, standardize="image")
 
 
 def test_growing_images_are_the_whole_ones_made_smaller() -> None:
@@ -258,7 +245,7 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     total = 0.4 / 4 + 0.6 * 9 / 16
     assert growing.work_at(0.2) == pytest.approx(0.2 / 4 / total)
     assert growing.work_at(0.7) == pytest.approx((0.4 / 4 + 0.3 * 9 / 16) / total)
-    assert [inputs.work_at(1.0) for inputs in (growing, TUTORIAL)] == [1.0, 1.0]
+    assert [transform.work_at(1.0) for transform in (growing, TUTORIAL)] == [1.0, 1.0]
     assert TUTORIAL.work_at(0.3) == 0.3
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
     place = torch.arange(3)
@@ -273,17 +260,7 @@ def test_growing_images_are_the_whole_ones_made_smaller() -> None:
     assert dataclasses.replace(growing, least_side=15).scaled(0.5) == (15, 15)
     assert dataclasses.replace(growing, least_side=30).scaled(0.5) == (24, 24)  # not enlarged
     assert torch.equal(growing.evaluate(images), TUTORIAL.evaluate(images))
-    assert Inputs.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing
-
-
-@pytest.mark.parametrize("size", [(24, 24), (16, 16), (32, 9), (45, 32)])
-def test_images_are_resized_on_a_gpu_as_on_a_processor(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    images = torch.randn(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    found = augment._resize_by_products(images, size)
-    expected = torch.nn.functional.interpolate(images, size, mode="bilinear")
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
-    assert found.stride() == expected.stride()
+    assert Transform.from_dict(json.loads(json.dumps(growing.to_dict()))) == growing
 
 
 def test_a_square_anywhere_inside_is_blanked_and_nothing_else_changes() -> None:
@@ -308,10 +285,10 @@ def test_a_square_anywhere_inside_is_blanked_and_nothing_else_changes() -> None:
     expected = whole.astype(np.float64).reshape(-1, 3, 12, 2, 12, 2).mean((3, 5))
     np.testing.assert_allclose(half, expected, atol=1e-5)
     np.testing.assert_array_equal(cutting.evaluate(images), TUTORIAL.evaluate(images))
-    assert Inputs.from_dict(json.loads(json.dumps(cutting.to_dict()))) == cutting
+    assert Transform.from_dict(json.loads(json.dumps(cutting.to_dict()))) == cutting
     source = in_memory(Arrays(images.numpy(), np.zeros(2000, np.int64), ("a",)))
     with pytest.raises(ConfigError, match=r"cutout: expected 0 to 24 .* found 25"):
-        Inputs.of(
+        Transform.of(
             *(source,), crop=0.75, pad=0, flip="none", contrast=None, standardize="image", cutout=25
         )
 
@@ -339,14 +316,14 @@ def test_views_are_the_image_its_mirror_image_and_both_shifted() -> None:
         "unsure": {0.5: both},
     }
     for views, expected in wanted_of.items():
-        inputs = Inputs.from_dict(TUTORIAL.to_dict() | {"views": views})
-        check(inputs.views_of(images), expected)
-        check(inputs.shifted_views_of(images), {0.25: four})
-        assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
+        transform = Transform.from_dict(TUTORIAL.to_dict() | {"views": views})
+        check(transform.views_of(images), expected)
+        check(transform.shifted_views_of(images), {0.25: four})
+        assert Transform.from_dict(json.loads(json.dumps(transform.to_dict()))) == transform
     one = in_memory(Arrays(np.zeros((1, 1, 4, 3), np.uint8), np.zeros(1, np.int64), ("a",)))
     shifting: tuple[Literal["shifted", "unsure"], ...] = ("shifted", "unsure")
     for shifts in shifting:
         with pytest.raises(ConfigError, match="shifted views"):
-            Inputs.of(
+            Transform.of(
                 one, crop=1, pad=0, flip="none", contrast=None, standardize="image", views=shifts
             )

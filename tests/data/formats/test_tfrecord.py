@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from deepcnn.data.formats import tfrecord
 from deepcnn.errors import DataError
+from tests import golden
 from tests.golden.make_tfrecord import examples as golden_examples
-from tests.test_idx import (
+from tests.helpers.shards import (
     RANGES,
     check_early_closing,
     damaged,
@@ -24,7 +25,7 @@ from tests.test_idx import (
     read,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(golden.__file__).parent
 
 
 def store(folder: Path, content: bytes) -> tfrecord.TFRecordShard:
