@@ -128,9 +128,8 @@ class _Console:
                 self.close()
                 self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
                 self._say(f"Run:            {event.run}")
-                self._say(
-                    f"Look at it:     {_program('tensorboard')} --logdir {shlex.quote(event.run + '/summaries')}"
-                )
+                summaries = shlex.quote(f"{event.run}/summaries")
+                self._say(f"Look at it:     {_program('tensorboard')} --logdir {summaries}")
                 self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
 
     def _say(self, line: str) -> None:
