@@ -248,7 +248,7 @@ def _own_split(
 ) -> tuple[Split, Source]:
     """Read a split of the data that a run was trained on, and check that they are the same."""
     dataset = open_dataset(config, emit=emit)
-    chosen = split or splits_to_score(config, dataset)[-1]
+    chosen: Split = split or splits_to_score(config, dataset)[-1]
     keep = config.feed in ("preloaded", "fed")
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
     for each in {chosen, "train"} if config.validation_size else {chosen}:
@@ -268,7 +268,7 @@ def _other_split(
     dataset = open_dataset(moved, emit=emit)
     if config.validation_size and not _is_same(dataset, trained_on):
         dataset = open_dataset(dataclasses.replace(moved, validation_size=0), emit=emit)
-    chosen = split or next(each for each in LIKELIEST if each in dataset.splits)
+    chosen: Split = split or next(each for each in LIKELIEST if each in dataset.splits)
     keep = config.feed in ("preloaded", "fed")
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
     if source.shape != trained_on.transform.image_shape:
