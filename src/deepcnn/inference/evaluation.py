@@ -268,7 +268,7 @@ def _other_split(
     dataset = open_dataset(moved, emit=emit)
     if config.validation_size and not _is_same(dataset, trained_on):
         dataset = open_dataset(dataclasses.replace(moved, validation_size=0), emit=emit)
-    chosen: Split = split or next(each for each in LIKELIEST if each in dataset.splits)
+    chosen = split if split is not None else next(s for s in LIKELIEST if s in dataset.splits)
     keep = config.feed in ("preloaded", "fed")
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
     if source.shape != trained_on.transform.image_shape:
