@@ -18,9 +18,10 @@ from deepcnn.errors import ConfigError, DeepcnnError
 # that needs them, when it runs: help must answer at once.
 COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
-    "evaluate": "RUN [--follow]",
+    "evaluate": "[RUN] [--follow]",
     "predict": "[RUN] PICTURE ...",
     "runs": "[FOLDER]",
+    "calibrate": "[RUN] [--error SHARE]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
     "data verify": "[NAME]",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from deepcnn.cli.arguments import own_network
+from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.config import DataSpec
 from deepcnn.console import console
 from deepcnn.errors import ConfigError
@@ -71,13 +71,11 @@ def run(options: Options) -> int:
     from deepcnn.cli.answers import copy_into, writer
     from deepcnn.inference.classifier import Unread
     from deepcnn.inference.load import load
-    from deepcnn.runs.find import is_run, newest_run
+    from deepcnn.runs.find import is_run
 
     is_named = is_run(Path(options.run))
     pictures = options.pictures if is_named else (options.run, *options.pictures)
-    path = Path(options.run) if is_named else newest_run()
-    if not is_named:
-        print(f"deepcnn: answers come from {path}", file=sys.stderr)
+    path = which_run(Path(options.run) if is_named else None)
     if not pictures and options.data is None:
         raise ConfigError("predict: expected pictures, a folder, - or --data, found none")
     classifier = load(
