@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.open import default_data_dir, fetch, load_dataset
+from deepcnn.data.fetch import default_data_dir, fetch
+from deepcnn.data.open import load_dataset
 
 # Triton reads it when it is first imported, and some test may let torch do that.
 os.environ["TRITON_INTERPRET"] = "1"
