@@ -1,5 +1,5 @@
 # make train   set up, fetch CIFAR-10, train the default preset, score it
-# make test    set up, then the whole test suite (fetches CIFAR-10 too)
+# make test    set up, fetch what the tests need, then the whole test suite
 # make check   lint, format, types
 # make format  apply the format
 # make bench-check  fail where deepcnn has become slower, by ratios to fixed work (benchmarks/check.py)
@@ -13,6 +13,7 @@ train: .venv/installed
 
 test: .venv/installed
 	$(BIN)/deepcnn data fetch cifar10
+	$(BIN)/python tests/packages.py
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 check: .venv/installed

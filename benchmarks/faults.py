@@ -530,12 +530,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="default: results/DATE_faults.json")
+    report.add_options(parser, "faults")
     parser.add_argument("--at-once", type=int, default=4, help="trainings at the same time")
     parser.add_argument("--jobs", type=int, nargs="*", help="only these trainings")
     parser.add_argument("--logs", type=Path, help="an empty folder that is kept")
     options = parser.parse_args()
-    out = report.new_file("faults", options.out)
+    out = report.new_file("faults", options.out, options.remark)
     about = report.circumstances()
     chosen = plans()
     if options.jobs is not None:
@@ -558,7 +558,7 @@ def main() -> None:
     }
     show(every)
     print(json.dumps(summary, indent=2, ensure_ascii=False))
-    report.store({**summary, "each": every}, out)
+    report.store({**summary, "each": every}, out, options.remark)
 
 
 if __name__ == "__main__":

@@ -150,9 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="default: results/DATE_faults_of_machines.json")
+    report.add_options(parser, "faults_of_machines")
     options = parser.parse_args()
-    out = report.new_file("faults_of_machines", options.out)
+    out = report.new_file("faults_of_machines", options.out, options.remark)
     result: dict[str, Any] = {
         "what": "faults in trainings of the preset tiny on 2 hosts of one process each",
         **report.circumstances(),
@@ -171,7 +171,7 @@ def main() -> None:
         result["machine_lost"] = lose_machine(hosts, folder / "lost-default", "")
         result["machine_lost_quick_meeting"] = lose_machine(hosts, folder / "lost-quick", quick)
     print(json.dumps(result, indent=2))
-    report.store(result, out)
+    report.store(result, out, options.remark)
 
 
 if __name__ == "__main__":

@@ -105,10 +105,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="default: results/DATE_gpu_devices.json")
+    report.add_options(parser, "gpu_devices")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
-    out = report.new_file("gpu_devices", options.out)
+    out = report.new_file("gpu_devices", options.out, options.remark)
     about = report.circumstances(options.device)
     found: dict[str, dict[str, Any]] = {}
     saved: dict[str, list[dict[str, torch.Tensor]]] = {}
@@ -143,7 +143,7 @@ def main() -> None:
         ),
     }
     print(json.dumps(result, indent=2))
-    report.store(result, out)
+    report.store(result, out, options.remark)
     if any(case["largest difference"] > LARGEST for case in found.values()):
         sys.exit("the numbers differ")
     if not result["resumed with the same bits"]:

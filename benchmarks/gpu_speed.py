@@ -223,9 +223,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--out", type=Path, help="default: results/DATE_gpu_PRESET.json")
+    report.add_options(parser, "gpu_PRESET")
     options = parser.parse_args()
-    out = report.new_file(f"gpu_{options.preset}", options.out)
+    out = report.new_file(f"gpu_{options.preset}", options.out, options.remark)
     deadline = time.perf_counter() + 60 * options.minutes
     config = dataclasses.replace(
         deepcnn.presets.PRESETS[options.preset](),
@@ -250,7 +250,7 @@ def main() -> None:
         result["results"][name] = results
         if results:
             result["summaries"][name] = summary(results)
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        report.store(result, out, options.remark)
 
     warm = min(config.steps, 200) if options.runs == 1 else config.steps
     profiler = Profiler(max(1, warm // 2 - PROFILED))
@@ -274,7 +274,7 @@ def main() -> None:
         if name != "deepcnn":
             result["summaries"][name]["ratio"] = seconds / means["deepcnn"]
             print(f"{name} takes {seconds / means['deepcnn']:.2f} times our time")
-    report.store(result, out)
+    report.store(result, out, options.remark)
 
 
 if __name__ == "__main__":

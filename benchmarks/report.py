@@ -1,8 +1,14 @@
-"""What every result says of its circumstances, and how results are written."""
+"""What every result says of its circumstances, and how results are written.
+
+`results/CASE.jsonl` holds the results of a case, each in a line, by date. A remark tells those of a
+day apart: it is the second thing in a line, after the date.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -17,12 +23,39 @@ HERE = Path(__file__).parent
 DATE = "%Y-%m-%d"
 
 
-def new_file(name: str, given: Path | None) -> Path:
+def add_options(parser: argparse.ArgumentParser, case: str) -> None:
+    """Let the command line say where a result goes."""
+    parser.add_argument(
+        "--remark", default="", help="tells this result from others of the same day"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"a new file; default: a line of results/{case}.jsonl, as in any other .jsonl",
+    )
+
+
+def new_file(name: str, given: Path | None, remark: str = "") -> Path:
     """Return where a result goes; end the program, before it measures, if that is taken."""
-    path = given or HERE / "results" / f"{time.strftime(DATE)}_{name}.json"
-    if path.exists():
-        sys.exit(f"{path} exists, and results are kept: name another file with --out")
+    path = given or HERE / "results" / f"{name}.jsonl"
+    if path.suffix != ".jsonl":
+        if path.exists():
+            sys.exit(f"{path} exists, and results are kept: name another file with --out")
+    elif (time.strftime(DATE), remark) in stored(path):
+        sys.exit(
+            f"{path}: a result of today with the remark {remark!r} exists, and results are kept: "
+            "give this one another --remark"
+        )
     return path
+
+
+def stored(path: Path) -> dict[tuple[str, str], str]:
+    """Return a file's lines by date and remark; none where there is no file."""
+    found = {}
+    for line in path.read_text().split("\n")[:-1] if path.exists() else []:
+        result = json.loads(line)
+        found[result["date"], result["remark"]] = line
+    return found
 
 
 def circumstances(
@@ -59,7 +92,18 @@ def processor() -> str:
     return f"{name}, family {about['cpu family']}" if "cpu family" in about else name
 
 
-def store(result: dict[str, Any], path: Path) -> None:
-    """Write a result."""
-    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+def store(result: dict[str, Any], path: Path, remark: str = "") -> None:
+    """Write a result: a line of a .jsonl file, in which it takes the place of one like it.
+
+    The file is replaced as a whole, so that nobody finds a part of it.
+    """
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    if path.suffix == ".jsonl":
+        line = {"date": result["date"], "remark": remark, **result}
+        lines = stored(path)
+        lines[line["date"], remark] = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        text = "".join(f"{lines[key]}\n" for key in sorted(lines))
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    new.write_text(text)
+    new.replace(path)
     print(f"written to {path}")

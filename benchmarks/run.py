@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("case", nargs="?", choices=CASES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
-    parser.add_argument("--out", type=Path, help="default: results/DATE_CASE.json")
+    report.add_options(parser, "CASE")
     options = parser.parse_args()
     if options.case is None:
         for name, case in CASES.items():
@@ -129,13 +129,13 @@ def main() -> None:
         if name not in CASES[options.case].peers or not words:
             parser.error(f"--peer {peer}: expected NAME=COMMAND, a NAME that the case lists")
         peers[name] = partial(command, shlex.split(words))
-    out = report.new_file(options.case, options.out)
+    out = report.new_file(options.case, options.out, options.remark)
     result = measure(options.case, options.rounds, peers)
     print(json.dumps({key: result[key] for key in ("medians", "ratios")}, indent=2))
     denominator = result["denominator"]
     if denominator not in result["medians"]:
         print(f"no ratios: they are to {denominator}, which --peer did not name")
-    report.store(result, out)
+    report.store(result, out, options.remark)
 
 
 if __name__ == "__main__":

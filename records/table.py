@@ -1,81 +1,138 @@
-"""Recomputes a record's table from its logs, so that no figure is typed by hand.
+"""Makes the tables of the records from their logs, so that no figure is typed by hand.
 
-    python records/table.py records/2026-11-21_quick
+    .venv/bin/python records/table.py            # writes them
+    .venv/bin/python records/table.py --check    # fails and names a file that is not as made
 
-A record's folder holds, for each seed, `seed-N.jsonl`, the log of its run, and `seed-N.txt`, what
-the program printed, with the whole process's wall time in its last line. A record of one run over
-time holds its `log.jsonl` instead, and `evaluations.txt`, what `deepcnn evaluate` printed later.
+A table stands between two comments, in each record's README.md and in that of all.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from scores import HERE, Group, Log, groups_of, interval, log_of, records, runs_of
+
+from deepcnn.runs.log import events
+
+VIEWS = {"one": "one view", "shifted": "six views", "unsure": "six views of the unsure"}
 
 
-def main(folder: Path) -> None:
-    """Print the table."""
-    if (folder / "log.jsonl").exists():
-        print_over_time(folder)
-    else:
-        print_seeds(folder)
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    head, *body = ("| " + " | ".join(cells) + " |" for cells in (columns, *rows))
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
 
 
-def print_seeds(folder: Path) -> None:
-    """Print the score of each seed, and their mean."""
-    rows = []
-    for path in sorted(folder.glob("seed-*.jsonl"), key=lambda p: int(p.stem.split("-")[1])):
-        score = next(event for event in events(path) if event["event"] == "Evaluated")
-        wall = re.search(r"wall ([\d.]+) s", path.with_suffix(".txt").read_text())
-        assert wall, f"{path}: no wall time"
-        rows.append(
-            (path.stem.split("-")[1], score["correct"], score["total"], float(wall.group(1)))
+def by_seed(group: Group) -> str:
+    """Return the table of a group's seeds."""
+    columns = ("seed", "correct", "of", "accuracy", "95 % interval", group.timed)
+    rows = [
+        (
+            score.run.removeprefix("seed-"),
+            f"{score.correct}",
+            f"{score.total}",
+            f"{score.percent:.2f} %",
+            interval(score.correct, score.total),
+            f"{score.seconds:.1f} s",
         )
-    print("| seed | correct | of | accuracy | whole process |")
-    print("|---|---|---|---|---|")
-    for seed, correct, total, seconds in rows:
-        print(f"| {seed} | {correct} | {total} | {correct / total:.2%} | {seconds:.1f} s |")
-    accuracies = [100 * correct / total for _, correct, total, _ in rows]
-    times = [seconds for *_, seconds in rows]
-    if len(rows) == 1:
-        print("\nn = 1: an observation, without a deviation")
-        return
-    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
-    print(
-        f"\nn = {len(rows)}: mean {mean:.2f} %, standard deviation {deviation:.2f}, mean - 2 "
-        f"deviations {mean - 2 * deviation:.2f} %; whole process: median "
-        f"{statistics.median(times):.1f} s, maximum {max(times):.1f} s"
+        for score in group.scores
+    ]
+    return markdown(columns, rows)
+
+
+def over_time(log: Log) -> str:
+    """Return the table of one run's scores at each step where it was scored."""
+    scored = events(log, "Evaluated")
+    kinds = sorted({(e["split"], not e["averaged"]) for e in scored}, key=lambda k: (k[1], k[0]))
+    cells = {
+        (e["step"], e["split"], not e["averaged"]): f"{e['correct'] / e['total']:.2%}".replace(
+            "%", f" % ({interval(e['correct'], e['total'])})"
+        )
+        for e in scored
+    }
+    columns = [f"{split}, {'raw' if raw else 'averaged'}" for split, raw in kinds]
+    rows = [
+        (f"{step:,}", *(cells.get((step, *kind), "") for kind in kinds))
+        for step in sorted({e["step"] for e in scored})
+    ]
+    return markdown(("step", *columns), rows)
+
+
+def of_record(folder: Path) -> str:
+    """Return what a record's page shows of its logs."""
+    log = log_of(folder)
+    record, *others = groups_of(log)
+    first = runs_of(log)[record.scores[0].run]
+    table = over_time(first) if len(events(first, "Evaluated")) > 1 else by_seed(record)
+    rows = [
+        (
+            f"`{group.name}`",
+            f"{len(group.scores)}",
+            group.scores[0].split,
+            group.accuracy(),
+            f"{group.timed}: {group.seconds:,.1f} s",
+        )
+        for group in others
+    ]
+    columns = ("other runs", "n", "scored on", "accuracy", "median time")
+    return "\n\n".join([table, record.summary(), *([markdown(columns, rows)] if rows else [])])
+
+
+def row_of(folder: Path) -> tuple[str, ...]:
+    """Return a record's line on the front page."""
+    config, environment = (
+        json.loads((folder / name).read_text()) for name in ("config.json", "environment.json")
+    )
+    record, *_ = groups_of(log_of(folder))
+    views = VIEWS[config["inputs"].get("views", "one")]  # which is all that there was at first
+    time = f"{record.timed}: {record.seconds:,.1f} s".removeprefix("whole process: ")
+    return (
+        f"[{folder.name}]({folder.name}/README.md)",
+        f"`{config['preset']}`",
+        f"{config['data']}, {record.scores[0].split}, {views}",
+        f"{len(record.scores)}",
+        record.accuracy() + ("" if record.has_mean else "; an observation"),
+        f"{config['steps']:,}",
+        time,
+        f"{environment['cores']} cores, {environment['hardware']}, {environment['precision']}",
+        folder.name[:10],
     )
 
 
-def print_over_time(folder: Path) -> None:
-    """Print the test accuracy of averaged and of raw parameters at each step where it is known."""
-    averaged = {
-        event["step"]: event["correct"] / event["total"]
-        for event in events(folder / "log.jsonl")
-        if event["event"] == "Evaluated" and event["split"] == "test" and event["averaged"]
-    }
-    printed = r"\((\d+) / (\d+) correct, test, step (\d+), raw parameters"
-    raw = {
-        int(step): int(correct) / int(total)
-        for correct, total, step in re.findall(printed, (folder / "evaluations.txt").read_text())
-    }
-    print("| step | averaged parameters | raw |")
-    print("|---|---|---|")
-    for step in sorted(averaged.keys() | raw.keys()):
-        cells = (f"{found[step]:.2%}" if step in found else "" for found in (averaged, raw))
-        print(f"| {step:,} | {' | '.join(cells)} |")
-    print("\nn = 1: an observation, without a deviation")
+def front_page() -> str:
+    """Return the table of all records, by preset, then by date."""
+    columns = ("record", "preset", "scored on", "n", "accuracy", "steps", "whole process, median")
+    rows = sorted(map(row_of, records()), key=lambda row: (row[1], row[-1], row[0]))
+    return markdown((*columns, "machine", "date"), rows)
 
 
-def events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a log."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def filled(text: str, table: str) -> str:
+    """Return a page with a table between its markers."""
+    before, begin, rest = text.partition("<!-- table -->\n")
+    _, end, after = rest.partition("<!-- /table -->\n")
+    assert begin, "no line <!-- table -->"
+    assert end, "no line <!-- /table -->"
+    return f"{before}{begin}\n{table}\n\n{end}{after}"
+
+
+def main() -> None:
+    """Write all tables, or check them."""
+    check, stale = "--check" in sys.argv[1:], []
+    pages = {folder / "README.md": of_record(folder) for folder in records()}
+    for path, table in {**pages, HERE / "README.md": front_page()}.items():
+        text = path.read_text()
+        if filled(text, table) != text:
+            stale.append(str(path.relative_to(HERE.parent)))
+            if not check:
+                path.write_text(filled(text, table))
+    if check and stale:
+        sys.exit(
+            "not as made from the logs (python records/table.py makes them):\n" + "\n".join(stale)
+        )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -138,17 +138,8 @@ def measure(
             )
         )
     configs = {
-        name: dataclasses.replace(
-            config,
-            data=data,
-            inputs=dataclasses.replace(config.inputs, scales=()),  # all groups of steps alike
-            device=device,
-            threads=threads,
-            steps=plan.steps,
-            log_every=GROUP,
-            summary_every=0,
-        )
-        for name, config in ((name, presets.PRESETS[name]()) for name in plan.presets)
+        name: dataclasses.replace(_short(name, plan), data=data, device=device, threads=threads)
+        for name in plan.presets
     }
     first = configs[plan.presets[0]]
     source = open_dataset(data).split("train")
@@ -174,6 +165,18 @@ def measure(
         limits=limits,
         layers=layers,
         environment=describe_environment(place),
+    )
+
+
+def _short(name: str, plan: Plan) -> Config:
+    """Return a preset that trains for a few steps, all groups of them alike."""
+    config = presets.PRESETS[name]()
+    return dataclasses.replace(
+        config,
+        inputs=dataclasses.replace(config.inputs, scales=()),
+        steps=plan.steps,
+        log_every=GROUP,
+        summary_every=0,
     )
 
 

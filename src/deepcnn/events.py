@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # so that the command line answers without waiting for it
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Started(Event):
 
     run: str
     preset: str
+    model: str
     step: int
     steps: int
     batch_size: int

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -43,6 +45,16 @@ def with_dashes(argument: str) -> str:
     """Spell a flag as here, --num_gpus like --num-gpus: the parser takes both."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def own_network(name: str | None) -> str | None:
+    """Return the name of a network of the user's own, which is found from here, or None."""
+    if name is None or ":" not in name:
+        return None
+    here = str(Path.cwd())
+    if here not in sys.path:  # where a program that pip installed does not look by itself
+        sys.path.insert(0, here)
+    return name
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:

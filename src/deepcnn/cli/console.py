@@ -66,6 +66,7 @@ class _Console:
         self._reading_what = ""
         self._reading_told = 0.0
         self._as_mnist = False  # print like the reference's MNIST program
+        self._model = ""
         self._fetch_began: float | None = None
         self._fetch_told = 0.0
 
@@ -103,46 +104,32 @@ class _Console:
                 if self._bar is None:
                     self._bar = _Bar("training", 1.0, shown="text", done=event.work)
                 self._bar.move_to(event.work, f"{event.step}/{event.steps}")
-            case Stepped() if self._as_mnist:
-                loss = event.losses["total_loss"]
-                _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
             case Stepped():
-                seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
-                _say(
-                    f"{_now()}: step {event.step}, loss = {event.losses['total_loss']:.2f} "
-                    f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
-                )
-            case Evaluated() if self._as_mnist:
-                _say(f"{_MNIST_TITLES[event.split]} Data Eval:")
-                _say(
-                    f"Num examples: {event.total}  Num correct: {event.correct}  "
-                    f"Precision @ 1: {event.accuracy:.4f}"
-                )
+                self._stepped(event)
             case Evaluated():
-                kind = "averaged parameters" if event.averaged else "raw parameters"
-                _say(
-                    f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
-                    f"({event.correct} / {event.total} correct, {event.split}, "
-                    f"step {event.step}, {kind}, loss = {event.loss:.3f})"
-                )
+                self._evaluated(event)
             case Waiting():
                 _say(f"{_now()}: waiting for the next checkpoint of {event.run}")
             case Interrupted():
                 self.close()
-                _say(
-                    f"Stopped and saved at step {event.step}. Go on with: "
-                    f"{_program('deepcnn')} train --resume {event.run}"
-                )
+                again = self._again(f"train --resume {event.run}")
+                _say(f"Stopped and saved at step {event.step}. Go on with: {again}")
             case Finished():
                 self.close()
                 _say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
                 _say(f"Run:            {event.run}")
                 _say(f"Look at it:     {_program('tensorboard')} --logdir {event.run}/summaries")
-                _say(f"Evaluate again: {_program('deepcnn')} evaluate {event.run}")
+                _say(f"Evaluate again: {self._again(f'evaluate {event.run}')}")
+
+    def _again(self, command: str) -> str:
+        """Return a command to type about a run; a network of one's own must be named again."""
+        own = f" --model.name {self._model}" if ":" in self._model else ""
+        return f"{_program('deepcnn')} {command}{own}"
 
     def _started(self, event: Started) -> None:
         self.close()
         self._as_mnist = event.preset == "mnist"
+        self._model = event.model
         self._towers = event.towers
         sharing = f", {event.towers} towers" if event.towers else ""
         if event.processes > 1:
@@ -151,6 +138,32 @@ class _Console:
             f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
             f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
             f"{event.precision} with {event.threads} threads{sharing}"
+        )
+
+    def _stepped(self, event: Stepped) -> None:
+        loss = event.losses["total_loss"]
+        if self._as_mnist:
+            _say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
+            return
+        seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
+        _say(
+            f"{_now()}: step {event.step}, loss = {loss:.2f} "
+            f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
+        )
+
+    def _evaluated(self, event: Evaluated) -> None:
+        if self._as_mnist:
+            _say(f"{_MNIST_TITLES[event.split]} Data Eval:")
+            _say(
+                f"Num examples: {event.total}  Num correct: {event.correct}  "
+                f"Precision @ 1: {event.accuracy:.4f}"
+            )
+            return
+        kind = "averaged parameters" if event.averaged else "raw parameters"
+        _say(
+            f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
+            f"({event.correct} / {event.total} correct, {event.split}, "
+            f"step {event.step}, {kind}, loss = {event.loss:.3f})"
         )
 
     def _reading(self, event: Reading) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from deepcnn.cli.arguments import own_network
 from deepcnn.cli.console import console
 
 
@@ -53,7 +54,7 @@ def run(options: Options) -> int:
             device=options.device,
             threads=options.threads,
             data_dir=options.data_dir,
-            model=options.model,
+            model=own_network(options.model),
             emit=tell,
         )
         for event in scorer.follow(options.interval) if options.follow else [scorer.once()]:

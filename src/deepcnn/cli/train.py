@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from deepcnn import presets
-from deepcnn.cli.arguments import describe_presets, expect, value_of, with_dashes
+from deepcnn.cli.arguments import describe_presets, expect, own_network, value_of, with_dashes
 from deepcnn.cli.console import console
 from deepcnn.config import Config
 from deepcnn.errors import ConfigError
@@ -64,10 +64,8 @@ def parse_options(arguments: list[str]) -> Options:
         args=rest,
         default=Options(config),
     )
-    own = value_of("--model.name", rest)
-    return dataclasses.replace(
-        options, launch=tuple(arguments), model=own if own and ":" in own else None
-    )
+    named_here = own_network(value_of("--model.name", rest))
+    return dataclasses.replace(options, launch=tuple(arguments), model=named_here)
 
 
 def run(options: Options) -> int:

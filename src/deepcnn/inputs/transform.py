@@ -251,14 +251,16 @@ class Transform:
         channels_last order.
         """
         size = (self.crop_height, self.crop_width)
-        where = images, draws.row, draws.column, draws.flip, size
+        where = draws.row, draws.column, draws.flip
         if runs_triton(images) and self.standardize != "image" and draws.contrast is None:
             from deepcnn.kernels.crop_triton import crop_and_standardize
 
             mean, std = _on_device(self.mean, images.device), _on_device(self.std, images.device)
-            distorted = crop_and_standardize(*where, pad=self.pad, mean=mean, scale=1 / std)
+            distorted = crop_and_standardize(
+                images, where, size, pad=self.pad, mean=mean, scale=1 / std
+            )
         else:
-            distorted = self._standardize(crop(*where, pad=self.pad), draws.contrast)
+            distorted = self._standardize(crop(images, *where, size, pad=self.pad), draws.contrast)
         if draws.cut_row is not None and draws.cut_column is not None:
             down = torch.arange(self.crop_height, device=images.device) - draws.cut_row[:, None]
             across = torch.arange(self.crop_width, device=images.device) - draws.cut_column[:, None]

@@ -16,9 +16,7 @@ _BLOCK = 1024  # values that a program makes
 
 def crop_and_standardize(
     images: Tensor,
-    row: Tensor,
-    column: Tensor,
-    flip: Tensor,
+    where: tuple[Tensor, Tensor, Tensor],
     size: tuple[int, int],
     *,
     pad: int,
@@ -27,8 +25,8 @@ def crop_and_standardize(
 ) -> Tensor:
     """Cut and mirror windows as `crop.crop` does, and return (window - mean) · scale.
 
-    `images`: uint8 [B, H, W, C]; `row`, `column`: int64 [B]; `flip`: bool [B]; `mean`, `scale`:
-    float32 [C]. Returns float32 [B, C, *size], in channels_last memory.
+    `images`: uint8 [B, H, W, C]; `where`: row and column, int64 [B], and flip, bool [B]; `mean`,
+    `scale`: float32 [C]. Returns float32 [B, C, *size], in channels_last memory.
     """
     count, full_height, full_width, channels = images.shape
     height, width = size
@@ -38,7 +36,7 @@ def crop_and_standardize(
         memory_format=torch.channels_last,
     )
     make_window[(count, triton.cdiv(channels * height * width, _BLOCK))](
-        *(images.contiguous(), row, column, flip, mean, scale, out),
+        *(images.contiguous(), *where, mean, scale, out),
         *(full_height, full_width, height, width, pad),
         CHANNELS=channels,
         BLOCK=_BLOCK,

@@ -14,7 +14,7 @@ with TRITON_INTERPRET=1 it runs them on a processor instead. They see images as 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,49 +45,47 @@ def first_silu(images: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype)
     return result
 
 
-def pool_norm_silu(
-    y: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running: tuple[Tensor, Tensor, Tensor],
-    shortcut: Tensor | None,
-    *,
-    pool: bool,
-    eps: float,
-    momentum: float,
-) -> Tensor:
-    """Return SiLU(normalized(pooled(y)) · weight + bias + shortcut), and update `running`.
+class BatchNorm(NamedTuple):
+    """What a batch normalization knows, as torch.nn.BatchNorm2d has it.
 
-    `y`: [N, C, H, W], float32 or less, N · H · W > 1 after pooling; `weight`, of which nothing
-    is learned, and `bias`: float32 [C]; `running`: mean and variance, float32 [C], and how many
-    batches there were, int64 [], as torch.nn.BatchNorm2d has them; `shortcut`: of the result's
+    `weight`, of which nothing is learned, `bias`, `mean` and `variance`: float32 [C]; `batches`:
+    how many there were, int64 [].
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+    eps: float
+    momentum: float
+
+
+def pool_norm_silu(y: Tensor, norm: BatchNorm, shortcut: Tensor | None, *, pool: bool) -> Tensor:
+    """Return SiLU(normalized(pooled(y)) · weight + bias + shortcut), and update the statistics.
+
+    `y`: [N, C, H, W], float32 or less, N · H · W > 1 after pooling; `shortcut`: of the result's
     shape, or None. Where `pool`, maxima of 2×2 pixels are taken first, a last odd row and column
     left out. Returns the type of `y`, in channels_last memory.
     """
+    running = norm.mean, norm.variance, norm.batches
     result: Tensor = _PoolNormSiLU.apply(  # type: ignore[no-untyped-call]
-        y, weight, bias, running, shortcut, pool, eps, momentum
+        y, norm.weight, norm.bias, running, shortcut, pool, norm.eps, norm.momentum
     )
     return result
 
 
 @torch.no_grad()
 def evaluated_pool_norm_silu(
-    y: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running: tuple[Tensor, Tensor, Tensor],
-    shortcut: Tensor | None,
-    *,
-    pool: bool,
-    eps: float,
+    y: Tensor, norm: BatchNorm, shortcut: Tensor | None, *, pool: bool
 ) -> Tensor:
-    """Do the same as `pool_norm_silu` by the mean and the variance in `running`; no derivative."""
+    """Do the same as `pool_norm_silu` by the mean and the variance of `norm`; no derivative."""
     y = y.contiguous(memory_format=_CHANNELS_LAST)
     if shortcut is not None:
         shortcut = shortcut.contiguous(memory_format=_CHANNELS_LAST)
     out = _empty_like(y, y.dtype, pool)
-    mean, variance, _ = running
-    _launch_normalize(y, out, mean, (variance + eps).rsqrt(), weight, bias, shortcut, pool)
+    known = norm.mean, (norm.variance + norm.eps).rsqrt(), norm.weight, norm.bias
+    _launch_normalize(y, out, known, shortcut, pool)
     return out
 
 
@@ -236,7 +234,7 @@ def _forward(
         num_warps=_WARPS,
     )
     x = pooled if pool else y
-    _launch_normalize(x, out, moments[0], moments[1], weight, bias, shortcut, False)
+    _launch_normalize(x, out, (moments[0], moments[1], weight, bias), shortcut, False)
     return made
 
 
@@ -375,18 +373,16 @@ def _added_up(partial: Tensor) -> Tensor:
 def _launch_normalize(
     y: Tensor,
     out: Tensor,
-    mean: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    known: tuple[Tensor, Tensor, Tensor, Tensor],
     shortcut: Tensor | None,
     pool: bool,
 ) -> None:
+    """Write SiLU of what is normalized by `known`: mean, scale, weight and bias, float32 [C]."""
     channels, pixels = _sizes(y, pool)
     grid, shape = _many_programs(pixels, channels)
     has_shortcut = shortcut is not None
     kernels.normalize_silu[grid](
-        *(y, out, mean, scale, weight, bias, shortcut if shortcut is not None else y),
+        *(y, out, *known, shortcut if shortcut is not None else y),
         *(pixels, *y.shape[2:], channels, pool),
         SHORTCUT=has_shortcut,
         **shape,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,15 +194,23 @@ class _Winograd(torch.autograd.Function):
         tiles = len(points) // len(gradients)
         with torch.autocast("cpu", enabled=False):
             kernels = transform_kernel(weight.transpose(0, 1), tile).flatten(0, 1)  # [·, out, in]
-            of_kernels: Tensor | None = None
             of_bias = kernels.new_zeros(kernels.shape[1]) if ctx.needs_input_grad[2] else None
+            sums = _Sums(None, of_bias)
             for i, (part, of_part) in enumerate(zip(gradients, of_parts, strict=True)):
                 mine = points[i * tiles : (i + 1) * tiles]
-                of_kernels = _go_back(part, kernels, mine, axes, of_kernels, of_bias, of_part)
-            assert of_kernels is not None
-            of_weight = _of_kernel(tile, taps).t() @ of_kernels.flatten(1)
+                _go_back(part, kernels, mine, axes, sums, of_part)
+            assert sums.of_kernels is not None
+            of_weight = _of_kernel(tile, taps).t() @ sums.of_kernels.flatten(1)
         of_weight = of_weight.view(taps, taps, -1, inputs).permute(2, 3, 0, 1)
         return of_x, of_weight, of_bias, None, None
+
+
+@dataclass
+class _Sums:
+    """Derivatives that all blocks of images add to; those of the kernels begin with the first."""
+
+    of_kernels: Tensor | None
+    of_bias: Tensor | None
 
 
 def _go_back(
@@ -209,22 +218,20 @@ def _go_back(
     kernels: Tensor,
     points: Sequence[Tensor],
     axes: tuple[_Axis, _Axis],
-    of_kernels: Tensor | None,
-    of_bias: Tensor | None,
+    sums: _Sums,
     out: Tensor | None,
-) -> Tensor | None:
+) -> None:
     """Go backward through `convolve_tiles`, for one block of images [H, W, N, out].
 
-    Adds to `of_kernels`, which it returns, to `of_bias` if there is one, and writes the derivative
-    towards the pixels to `out`, if wanted.
+    Adds to `sums`, and writes the derivative towards the pixels to `out`, if wanted.
     """
     down, across = axes
     count = gradient.shape[2]
     images = points[0].shape[1]
     values = in_rows(gradient, images, torch.float32)
     values = values.view(down[-1].outputs.stop, across[-1].outputs.stop, -1)
-    if of_bias is not None:
-        of_bias += values.view(-1, len(of_bias)).sum(0)
+    if sums.of_bias is not None:
+        sums.of_bias += values.view(-1, len(sums.of_bias)).sum(0)
     # Tiles of the input overlap, so what reaches it is added up; that of a single one is not.
     height, width = (axis[-1].inputs.stop for axis in axes)
     new, beta = (values.new_empty, 0) if len(across) == 1 else (values.new_zeros, 1)
@@ -239,9 +246,8 @@ def _go_back(
             of_products = _rows(rows.of_outputs, of_y[rows.outputs])
             of_products = of_products.view(len(kernels), images, -1)
             factors = of_products.transpose(1, 2), next(saved)
-            of_kernels = (
-                torch.bmm(*factors) if of_kernels is None else of_kernels.baddbmm_(*factors)
-            )
+            known = sums.of_kernels
+            sums.of_kernels = torch.bmm(*factors) if known is None else known.baddbmm_(*factors)
             if of_pixels is None:
                 continue
             of_points = torch.bmm(of_products, kernels).view(-1, of_y.shape[1], of_pixels.shape[2])
@@ -255,7 +261,6 @@ def _go_back(
             of_pixels[:, columns.inputs].baddbmm_(matrix, of_columns, beta=beta)
     if out is not None and of_pixels is not None:
         out.copy_(of_pixels.view(*out.shape[:2], images, -1)[:, :, :count])
-    return of_kernels
 
 
 class _Span(NamedTuple):

@@ -57,20 +57,24 @@ class Block(nn.Module):
 
     def _in_few_passes(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         """Return what `forward` makes of a convolution's output."""
-        from deepcnn.kernels.norm_silu import evaluated_pool_norm_silu, pool_norm_silu
+        from deepcnn.kernels.norm_silu import BatchNorm, evaluated_pool_norm_silu, pool_norm_silu
 
         norm, pool = self.norm, isinstance(self.pool, nn.MaxPool2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert norm.num_batches_tracked is not None
         assert norm.momentum is not None
-        running = norm.running_mean, norm.running_var, norm.num_batches_tracked
-        of_norm = norm.weight, norm.bias, running
-        if not self.training:
-            return evaluated_pool_norm_silu(x, *of_norm, shortcut, pool=pool, eps=norm.eps)
-        return pool_norm_silu(
-            x, *of_norm, shortcut, pool=pool, eps=norm.eps, momentum=norm.momentum
+        known = BatchNorm(
+            norm.weight,
+            norm.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.num_batches_tracked,
+            norm.eps,
+            norm.momentum,
         )
+        compute = pool_norm_silu if self.training else evaluated_pool_norm_silu
+        return compute(x, known, shortcut, pool=pool)
 
 
 class _AfterStem(SameConv2d):

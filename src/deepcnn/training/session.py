@@ -235,6 +235,7 @@ class Session:
         return Started(
             run=str(self.run.path),
             preset=config.preset,
+            model=config.model.name,
             step=self.state.step,
             steps=config.steps,
             batch_size=config.batch_size,

@@ -94,6 +94,8 @@ def _resume(
 ) -> Result:
     old, stored = team.once(lambda: (run.config(), TrainedOn.read(run)))
     config = team.once(lambda: changes(old))
+    if given.model is not None:  # checked against the checkpoint, not by its name
+        config = dataclasses.replace(config, model=old.model)
     check_changes(old, config)
     with Session.open(team, config, given, emit, stored) as session:
         session.go_on(run, stored.fed_by)

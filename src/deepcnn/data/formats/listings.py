@@ -15,7 +15,7 @@ import io
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -302,6 +302,24 @@ def _number_first(text: str) -> tuple[bool, int, str]:
     return number is None, int(text) if number else 0, text
 
 
+def _checked_columns(
+    table: Path, line: int, header: Sequence[str], pictures: Mapping[str, str]
+) -> tuple[int, int]:
+    """Return the places of the identifiers and of the labels in a table that has a header."""
+    if len(header) < 2:
+        raise DataError(
+            f"{shown(table)}, line {line:,}: expected a header of at least two columns, such as "
+            f"id,label, found {len(header)}. Put the header first, and commas between the columns."
+        )
+    id_column, label_column = _columns(header)
+    if header[id_column].strip().lower() not in ID_COLUMNS and header[id_column] in pictures:
+        raise DataError(
+            f"{shown(table)}, line {line:,}: expected a header such as id,label, found the "
+            f"picture {header[id_column]!r}. Put a header first."
+        )
+    return id_column, label_column
+
+
 def list_table(table: Path, folder: Path, classes: Sequence[str] | None = None) -> Listing:
     """List the pictures of a flat folder whose labels a table holds.
 
@@ -320,18 +338,8 @@ def list_table(table: Path, folder: Path, classes: Sequence[str] | None = None) 
     known = None if classes is None else _label_of(classes)
     rows = _rows(table)
     line, header = next(rows, (1, []))
-    if len(header) < 2:
-        raise DataError(
-            f"{shown(table)}, line {line:,}: expected a header of at least two columns, such as "
-            f"id,label, found {len(header)}. Put the header first, and commas between the columns."
-        )
-    id_column, label_column = _columns(header)
     names = {folder: _picture_names(folder)}
-    if header[id_column].strip().lower() not in ID_COLUMNS and header[id_column] in names[folder]:
-        raise DataError(
-            f"{shown(table)}, line {line:,}: expected a header such as id,label, found the "
-            f"picture {header[id_column]!r}. Put a header first."
-        )
+    id_column, label_column = _checked_columns(table, line, header, names[folder])
     lines: dict[Path, int] = {}
     found: list[tuple[tuple[str, bool, int, str], Path, str]] = []
     for line, row in rows:

@@ -1,0 +1,204 @@
+"""An open .npz file: a zip archive of arrays, each in an .npy file, none of them a pickle."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from deepcnn.errors import DataError
+
+MAX_RATIO = 1032  # no byte of a deflate stream stands for more than this many
+MAX_HEADER_BYTES = 4096  # of an .npy file; those of plain arrays take 128
+PIECE = 2**20  # bytes decompressed at a time
+# What zipfile raises for archives that are damaged, encrypted or of another make.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+END_SIGNATURE, END_BYTES = b"PK\x05\x06", 22
+LOCAL_SIGNATURE, LOCAL_BYTES = b"PK\x03\x04", 30
+ENCRYPTED = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """An array of the archive: its directory entry, and what the .npy header says."""
+
+    info: zipfile.ZipInfo
+    header: bytes
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    by_columns: bool
+
+    @property
+    def stored(self) -> bool:
+        """Whether it lies in the file as it is, not deflated."""
+        return self.info.compress_type == zipfile.ZIP_STORED
+
+
+class Archive:
+    """An open .npz file whose directory has been checked. Errors of zipfile become DataError."""
+
+    def __init__(self, path: Path, file: io.BufferedIOBase, archive: zipfile.ZipFile) -> None:
+        self.path, self.file, self._zip = path, file, archive
+        self.members = {
+            info.filename.removesuffix(".npy"): info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path) -> Iterator[Archive]:
+        """Open a file as long as the context lasts; raises DataError, naming what is wrong."""
+        try:
+            with path.open("rb") as file:
+                if file.read(4) != LOCAL_SIGNATURE:
+                    raise DataError(
+                        f"{path}: expected a zip archive, as an .npz file is, found other bytes "
+                        "at its beginning. The file is damaged or of another format; write it "
+                        "with numpy.savez."
+                    )
+                with zipfile.ZipFile(file) as archive:
+                    tail = END_BYTES + len(archive.comment)
+                    size = file.seek(0, os.SEEK_END)
+                    file.seek(max(0, size - tail))
+                    end = file.read(END_BYTES)
+                    length = len(archive.comment).to_bytes(2, "little")
+                    if not (end.startswith(END_SIGNATURE) and end.endswith(length)):
+                        raise DataError(
+                            f"{path}: expected the end of the file after the zip archive's "
+                            "directory, found more bytes. The file is damaged; fetch it again."
+                        )
+                    names = Counter(archive.namelist())
+                    twice = [name for name, times in names.most_common(8) if times > 1]
+                    if twice:
+                        raise DataError(
+                            f"{path}: expected each array once, found several of "
+                            f"{', '.join(map(repr, twice))}. Write the file again."
+                        )
+                    yield cls(path, file, archive)
+        except DAMAGED as error:
+            raise DataError(
+                f"{path}: not a whole .npz file ({error or type(error).__name__}). The file is "
+                "damaged or of another format; fetch it again."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def open(self, info: zipfile.ZipInfo) -> io.BufferedIOBase:
+        """Open a member for reading."""
+        return cast("io.BufferedIOBase", self._zip.open(info))
+
+    def member(self, key: str) -> Member:
+        """Read an array's header, and check that the member is as long as the header declares."""
+        info = self.members[key]
+        where = f"{self.path}: array {key!r}"
+        if info.flag_bits & ENCRYPTED:
+            raise DataError(f"{where} is encrypted. Write the file with numpy.savez.")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{where}: expected it stored or deflated, found compression method "
+                f"{info.compress_type}. Write the file with numpy.savez."
+            )
+        packed, size = info.compress_size, info.file_size
+        possible = packed if info.compress_type == zipfile.ZIP_STORED else MAX_RATIO * packed
+        if packed > self.path.stat().st_size or size > possible:
+            raise DataError(
+                f"{where} declares {size:,} bytes, more than the {packed:,} bytes that it is said "
+                "to take in the file can hold. The file is damaged; fetch it again."
+            )
+        with self.open(info) as stream:
+            prefix = stream.read(MAX_HEADER_BYTES)
+        buffer = io.BytesIO(prefix)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about headers of Python 2 and odd literals
+                version = npy.read_magic(buffer)
+                if version == (1, 0):
+                    found = npy.read_array_header_1_0(buffer, max_header_size=MAX_HEADER_BYTES)
+                elif version == (2, 0):
+                    found = npy.read_array_header_2_0(buffer, max_header_size=MAX_HEADER_BYTES)
+                else:
+                    raise ValueError(f"version {version} is not for plain arrays")
+        # NumPy reads the header with `ast`, `tokenize` and `numpy.dtype`: besides ValueError they
+        # raise at least SyntaxError, TokenError, TypeError, RecursionError and MemoryError.
+        except Exception as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise DataError(
+                f"{where}: expected an .npy header of at most {MAX_HEADER_BYTES:,} bytes, found "
+                f"what cannot be read as one ({reason}). Write the file with numpy.savez."
+            ) from error
+        dimensions, by_columns, dtype = found
+        shape = tuple(int(side) for side in dimensions)
+        header = prefix[: buffer.tell()]
+        if dtype.hasobject:
+            raise DataError(
+                f"{where}: expected plain values, found {dtype}, Python objects, which are "
+                "pickles and could run anything. Convert the array before writing it."
+            )
+        needed = len(header) + math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or needed != size:
+            raise DataError(
+                f"{where}: the header declares {dtype} {list(shape)}, {needed:,} bytes with the "
+                f"header, found {size:,}. The file is damaged; fetch it again."
+            )
+        return Member(info, header, dtype, shape, by_columns)
+
+    def values(self, member: Member) -> NDArray[Any]:
+        """Return a whole array, flat; zipfile compares the checksum."""
+        content = np.empty(math.prod(member.shape) * member.dtype.itemsize, np.uint8)
+        with self.open(member.info) as stream:
+            stream.read(len(member.header))
+            fill(stream, content, self.path)
+        return content.view(member.dtype)
+
+    def start_of(self, member: Member) -> int:
+        """Return the offset in the file of a stored member's first byte."""
+        self.file.seek(member.info.header_offset)
+        local = self.file.read(LOCAL_BYTES)
+        name, extra = struct.unpack("<HH", local[26:])
+        start: int = member.info.header_offset + LOCAL_BYTES + name + extra
+        size = self.file.seek(0, os.SEEK_END)
+        if start + member.info.file_size > size:
+            raise DataError(
+                f"{self.path}: expected {member.info.file_size:,} bytes of "
+                f"{member.info.filename!r} at offset {start:,}, found the end of the file at "
+                f"{size:,}. The file is damaged; fetch it again."
+            )
+        return start
+
+
+def fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> None:
+    """Read as many bytes as `target`, contiguous, has room for."""
+    view = target.reshape(-1).data
+    filled = 0
+    while filled < len(view):
+        read = stream.readinto(view[filled : filled + PIECE])
+        if not read:
+            raise DataError(
+                f"{path}: ends {len(view) - filled:,} bytes before the end of an array. The file "
+                "is incomplete; fetch it again."
+            )
+        filled += read
