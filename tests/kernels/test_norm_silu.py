@@ -92,8 +92,8 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
         shortcut = shortcut.contiguous().requires_grad_()  # in another order of memory
     weight, bias = norm.weight.detach().float(), norm.bias.detach().float().requires_grad_()
     running = torch.zeros(c), torch.ones(c), torch.tensor(0)
-    given = y, weight, bias, running, shortcut
-    found = gpu.pool_norm_silu(*given, pool=pool, eps=norm.eps, momentum=0.2)
+    known = gpu.BatchNorm(weight, bias, *running, norm.eps, 0.2)
+    found = gpu.pool_norm_silu(y, known, shortcut, pool=pool)
     torch.autograd.backward(found, gradient)
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -110,7 +110,7 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
     with torch.no_grad():
         z = norm(F.max_pool2d(expected_y, 2) if pool else expected_y)
         expected = F.silu(z if expected_shortcut is None else z + expected_shortcut)
-        found = gpu.evaluated_pool_norm_silu(*given, pool=pool, eps=norm.eps)
+        found = gpu.evaluated_pool_norm_silu(y, known, shortcut, pool=pool)
     assert_close(found, expected, dtype)
 
 
@@ -123,9 +123,8 @@ def test_the_same_one_of_equal_maxima_learns(gpu: ModuleType) -> None:
     torch.autograd.backward(F.silu(norm(F.max_pool2d(expected, 2))), gradient)
     running = torch.zeros(8), torch.ones(8), torch.tensor(0)
     found = y.clone().requires_grad_()
-    options = {"pool": True, "eps": norm.eps, "momentum": 0.1}
-    made = gpu.pool_norm_silu(found, torch.ones(8), torch.zeros(8), running, None, **options)
-    made.backward(gradient)
+    known = gpu.BatchNorm(torch.ones(8), torch.zeros(8), *running, norm.eps, 0.1)
+    gpu.pool_norm_silu(found, known, None, pool=True).backward(gradient)
     assert found.grad is not None
     assert expected.grad is not None
     assert torch.equal(found.grad != 0, expected.grad != 0)
@@ -136,8 +135,8 @@ def test_what_is_not_a_number_stays_so(gpu: ModuleType) -> None:
     y = random(2, 4, 4, 4)
     y[1, 2, 3, 3] = torch.nan
     running = torch.zeros(4), torch.ones(4), torch.tensor(0)
-    given = y, torch.ones(4), torch.zeros(4), running, None
-    found = gpu.pool_norm_silu(*given, pool=True, eps=1e-5, momentum=0.1)
+    known = gpu.BatchNorm(torch.ones(4), torch.zeros(4), *running, 1e-5, 0.1)
+    found = gpu.pool_norm_silu(y, known, None, pool=True)
     assert found.isnan().all((0, 2, 3)).tolist() == [False, False, True, False]
     assert running[0].isnan().tolist() == [False, False, True, False]
 
