@@ -18,7 +18,7 @@ from deepcnn.engines.towers import Towers
 from deepcnn.errors import ConfigError
 from deepcnn.team.team import Team
 from deepcnn.training.start import train
-from tests.tiny import CPU, TINY, state_of, tiny
+from tests.helpers.tiny import CPU, TINY, state_of, tiny
 
 CUDA, SECOND = torch.device("cuda"), torch.device("cuda:1")
 JOB = Job(lambda *_: (torch.empty(0), torch.empty(0)), 32, lambda _: 1.0)

@@ -31,7 +31,7 @@ from deepcnn.learning import objective
 from deepcnn.learning.assembly import make_schedule
 from deepcnn.team.team import Team
 from deepcnn.training.feeding import make_feed
-from tests.tiny import state_of, transform_of
+from tests.helpers.tiny import state_of, transform_of
 
 META = torch.device("meta")
 

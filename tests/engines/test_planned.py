@@ -25,7 +25,7 @@ from deepcnn.inputs.loader import Loader
 from deepcnn.learning import averages, muon, optimizers
 from deepcnn.training.feeding import make_feed
 from deepcnn.training.start import resume, train
-from tests.tiny import (
+from tests.helpers.tiny import (
     CPU,
     QUICK,
     difference,

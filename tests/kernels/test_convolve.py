@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepcnn.kernels.convolve import same_conv2d
 from deepcnn.kernels.winograd import tile_that_pays
-from tests.kernels.definition import check, values_and_gradients
+from tests.helpers.definition import check, values_and_gradients
 
 
 def weights_of(inputs: int, outputs: int, taps: int) -> tuple[Tensor, Tensor]:

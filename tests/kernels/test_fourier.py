@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepcnn.kernels.fourier import fourier_conv2d, fourier_pays
-from tests.kernels.definition import check, values_and_gradients
+from tests.helpers.definition import check, values_and_gradients
 
 
 @pytest.mark.parametrize("taps", [3, 5, 7])

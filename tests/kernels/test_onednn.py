@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepcnn.kernels.onednn import is_suitable, onednn_conv2d, onednn_pays
 from deepcnn.models.layers import SameMaxPool
-from tests.kernels.definition import check, values_and_gradients
+from tests.helpers.definition import check, values_and_gradients
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 5), (1, 4), (3, 1)])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from deepcnn.kernels.response_norm import STEEP, near_one, times_power
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
-from tests.kernels.definition import check
+from tests.helpers.definition import check
 
 
 def test_rectified_normalization_equals_its_two_steps() -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from deepcnn.kernels.winograd import Tile, tile_that_pays, winograd_conv2d
-from tests.kernels.definition import check
+from tests.helpers.definition import check
 
 
 TILES: list[tuple[int, Tile]] = [

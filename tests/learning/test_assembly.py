@@ -10,8 +10,8 @@ from deepcnn import presets
 from deepcnn.errors import ConfigError
 from deepcnn.learning.assembly import learn_until, make_optimizers, make_schedule, make_state
 from deepcnn.models.build import build_model
-from tests.learning.parameters import ONE, OPEN
-from tests.tiny import QUICK, TINY, state_of, tiny, with_optimizer
+from tests.helpers.parameters import ONE, OPEN
+from tests.helpers.tiny import QUICK, TINY, state_of, tiny, with_optimizer
 
 
 @pytest.mark.parametrize(

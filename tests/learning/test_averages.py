@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from deepcnn.learning.averages import LossAverages, ParameterAverages
-from tests.learning.parameters import OPEN, SHUT
+from tests.helpers.parameters import OPEN, SHUT
 
 
 def test_averages_of_parameters_equal_the_definition_in_float64() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from deepcnn.learning import muon
 from deepcnn.learning.muon import Muon, orthogonalize
-from tests.learning.parameters import OPEN, parameters
+from tests.helpers.parameters import OPEN, parameters
 
 
 def test_muon_moves_along_the_orthogonal_factor() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from deepcnn.learning import schedules
 from deepcnn.learning.muon import Muon
 from deepcnn.learning.optimizers import SGD
-from tests.learning.parameters import ONE, OPEN, SHUT, parameters
+from tests.helpers.parameters import ONE, OPEN, SHUT, parameters
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.85, 0.004)])

@@ -5,8 +5,8 @@ import torch
 
 from deepcnn.errors import CheckpointError
 from deepcnn.learning.state import check_fit
-from tests.learning.parameters import ONE, OPEN
-from tests.tiny import CPU, TINY, state_of
+from tests.helpers.parameters import ONE, OPEN
+from tests.helpers.tiny import CPU, TINY, state_of
 
 TENSORS = {
     "model.weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2),

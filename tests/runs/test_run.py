@@ -15,7 +15,7 @@ from deepcnn.config import to_dict
 from deepcnn.errors import RunError
 from deepcnn.runs import run as runs
 from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, LOCK, Run
-from tests.tiny import TINY, tiny
+from tests.helpers.tiny import TINY, tiny
 
 ABOUT = {"inputs": {"crop": 1.0}, "classes": ["cat", "dog"]}  # what a run says of its data
 

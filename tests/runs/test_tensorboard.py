@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deepcnn.training.start import train
-from tests.tiny import read_back, tiny
+from tests.helpers.tiny import read_back, tiny
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

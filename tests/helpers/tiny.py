@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +140,25 @@ def read_back(folder: Path) -> Any:
 def kinds(heard: Iterable[object]) -> list[str]:
     """Return the names of the classes of events."""
     return [type(event).__name__ for event in heard]
+
+
+class Stateful:
+    """An endless iterator that can tell where it is."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items, self._at = items, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        self._at += 1
+        return self._items[(self._at - 1) % len(self._items)]
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where it is."""
+        return {"at": self._at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+        self._at = state["at"]
