@@ -2,12 +2,13 @@
 
     python benchmarks/run.py                                  # lists the cases
     python benchmarks/run.py inputs --peer "tensorflow=COMMAND" --peer "grain=COMMAND"
+    python benchmarks/run.py same_bits --base COMMIT          # measures nothing: same numbers?
 
 The contenders of a case take turns (A B C, A B C, …), each in a fresh process, since a machine's
 speed drifts while they run. Stored are all figures, their medians over the rounds, and how many
 times better than the case's denominator each median is. A peer is a contender that needs an
 environment of its own: a command whose last line is JSON with its figures. `peers/README.md` has
-them.
+them. `same_bits` has options of its own (--help) and its docstring in `cases/same_bits.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import multiprocessing
 import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from cases import CASES, Case, Contender
+from cases import CASES, Case, Contender, same_bits
 
 Figures = dict[str, dict[str, list[float]]]  # by contender and metric, one for each round
 Medians = dict[str, dict[str, float]]
@@ -107,7 +109,10 @@ def measure(name: str, rounds: int, peers: Mapping[str, Contender]) -> dict[str,
 
 
 def main() -> None:
-    """List the cases, or measure, print and store one."""
+    """List the cases, or measure, print and store one; or compare the bits of two sources."""
+    if sys.argv[1:2] == ["same_bits"]:
+        same_bits.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -120,6 +125,7 @@ def main() -> None:
         for name, case in CASES.items():
             peers = f"; peers: {', '.join(case.peers)}" if case.peers else ""
             print(f"{name:<19}{case.what}, {case.unit}{peers}")
+        print(f"{'same_bits':<19}whether the working tree computes what a commit does; no timing")
         return
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
