@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import resource
 import shutil
 import statistics
@@ -33,13 +34,18 @@ from torch import Tensor, nn
 from deepcnn import presets
 from deepcnn.data.source import Source, in_memory
 from deepcnn.data.synthetic import synthetic
-from deepcnn.devices import Part, Place, float32_products, keep_freed_memory
-from deepcnn.engines.single import Job, Single
-from deepcnn.inference.evaluation import BATCH, blocks_to_score, score
-from deepcnn.inputs.transform import Draws, Inputs
-from deepcnn.models import build_model
+from deepcnn.devices import Part, Place
+from deepcnn.engines.engine import Job
+from deepcnn.engines.single import Single
+from deepcnn.hardware import float32_products, keep_freed_memory
+from deepcnn.inference.answers import Answers
+from deepcnn.inference.scoring import BATCH, blocks_to_score, score
+from deepcnn.inputs.transform import Draws, Transform
+from deepcnn.learning.assembly import make_state
+from deepcnn.learning.state import TrainState
+from deepcnn.models.build import build_model
+from deepcnn.models.network import INITIAL_IMAGES, initialize
 from deepcnn.team.team import Team
-from deepcnn.training.start import start as training
 
 FILE = report.HERE / "check.json"
 MARGIN = 0.15  # above the spread of a ratio from one run of the check to the next
@@ -76,10 +82,10 @@ def same_max_pool(x: Tensor) -> Tensor:
     return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 3, 2)
 
 
-def distort_plainly(inputs: Inputs, images: Tensor, draws: Draws) -> Tensor:
-    """Do what `inputs.train` does for the tutorial, image by image, as one reads it."""
+def distort_plainly(transform: Transform, images: Tensor, draws: Draws) -> Tensor:
+    """Do what `transform.train` does for the tutorial, image by image, as one reads it."""
     assert draws.contrast is not None
-    height, width = inputs.crop_height, inputs.crop_width
+    height, width = transform.crop_height, transform.crop_width
     done = []
     for image, row, column, flip, factor in zip(
         images, draws.row, draws.column, draws.flip, draws.contrast, strict=True
@@ -112,22 +118,22 @@ def tutorial_step() -> Pair:
 def distorted_inputs() -> Pair:
     """Compare a distorted batch, its random choices included, with one image after another."""
     source = in_memory(synthetic("train"))
-    inputs = Inputs.of(source, **dataclasses.asdict(presets.tutorial().inputs))
+    transform = Transform.of(source, **dataclasses.asdict(presets.tutorial().inputs))
     images = torch.from_numpy(source.first_images(128))
     index, epoch = torch.arange(128), torch.zeros(128, dtype=torch.int64)
 
     def draw() -> Draws:
-        return inputs.draw(0, index=index, epoch=epoch, position=index)
+        return transform.draw(0, index=index, epoch=epoch, position=index)
 
     draws = draw()
 
     def ours() -> None:
         for _ in range(10):  # a batch alone is too short to be timed
-            inputs.train(images, draw())
+            transform.train(images, draw())
 
     return (
         lambda: seconds(ours) / 10,
-        lambda: seconds(lambda: distort_plainly(inputs, images, draws)),
+        lambda: seconds(lambda: distort_plainly(transform, images, draws)),
     )
 
 
@@ -135,8 +141,8 @@ def quick_step() -> Pair:
     """Compare a step of the preset quick, its optimizers included, with products of matrices."""
     config = presets.quick()
     source = in_memory(synthetic("train"))
-    inputs, model_state = prepared(source)
-    images = inputs.evaluate(torch.from_numpy(source.first_images(config.batch_size)))
+    transform, model_state = prepared(source)
+    images = transform.evaluate(torch.from_numpy(source.first_images(config.batch_size)))
     labels = torch.arange(config.batch_size) % 10
 
     def load(step: int, part: Part) -> tuple[Tensor, Tensor]:  # noqa: ARG001 (always the same)
@@ -148,8 +154,7 @@ def quick_step() -> Pair:
 
     def step() -> None:
         engine.step()
-        for parameter in engine.model.parameters():
-            parameter.grad = None
+        model_state.forget_gradients()
 
     def products() -> None:
         for _ in range(PRODUCTS):
@@ -161,7 +166,7 @@ def quick_step() -> Pair:
 def scoring() -> Pair:
     """Compare scoring with the network of quick with the loop that anyone would write."""
     source = in_memory(synthetic("train").select(slice(BATCH)))
-    inputs, state = prepared(source)
+    transform, state = prepared(source)
     (shard,) = source.shards
     place = Place.choose("cpu", "fp32")
 
@@ -170,11 +175,12 @@ def scoring() -> Pair:
         state.model.eval()
         correct = 0
         for images, labels in shard.blocks(0, len(shard), BATCH):
-            logits = state.model(inputs.evaluate(torch.from_numpy(images)))
+            logits = state.model(transform.evaluate(torch.from_numpy(images)))
             correct += int((logits.argmax(1) == torch.from_numpy(labels)).sum())
 
     def ours() -> None:
-        score(state.model, inputs, blocks_to_score(source, inputs, place, Team()), place, Team())
+        answers = Answers(state.model, transform, place)
+        score(answers, blocks_to_score(source, math.prod(transform.shape), place, Team()))
 
     return (
         lambda: seconds(ours),
@@ -182,13 +188,17 @@ def scoring() -> Pair:
     )
 
 
-def prepared(source: Source) -> tuple[Inputs, training.TrainState]:
-    """Return the inputs of the preset quick for a data set, and the state before its first step."""
+def prepared(source: Source) -> tuple[Transform, TrainState]:
+    """Return the transform of quick for a data set, and the state before its first step."""
     config = presets.quick()
-    inputs = Inputs.of(source, **dataclasses.asdict(config.inputs))
-    state = training._new_state(config, inputs, source, torch.device("cpu"))
-    state.model.train()
-    return inputs, state
+    transform = Transform.of(source, **dataclasses.asdict(config.inputs))
+    model = build_model(
+        config.model.name, shape=transform.shape, widths=config.model.widths, seed=config.seed
+    )
+    first = torch.from_numpy(source.first_images(INITIAL_IMAGES))
+    initialize(model, lambda: transform.evaluate(first))
+    model.train()
+    return transform, make_state(config, model)
 
 
 def processes(ours: tuple[str, ...], yardstick: tuple[str, ...]) -> Pair:
@@ -237,7 +247,7 @@ PARTS: dict[str, tuple[Callable[[], Pair], int]] = {  # what is compared, and in
         partial(processes, ("-m", "deepcnn", "--help"), ("-c", "import numpy")),
         15,
     ),
-    f"import deepcnn.training.start / import torch, {BY}": (
+    f"import deepcnn.training / import torch, {BY}": (
         partial(processes, ("-c", "import deepcnn.training.start"), ("-c", "import torch")),
         5,
     ),

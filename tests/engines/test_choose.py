@@ -11,7 +11,7 @@ import torch
 from deepcnn.devices import Place
 from deepcnn.engines import choose as choosing
 from deepcnn.engines.choose import Choice, choose, devices_of_towers
-from deepcnn.engines.engine import Job
+from deepcnn.engines.engine import Engine, Job
 from deepcnn.engines.planned import Planned
 from deepcnn.engines.single import Single
 from deepcnn.engines.towers import Towers
@@ -68,12 +68,13 @@ def test_a_group_of_one_process_on_a_gpu_does_not_plan() -> None:
 
 def test_each_choice_makes_its_engine() -> None:
     place = Place(CPU, "fp32")
-    for changes, kind in (
+    kinds: list[tuple[dict[str, Any], type[Engine]]] = [
         ({}, Single),
         ({"steps_per_plan": 5}, Planned),
         ({"towers": 1}, Towers),
         ({"towers": 3}, Towers),
-    ):
+    ]
+    for changes, kind in kinds:
         engine = chosen(CPU, **changes).engine(state_of(TINY), place, JOB, Team())
         assert type(engine) is kind
         engine.close()
@@ -144,7 +145,7 @@ def test_a_gpu_compiles_with_triton_what_it_plans(
     if triton:
         assert chosen(CUDA, compile=True).steps_per_plan == 100
         return
-    with pytest.raises(ConfigError, match="^compile: expected the package triton"):
+    with pytest.raises(ConfigError, match=r"^compile: expected the package triton"):
         chosen(CUDA, compile=True)
 
 

@@ -79,9 +79,7 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
     source = dataset.split("train")
     state, place = state_of(config), _Place(META, precision)
     with closing(make_feed(config, source, None, ignore)) as feed:
-        loader = Loader(
-            feed, transform_of(config), seed=0, training_steps=config.steps, steps=4
-        )
+        loader = Loader(feed, transform_of(config), seed=0, training_steps=config.steps, steps=4)
         choice = choose(config, place, Team())
         job = Job(
             loader.load,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-
 OPEN, SHUT, ONE = torch.tensor(True), torch.tensor(False), torch.ones(())
 
 

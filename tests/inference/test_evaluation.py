@@ -119,9 +119,10 @@ def test_what_an_evaluation_shows_lies_beside_the_trainers_and_is_shown_once(
         for _ in range(2):
             scoring = Scorer(path, split, examples=64, device="cpu", threads=1)  # type: ignore[arg-type]
             (scored,) = scoring.follow(60)
-            assert isinstance(scored, Evaluated)
+        assert isinstance(scored, Evaluated)
         shown = path / "summaries" / folder
-        assert points(shown, f"accuracy/{split}") == [(21, pytest.approx(scored.accuracy))]
+        ((step, accuracy),) = points(shown, f"accuracy/{split}")
+        assert (step, accuracy) == (21, pytest.approx(scored.accuracy))
         assert [step for step, _ in points(shown, "sparsity/conv1")] == [21]
     assert {file.name: file.read_bytes() for file in trainers.iterdir()} == before
     assert [step for step, _ in points(trainers, "loss/total_loss")] == [0, 10, 20]

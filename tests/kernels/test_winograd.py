@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from deepcnn.kernels.winograd import Tile, tile_that_pays, winograd_conv2d
 from tests.helpers.definition import check
 
-
 TILES: list[tuple[int, Tile]] = [
     *((5, (4, 4)), (5, (2, 3)), (5, (6, 4)), (5, (6, 1))),
     *((3, (1, 1)), (3, (4, 4)), (3, (6, 5)), (3, (7, 7)), (3, (8, 8)), (3, (7, 8))),

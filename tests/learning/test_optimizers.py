@@ -18,7 +18,7 @@ def test_sgd_equals_torchs(momentum: float, weight_decay: float) -> None:
     ours, theirs = parameters((5, 3), (7,)), parameters((5, 3), (7,))
     rate = 0.2
     sgd = SGD(ours, learning_rate=rate, momentum=momentum, weight_decay=weight_decay)
-    oracle = torch.SGD(
+    oracle = torch.optim.SGD(
         theirs.values(),
         lr=rate,
         momentum=momentum,

@@ -18,7 +18,6 @@ from deepcnn.models.build import build_model
 from deepcnn.models.tutorial import Tutorial
 from tests.golden import tensorflow_reference as reference
 
-
 GOLDEN = Path(reference.__file__).with_name("tutorial.npz")
 
 

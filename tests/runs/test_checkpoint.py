@@ -11,7 +11,6 @@ from deepcnn.errors import CheckpointError
 from deepcnn.learning.state import check_fit
 from deepcnn.runs import checkpoint
 
-
 TENSORS = {
     "model.weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2),
     "model.seen": torch.tensor(5),

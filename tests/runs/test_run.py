@@ -153,9 +153,7 @@ def begun_by(path: Path, job: str | None, command: dict[str, Any]) -> Run:
     return run
 
 
-def test_a_job_finds_the_run_that_it_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     command, other = to_dict(TINY), to_dict(tiny(seed=7))
     begun_by(Path("runs/a"), "another 1", command)

@@ -12,7 +12,7 @@ import torch
 from deepcnn.config import Config
 from deepcnn.errors import ConfigError, TrainingError
 from deepcnn.events import Event, Saved
-from deepcnn.learning import objective
+from deepcnn.learning import assembly, objective
 from deepcnn.learning.state import TrainState
 from deepcnn.runs import checkpoint
 from deepcnn.training import session
@@ -96,7 +96,7 @@ def test_the_bad_update_and_all_later_ones_are_masked(
     tmp_path: Path, every_step: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss that is not a number at step 5 of 50: the state stays that of 5 updates."""
-    original, make = objective.losses, session.make_state
+    original, make = objective.losses, assembly.make_state
     kept: list[TrainState] = []
 
     def losses(*arguments: object, **settings: object) -> dict[str, torch.Tensor]:

@@ -35,7 +35,7 @@ class Seen(Network):
     smallest_side: ClassVar[int] = 4
     sides: ClassVar[list[int]] = []
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, **others: Any) -> None:
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         self.filters = nn.Conv2d(shape[0], 8, 3, bias=False)
         self.head = nn.Linear(8, classes)
@@ -118,7 +118,9 @@ def test_a_network_may_say_how_it_wants_to_be_trained(tmp_path: Path) -> None:
     assert list(first["losses"]) == ["cross_entropy", "filters/weight_loss", "total_loss"]
     assert first["losses"]["filters/weight_loss"] > 0
     assert tensors(run)["model.head.bias"] == pytest.approx(5000, abs=1)
-    with pytest.raises(ConfigError, match=r"inputs\.scales: the network .*small takes images of on"):
+    with pytest.raises(
+        ConfigError, match=r"inputs\.scales: the network .*small takes images of on"
+    ):
         deepcnn.train(config, run_dir=tmp_path / "other", model=small)
     assert not (tmp_path / "other").exists()
 
@@ -154,8 +156,10 @@ def test_what_is_no_network_for_these_data_is_refused_before_a_run_is_made(
 def test_a_network_that_came_from_python_is_needed_again(tmp_path: Path) -> None:
     run = deepcnn.train(FEW, run_dir=tmp_path / "run", model=small(SHAPE, 10)).run
     for again in (deepcnn.resume, deepcnn.evaluate):
-        with pytest.raises(ConfigError, match=r"came from Python, \(Sequential\).*model=… in Python"):
-            again(run)  # type: ignore[operator]
+        with pytest.raises(
+            ConfigError, match=r"came from Python, \(Sequential\).*model=… in Python"
+        ):
+            again(run)
 
 
 MODULE = """
@@ -184,7 +188,7 @@ def test_the_code_of_a_stored_name_only_runs_when_it_is_named_again(
     del sys.modules["networks_of_mine"]
     for again in (deepcnn.resume, deepcnn.evaluate):
         with pytest.raises(ConfigError, match=f"Its code only runs if you name it .*{name}"):
-            again(run)  # type: ignore[operator]
+            again(run)
     assert "networks_of_mine" not in sys.modules
     assert not imported.exists()
     assert deepcnn.evaluate(run, model=name).total == 512

@@ -18,7 +18,9 @@ from tests.helpers.tiny import TINY, logged, points, saved, tiny
 
 def test_what_cannot_be_scored_is_told_before_a_run_begins(tmp_path: Path) -> None:
     heard: list[Event] = []
-    with pytest.raises(DataError, match=r"no validation split \(found: train, test\); hold one out"):
+    with pytest.raises(
+        DataError, match=r"no validation split \(found: train, test\); hold one out"
+    ):
         train(tiny(evaluate_on=("validation",)), run_dir=tmp_path / "run", emit=heard.append)
     assert not [event for event in heard if isinstance(event, Stepped)]
     assert not (tmp_path / "run").exists()  # so that the same name will do once that is mended

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: the first one is kept, the second does what it always did."""
+"""Signals that ask a training to stop: the first is noted, the second does what it always did."""
 
 from __future__ import annotations
 
