@@ -182,13 +182,13 @@ def worker(folder: Path, arguments: list[str]) -> None:
     from deepcnn.team import signs
 
     evaluation.score.__defaults__ = (BLOCK,)
-    give_up = signs._exit
+    give_up = signs.end_process
 
     def noted_give_up(message: str) -> None:
         note(folder / f"end-{pid}", {"how": "gave up"})
         give_up(message)
 
-    signs._exit = noted_give_up
+    signs.end_process = noted_give_up
     plan = [Fault(**fault) for fault in json.loads((folder / "plan").read_text())]
     if attempt < len(plan):
         build_in(plan[attempt], attempt, rank, folder)
