@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import sys
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,11 @@ import torch
 from torch import nn
 
 from deepcnn import bench, presets
-from deepcnn.cli.main import main as cli
 from deepcnn.devices import Place
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Noted
-from deepcnn.models import build_model
-from deepcnn.training.start import start as training
+from deepcnn.models.build import build_model
+from deepcnn.training.loop import Result
 
 SMALL = bench.Plan(presets=("tiny",), steps=31, batches=20, repetitions=2, matrix=32)
 
@@ -96,8 +93,8 @@ def test_layers_are_timed_in_the_layout_they_compute_in() -> None:
 
 
 def test_the_limits_are_operations_by_the_least_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([4.0, 2.0, 3.0, 1.0, 8.0, 9.0])
-    monkeypatch.setattr(bench, "_timed", lambda _, compute: (compute(), next(times)))
+    clock = iter(itertools.accumulate([0.0, 4.0, 0.0, 2.0, 0.0, 3.0, 0.0, 1.0, 0.0, 8.0, 0.0, 9.0]))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     limits = bench.find_limits(Place.choose("cpu", "fp32"), 10, 3)
     assert limits.matrix_product == pytest.approx(2 * 10**3 / 2.0 / 1e9)
     assert limits.convolution == pytest.approx(2 * 128 * 64 * 12 * 12 * 64 * 25 / 1.0 / 1e9)
@@ -106,8 +103,7 @@ def test_the_limits_are_operations_by_the_least_time(monkeypatch: pytest.MonkeyP
 def test_a_signal_to_the_training_stops_the_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    interrupted = training.Result(tmp_path, 1, ())
-    monkeypatch.setattr(training, "train", lambda *_, **__: interrupted)
+    monkeypatch.setattr(bench, "train", lambda *_, **__: Result(tmp_path, 1, ()))
     with pytest.raises(KeyboardInterrupt):
         bench.training_rate(presets.tiny(), tmp_path)
 
@@ -115,28 +111,3 @@ def test_a_signal_to_the_training_stops_the_whole(
 def test_no_threads_are_refused() -> None:
     with pytest.raises(ConfigError, match="threads: expected at least 1, found 0"):
         bench.measure("cpu", 0)
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_the_command_prints_one_json_object_or_tables(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    as_json: bool,
-) -> None:
-    monkeypatch.setenv("DEEPCNN_DATA", str(tmp_path))
-    monkeypatch.setattr(bench, "measure", functools.partial(bench.measure, plan=SMALL))
-    arguments = ["bench", "--device", "cpu", "--threads", "1", *(["--json"] if as_json else [])]
-    monkeypatch.setattr(sys, "argv", ["deepcnn", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0
-    out = capsys.readouterr().out
-    if as_json:
-        report = json.loads(out)
-        assert set(report) == {"data", "rates", "limits", "layers", "environment"}
-        assert set(report["layers"][0]) == {"name", "forward", "backward"}
-        assert report["environment"]["threads"] == 1
-    else:
-        for text in ("synthetic images", "training tiny", "conv2", "softmax_linear", "GFLOP/s"):
-            assert text in out

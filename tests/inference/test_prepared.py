@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn.inference.prepared import for_inference
-from deepcnn.models import BUILDERS, build_model
+from deepcnn.models.build import BUILDERS, build_model
 from deepcnn.models.speednet import Speednet
 
 NETWORKS = {

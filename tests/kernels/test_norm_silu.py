@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -34,15 +33,11 @@ def gpu() -> Iterator[ModuleType]:
     """Let it start few programs, and find nothing in new memory by luck."""
     with pytest.MonkeyPatch.context() as patch:
         module = importlib.import_module("deepcnn.kernels.norm_silu")
-        patch.setattr(module, "_PROGRAMS", 4)
-        empty = module._empty_channels_last
-
-        def filled(*arguments: Any) -> Tensor:
-            new: Tensor = empty(*arguments)
-            return new.fill_(torch.nan if new.is_floating_point() else 7)
-
-        patch.setattr(module, "_empty_channels_last", filled)
+        patch.setattr(module, "PROGRAMS", 4)
+        torch.use_deterministic_algorithms(True)  # which fills new memory with NaN
+        assert torch.empty(3).isnan().all()
         yield module
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -97,8 +92,8 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
         shortcut = shortcut.contiguous().requires_grad_()  # in another order of memory
     weight, bias = norm.weight.detach().float(), norm.bias.detach().float().requires_grad_()
     running = torch.zeros(c), torch.ones(c), torch.tensor(0)
-    given = y, weight, bias, running, shortcut
-    found = gpu.pool_norm_silu(*given, pool=pool, eps=norm.eps, momentum=0.2)
+    known = gpu.BatchNorm(weight, bias, *running, norm.eps, 0.2)
+    found = gpu.pool_norm_silu(y, known, shortcut, pool=pool)
     torch.autograd.backward(found, gradient)
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -115,7 +110,7 @@ def test_pooling_normalization_and_silu_are_those_of_torch(
     with torch.no_grad():
         z = norm(F.max_pool2d(expected_y, 2) if pool else expected_y)
         expected = F.silu(z if expected_shortcut is None else z + expected_shortcut)
-        found = gpu.evaluated_pool_norm_silu(*given, pool=pool, eps=norm.eps)
+        found = gpu.evaluated_pool_norm_silu(y, known, shortcut, pool=pool)
     assert_close(found, expected, dtype)
 
 
@@ -128,9 +123,8 @@ def test_the_same_one_of_equal_maxima_learns(gpu: ModuleType) -> None:
     torch.autograd.backward(F.silu(norm(F.max_pool2d(expected, 2))), gradient)
     running = torch.zeros(8), torch.ones(8), torch.tensor(0)
     found = y.clone().requires_grad_()
-    options = {"pool": True, "eps": norm.eps, "momentum": 0.1}
-    made = gpu.pool_norm_silu(found, torch.ones(8), torch.zeros(8), running, None, **options)
-    made.backward(gradient)
+    known = gpu.BatchNorm(torch.ones(8), torch.zeros(8), *running, norm.eps, 0.1)
+    gpu.pool_norm_silu(found, known, None, pool=True).backward(gradient)
     assert found.grad is not None
     assert expected.grad is not None
     assert torch.equal(found.grad != 0, expected.grad != 0)
@@ -141,8 +135,8 @@ def test_what_is_not_a_number_stays_so(gpu: ModuleType) -> None:
     y = random(2, 4, 4, 4)
     y[1, 2, 3, 3] = torch.nan
     running = torch.zeros(4), torch.ones(4), torch.tensor(0)
-    given = y, torch.ones(4), torch.zeros(4), running, None
-    found = gpu.pool_norm_silu(*given, pool=True, eps=1e-5, momentum=0.1)
+    known = gpu.BatchNorm(torch.ones(4), torch.zeros(4), *running, 1e-5, 0.1)
+    found = gpu.pool_norm_silu(y, known, None, pool=True)
     assert found.isnan().all((0, 2, 3)).tolist() == [False, False, True, False]
     assert running[0].isnan().tolist() == [False, False, True, False]
 
@@ -217,15 +211,16 @@ def test_torch_may_trace_and_compile_them(gpu: ModuleType) -> None:
     running = torch.zeros(8), torch.ones(8), torch.tensor(0)
     of_norm = torch.ones(8), bias
     given = y, *of_norm, *running
-    out, pooled, which, moments = gpu._forward(*given, None, True, 1e-5, 0.1)
-    first = gpu._first(images, weight, random(24), torch.float32)
+    ours = torch.ops.deepcnn
+    out, pooled, which, moments = ours.pool_norm_silu(*given, None, True, 1e-5, 0.1)
+    first = ours.first_silu(images, weight, random(24), torch.float32)
     for operation, arguments in (
-        (gpu._forward, (*given, None, True, 1e-5, 0.1)),
-        (gpu._forward, (*given, y, False, 1e-5, 0.1)),
-        (gpu._backward, (out, pooled, which, moments, *of_norm, None, 5, 4)),
-        (gpu._backward, (out, pooled, which, moments, *of_norm, out, 5, 4)),
-        (gpu._first, (images, weight, random(24), torch.float32)),
-        (gpu._first_backward, (first, images, weight, random(24))),
+        (ours.pool_norm_silu, (*given, None, True, 1e-5, 0.1)),
+        (ours.pool_norm_silu, (*given, y, False, 1e-5, 0.1)),
+        (ours.pool_norm_silu_backward, (out, pooled, which, moments, *of_norm, None, 5, 4)),
+        (ours.pool_norm_silu_backward, (out, pooled, which, moments, *of_norm, out, 5, 4)),
+        (ours.first_silu, (images, weight, random(24), torch.float32)),
+        (ours.first_silu_backward, (first, images, weight, random(24))),
     ):
         torch.library.opcheck(operation, arguments)
 
@@ -244,7 +239,7 @@ import os
 os.environ.pop("TRITON_INTERPRET", None)
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from deepcnn.kernels import crop_triton as augment_gpu
+from deepcnn.kernels import crop_triton
 from deepcnn.kernels import norm_silu_triton as kernels
 
 bf16 = {"y", "pooled", "out", "gradient", "x", "shortcut", "of_y", "of_shortcut"}
@@ -264,14 +259,14 @@ for name, constants in (
     ("measure_gradient", {"SHORTCUT": True, **tile}),
     ("add_up", {"PROGRAMS": 1024, "COLUMNS": 16}),
     ("spread_gradient", {"POOL": True, "SHORTCUT": True, **tile}),
-    ("_crop_and_standardize", {"CHANNELS": 3, "BLOCK": 1024}),
+    ("make_window", {"CHANNELS": 3, "BLOCK": 1024}),
 ):
-    function = getattr(kernels, name, None) or getattr(augment_gpu, name)
+    function = getattr(kernels, name, None) or getattr(crop_triton, name)
     types = {
         argument: "constexpr" if argument in constants else kinds.get(argument, "*fp32")
         for argument in function.arg_names
     }
-    if function.__name__ == "_crop_and_standardize":
+    if function.__name__ == "make_window":
         types |= {"images": "*u8", "out": "*fp32"}
     for capability in (80, 90):
         source = ASTSource(function, types, constexprs=constants)

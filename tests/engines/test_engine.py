@@ -21,13 +21,17 @@ from torch.utils._pytree import tree_leaves
 
 from deepcnn import presets
 from deepcnn.config import Config
+from deepcnn.data.open import open_dataset
 from deepcnn.devices import Place, Precision
-from deepcnn.engines.planned import Planned
-from deepcnn.engines.single import Engine, Job, Single
+from deepcnn.engines.choose import choose
+from deepcnn.engines.engine import Engine, Job
 from deepcnn.events import ignore
-from deepcnn.inputs.loader import Batches
+from deepcnn.inputs.loader import Loader
 from deepcnn.learning import objective
-from deepcnn.training.start import start as training
+from deepcnn.learning.assembly import make_schedule
+from deepcnn.team.team import Team
+from deepcnn.training.feeding import make_feed
+from tests.helpers.tiny import state_of, transform_of
 
 META = torch.device("meta")
 
@@ -70,23 +74,22 @@ def accelerated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
-    """Make the engine that `training` would, on the accelerator, with synthetic data."""
-    source = training._open_training_set(config, ignore)
-    counts = training._count(source, ignore)
-    inputs = training._new_inputs(config, source)
-    state = training._new_state(config, inputs, source, torch.device("cpu"))
-    with closing(training._make_feed(config, source, None, ignore)) as feed:
-        batches = Batches(feed, inputs, seed=0, training_steps=config.steps, steps=4)
+    """Make the engine that a training would, on the accelerator, with synthetic data."""
+    dataset = open_dataset(config)
+    source = dataset.split("train")
+    state, place = state_of(config), _Place(META, precision)
+    with closing(make_feed(config, source, None, ignore)) as feed:
+        loader = Loader(feed, transform_of(config), seed=0, training_steps=config.steps, steps=4)
+        choice = choose(config, place, Team())
         job = Job(
-            batches.load,
+            loader.load,
             config.batch_size,
-            training._schedule(config, len(source)),
-            class_weights=objective.balanced_weights(counts),
-            steps_per_plan=config.steps_per_plan or 1,
+            make_schedule(config, len(source)),
+            class_weights=objective.balanced_weights(dataset.counts("train")),
+            steps_per_plan=choice.steps_per_plan,
         )
-        kind = Planned if (config.steps_per_plan or 1) > 1 else Single
         state.model.train()
-        yield kind(state, _Place(META, precision), job)
+        yield choice.engine(state, place, job, Team())
 
 
 def watched(engine: Engine, steps: int) -> _Watch:

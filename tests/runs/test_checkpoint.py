@@ -61,32 +61,3 @@ def test_a_cut_file_is_refused(tmp_path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(CheckpointError, match="not a checkpoint of deepcnn, or damaged"):
         checkpoint.load(path)
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    atomic.write(path, b"old")
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        atomic.write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_does_not_fit_is_named() -> None:
-    def refuse(found: dict[str, torch.Tensor], message: str) -> None:
-        with pytest.raises(CheckpointError, match=message):
-            check_fit(TENSORS, found, "it")
-
-    refuse(
-        TENSORS | {"model.seen": torch.zeros(2)},
-        r"model.seen: expected int64 \[\], found float32 \[2\]",
-    )
-    refuse(TENSORS | {"more": torch.zeros(2)}, r"more: expected nothing, found float32 \[2\]")
-    refuse({}, r"average.weight: expected float32 \[3\], found nothing")

@@ -1,8 +1,9 @@
+"""Training by the command line: settings, stops and kills, and going on."""
+
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,89 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from deepcnn import presets
-from deepcnn.cli.main import main as cli
 from deepcnn.config import Config
-from deepcnn.events import Evaluated, Fetching, SourceFailed
-from deepcnn.runs import checkpoint
-from deepcnn.training.start import start as training
-
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-
-
-def deepcnn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "deepcnn", *arguments],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def test_help_names_commands_and_presets_without_torch(tmp_path: Path) -> None:
-    script = """
-import sys
-from deepcnn.cli.main import main as cli
-try:
-    cli.main()
-except SystemExit as end:
-    assert not end.code
-assert "torch" not in sys.modules
-"""
-    helps = (["--help"], ["train", "--help"], ["evaluate", "--help"], ["bench", "--help"], ["data"])
-    for arguments in helps:
-        done = subprocess.run(
-            [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-        words = {
-            "train": ("--steps", "--resume"),
-            "evaluate": ("--follow",),
-            "bench": ("--device", "--threads", "--json"),
-        }
-        for word in words.get(arguments[0], ("quick", "tutorial", "data fetch")):
-            assert word in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["trian"], "no command 'trian'. Did you mean 'train'?"),
-        (["data", "fetsh"], "Did you mean 'data fetch'?"),
-        (
-            ["train", "tutorail"],
-            "no preset 'tutorail'; expected one of quick, speedrun94, speedrun94_gpu,",
-        ),
-        (["train", "tiny", "--data", "nowhere"], "found 'nowhere', which is neither"),
-        (["train", "tiny", "--batch-size", "0"], "batch_size: expected at least 1, found 0"),
-        (["train", "--resume", "nowhere"], "expected the directory of a run"),
-        (["evaluate", "nowhere"], "expected the directory of a run"),
-        (["data", "fetch", "cifar"], "expected one of cifar10, cifar100"),
-    ],
-)
-def test_mistakes_are_answered_without_traceback(
-    tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    done = deepcnn(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def train_no_more(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """Let `train` only note, in the list that is returned, what it was asked for."""
-    asked: list[Config] = []
-
-    def train(config: Config, **_: object) -> training.Result:
-        asked.append(config)
-        return training.Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
-
-    monkeypatch.setattr(training, "train", train)
-    return asked
+from deepcnn.learning.assembly import make_schedule
+from deepcnn.training.start import train
+from tests.helpers.command import ENVIRONMENT, deepcnn, run_here, train_no_more
+from tests.helpers.tiny import saved, tiny
 
 
 @pytest.mark.parametrize(
@@ -108,10 +33,7 @@ def test_the_preset_may_be_left_out(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: Config
 ) -> None:
     asked = train_no_more(monkeypatch)
-    monkeypatch.setattr(sys, "argv", ["deepcnn", "train", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0
+    assert run_here(monkeypatch, "train", *arguments) == 0
     assert asked == [expected]
 
 
@@ -154,32 +76,12 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert "seed: cannot change" in done.stderr
 
 
-def test_each_source_of_a_data_set_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
-    console = cli._Console()
-    console(Fetching("x", "home page", 1, 10))
-    console(SourceFailed("x", "home page", "broke off"))
-    console(Fetching("x", "npm", 1, 10))
-    console(Fetching("x", "npm", 2, 10))
-    console.close()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == ["Fetching x from home page", "x: home page: broke off", "Fetching x from npm"]
-
-
-def test_show_counts_and_draws(tmp_path: Path) -> None:
-    done = deepcnn("data", "show", "synthetic", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "8,192 images, 32×32×3" in done.stdout
-    assert "820  pattern 0" in done.stdout
-    with Image.open(tmp_path / "synthetic-train.png") as sheet:
-        assert sheet.size == (150 + 12 * 68 + 4, 10 * 68 + 4)
-
-
 def test_killed_at_any_instant_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL during start-up, steps and saves: the end is the one of a run left in peace."""
     command = ["train", "tiny", "--steps", "120", "--save-every", "3", "--summary-every", "0"]
     done = deepcnn(*command, "--run-dir", "peace", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    expected = checkpoint.paths(tmp_path / "peace" / "checkpoints")[-1]
+    expected = saved(tmp_path / "peace")[-1]
     arguments = [*command, "--run-dir", "run"]
     kills = 0
     for seconds_after_start in (0.05, 0.31, 0.02, 0.47, 0.13):
@@ -224,4 +126,75 @@ def test_control_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert trainer.returncode == 130
     assert "train --resume run" in out
     assert "Traceback" not in err
-    assert checkpoint.paths(tmp_path / "run" / "checkpoints")
+    assert saved(tmp_path / "run")
+
+
+def test_the_table_of_what_lies_where_has_a_column_for_each_tower(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["tiny", "--towers", "2", "--steps", "1", "--device", "cpu", "--threads", "1"]
+    arguments += ["--run-dir", str(tmp_path / "run"), "--log-device-placement"]
+    assert run_here(monkeypatch, "train", *arguments) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["what", "type", "state", "tower", "0", "tower", "1"] in lines
+    variable = ["conv1.weight", "float32", "[16,", "3,", "5,", "5]", "cpu", "cpu", "cpu"]
+    assert variable in lines
+    assert ["momentum", "float32", "[49370]", "cpu"] in lines
+    assert ["moving", "averages", "float32", "[49370]", "cpu"] in lines
+    assert ["mean", "of", "the", "gradients", "cpu"] in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "towers", "batch_size", "decay_steps"),
+    [
+        (["tutorial"], 0, 128, 136_718),
+        (["tutorial", "--num-gpus", "2"], 2, 256, 68_359),
+        (["tutorial", "--num-gpus=4"], 4, 512, 34_179),
+        (["tutorial", "--num_gpus", "2"], 2, 256, 68_359),  # the spelling of TensorFlow's program
+        (["tutorial", "--num-gpus", "2", "--batch-size", "128"], 2, 128, 136_718),
+        (["tutorial", "--towers", "2"], 2, 128, 136_718),
+    ],
+)
+def test_num_gpus_multiplies_the_batch_and_the_schedule_follows(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    towers: int,
+    batch_size: int,
+    decay_steps: int,
+) -> None:
+    asked = train_no_more(monkeypatch)
+    assert run_here(monkeypatch, "train", *arguments) == 0
+    (config,) = asked
+    assert (config.towers, config.batch_size) == (towers, batch_size)
+    schedule = make_schedule(config, 50_000)
+    assert [schedule(s) for s in (decay_steps - 1, decay_steps)] == pytest.approx([1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "run", "--num-gpus", "2"], "--num-gpus changes the size of a batch, which"),
+        (["tiny", "--num-gpus", "0"], "--num-gpus: expected at least 1, found 0"),
+        (["tiny", "--num-gpus", "2", "--towers", "3"], "--num-gpus says how many towers there are"),
+        (["tiny", "--devices", "2", "--towers", "2"], "--devices starts processes, --towers"),
+        (["tiny", "--devices", "2", "--num-gpus", "2"], "--devices starts processes, --towers"),
+        (["tiny", "--devices", "0"], "--devices: expected at least 1, found 0"),
+        (["tiny", "--towers", "33"], "towers: expected at most one for each of the 32 examples"),
+        (["tiny", "--resume", "run"], "--resume goes on with the preset of the run; leave out"),
+        (["--resume", "run", "--overwrite"], "--resume goes on in the run's own directory"),
+        (["--resume", "run", "--run-dir", "other"], "--resume goes on in the run's own directory"),
+    ],
+)
+def test_settings_that_cannot_be_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    train(tiny(steps=1), run_dir=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert run_here(monkeypatch, "train", *arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
