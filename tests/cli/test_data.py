@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from deepcnn.cli.console import console
 from PIL import Image
 
-from deepcnn.cli.console import console
 from deepcnn.data.formats import idx, tfrecord
 from deepcnn.data.open import load_dataset
 from deepcnn.events import Reading

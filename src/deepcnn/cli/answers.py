@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import BinaryIO
 from deepcnn import atomic
 from deepcnn.data.formats.listings import folder_name, shown
 from deepcnn.errors import DataError
+from deepcnn.inference.as_json import as_json
 from deepcnn.inference.classifier import Prediction, Unread
 
 PATH_WIDTH = 40
@@ -83,19 +83,7 @@ def _written(
 
 
 def _json(answer: Answer, classes: tuple[str, ...]) -> str:
-    if isinstance(answer, Unread):
-        return json.dumps({"path": _text(answer.source), "error": answer.error}, ensure_ascii=False)
-    chances = [float(f"{p:.9g}") for p in answer.probabilities.tolist()]
-    return json.dumps(
-        {
-            "path": _text(answer.source),
-            "label": answer.label,
-            "probability": float(f"{answer.probability:.9g}"),
-            "unsure": answer.unsure,
-            "probabilities": dict(zip(classes, chances, strict=True)),
-        },
-        ensure_ascii=False,
-    )
+    return json.dumps(as_json(answer, classes), ensure_ascii=False)
 
 
 def _csv(answer: Answer) -> bytes:
@@ -110,11 +98,6 @@ def _row(cells: list[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode(errors="surrogateescape")
-
-
-def _text(source: str) -> str:
-    """Return a path as JSON can hold it: bytes that are no UTF-8 are shown as such."""
-    return os.fsencode(source).decode(errors="backslashreplace")
 
 
 def _line(answer: Answer, classes: tuple[str, ...], top: int | None) -> str:

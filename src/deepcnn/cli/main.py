@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "[RUN] PICTURE ...",
     "runs": "[FOLDER]",
     "calibrate": "[RUN] [--error SHARE]",
+    "serve": "[RUN]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
     "data verify": "[NAME]",
