@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
     "evaluate": "RUN [--follow]",
     "predict": "[RUN] PICTURE ...",
+    "export": "[RUN] --to FORM",
     "runs": "[FOLDER]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",

@@ -67,9 +67,10 @@ class Scorer:
 
     `split`: None is the one that the training was scored on; `averaged`: with the moving averages
     of the parameters, if the run keeps any; `device`, `threads`, `precision`: where and how to
-    compute, independent of the training; `data_dir`: the folder of all data sets, None: the run's
-    own; `model`: the network again, where it is none of this package; `emit` is told if data has to
-    be fetched. Raises RunError, ConfigError or DataError, saying what is missing or does not fit.
+    compute, independent of the training; `data`: where the run's data lie now, `data_dir`: the
+    folder of all data sets, None: the run's own; `model`: the network again, where it is none of
+    this package; `emit` is told if data has to be fetched. Raises RunError, ConfigError or
+    DataError, saying what is missing or does not fit.
 
     `source`: the examples; `split`: what they are called.
     """
@@ -84,6 +85,7 @@ class Scorer:
         device: str = "auto",
         threads: int | None = None,
         precision: Precision = "fp32",
+        data: str | Path | None = None,
         data_dir: str | Path | None = None,
         model: Given | None = None,
         emit: Listener = ignore,
@@ -96,6 +98,8 @@ class Scorer:
         self._place = Place.choose(device, precision)
         if threads is not None:
             torch.set_num_threads(threads)
+        if data is not None:
+            config = dataclasses.replace(config, data=str(data))
         if data_dir is not None:
             config = dataclasses.replace(config, data_dir=str(data_dir))
         dataset = open_dataset(config, emit=emit)

@@ -27,6 +27,7 @@ def train(
     overwrite: bool = False,
     feed: FeedSource | None = None,
     model: Given | None = None,
+    start_from: str | Path | None = None,
     emit: Listener = ignore,
 ) -> Result:
     """Train a new run to its last step and score it.
@@ -35,7 +36,8 @@ def train(
     run that is there. `feed`: where the batches come from instead of the training set, which then
     only tells the classes and the statistics; see `fed.Fed`. `model`: a network of your own, any
     `nn.Module`, which is trained in place, or what makes one, or where that is imported from;
-    see `models.build.build_given`. `emit` is told of everything that happens. The first SIGINT or
+    see `models.build.build_given`. `start_from`: the configuration's setting of this name, a file
+    of weights to begin with. `emit` is told of everything that happens. The first SIGINT or
     SIGTERM saves and returns; the second stops at once. Processes that torchrun has started train
     together: each calls this, one of them writes and emits. Raises a DeepcnnError that says what
     to do: for settings or data that cannot be used, a directory that is taken, or a loss that is
@@ -51,6 +53,8 @@ def train(
             config = dataclasses.replace(config, model=named)
         if feed is not None:
             config = dataclasses.replace(config, feed="fed")
+        if start_from is not None:
+            config = dataclasses.replace(config, start_from=str(start_from))
         config = with_absolute_paths(config)
         given, command = FromPython(feed, model), to_dict(config)
         begun = team.once(lambda: Run.of_job(team.job(), path, command))
@@ -108,4 +112,5 @@ def with_absolute_paths(config: Config) -> Config:
     folder = Path(config.data).expanduser()
     is_path = config.data not in NAMES and folder.exists()
     data = str(folder.resolve()) if is_path else config.data
-    return dataclasses.replace(config, data=data, data_dir=data_dir)
+    start_from = config.start_from and str(Path(config.start_from).expanduser().resolve())
+    return dataclasses.replace(config, data=data, data_dir=data_dir, start_from=start_from)
