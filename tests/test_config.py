@@ -61,6 +61,12 @@ def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> N
         from_dict(broken(path, value))
 
 
+def test_what_runs_of_older_versions_lack_means_the_default() -> None:
+    values = to_dict(presets.tutorial())
+    assert values.pop("start_from") is None
+    assert from_dict(values) == presets.tutorial()
+
+
 def test_changed_fields_are_named_with_dots() -> None:
     old = presets.tutorial()
     new = dataclasses.replace(

@@ -84,7 +84,8 @@ def to_onnx(trained: Trained, about: About) -> bytes:
     except Exception as error:  # whatever torch makes of somebody's own network
         name = trained.config.model.name
         raise ExportError(
-            f"the network {name} cannot be exported to ONNX: {_reason(error)}"
+            f"the network {name} cannot be exported to ONNX ({_reason(error)}). Expected one that "
+            "torch.export can trace, which does the same with every image"
         ) from error
     assert program is not None
     model = program.model
