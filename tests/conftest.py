@@ -12,6 +12,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.fetch import default_data_dir, fetch
 from deepcnn.data.open import load_dataset
 
+pytest.register_assert_rewrite("tests.helpers")
 # Triton reads it when it is first imported, and some test may let torch do that.
 os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)  # tests run in parallel, a process for each core

@@ -21,7 +21,7 @@ from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
 # Settings that older runs do not store; they mean what is the default.
-_ADDED_LATER = frozenset({"config.start_from"})
+_ADDED_LATER = frozenset({"config.keep_best", "config.start_from"})
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class DataSpec:
         _at_least(("image_size", min(self.image_size or (1,)), 1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Config(DataSpec):
     """A run: what is trained, on what (the fields of `DataSpec`), and how."""
 
@@ -187,6 +187,12 @@ class Config(DataSpec):
     """Steps from one evaluation to the next; 0: only after the last step."""
     keep: int = 5
     """Newest checkpoints to keep."""
+    keep_best: bool = False
+    """Keep the checkpoint with the best score on the validation split, too, as told by every
+    evaluation; all that comes after training takes that one."""
+
+    def __repr__(self) -> str:
+        return _changed_from_default(self)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -255,6 +261,17 @@ class Config(DataSpec):
                     f"optimizer.freeze: {layer}: expected a share of the training above 0 to 1, "
                     f"found {share}"
                 )
+
+
+def _changed_from_default(settings: Any) -> str:
+    """Return a group of settings as Python writes it, without those that are as they always are."""
+    shown = []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if value != each.default:
+            group = dataclasses.is_dataclass(value)
+            shown.append(f"{each.name}={_changed_from_default(value) if group else repr(value)}")
+    return f"{type(settings).__name__}({', '.join(shown)})"
 
 
 def _at_least(*settings: tuple[str, float, float]) -> None:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 import deepcnn
-from deepcnn import presets
+from deepcnn import atomic, presets
 from deepcnn.config import Config, ModelConfig
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
@@ -34,7 +34,7 @@ from deepcnn.inference.onnx_file import ByOnnxRuntime, OnnxNetwork
 from deepcnn.inference.proof import prove
 from deepcnn.inference.trained import Trained
 from deepcnn.inference.weights import read_weights
-from tests.inference.networks import HERE, as_trained
+from tests.helpers.networks import HERE, as_trained
 
 EXAMPLES = 210  # of the test split: enough to calibrate on
 
@@ -166,7 +166,7 @@ def test_an_export_that_is_stopped_while_it_writes_leaves_no_file(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting.atomic, "write", fail)
+    monkeypatch.setattr(atomic, "write", fail)
     with pytest.raises(ExportError, match=r"model\.onnx: cannot be written \(No space left"):
         export(run, threads=1)
     assert not list(run.rglob("*.onnx"))
@@ -212,6 +212,11 @@ class Elsewhere(OnnxNetwork):
         return powers / powers.sum(1, keepdims=True), logits
 
 
+def as_floats(logits: torch.Tensor) -> Floats:
+    found: Floats = logits.numpy()
+    return found
+
+
 def test_rounding_may_decide_at_the_margin_of_a_second_look_and_nowhere_else(
     cifar10_test: Arrays,
 ) -> None:
@@ -229,7 +234,7 @@ def test_rounding_may_decide_at_the_margin_of_a_second_look_and_nowhere_else(
         other = Answers(trained.model, transform, HERE, theirs)
         logits = answers.logits(images).numpy()
         answered = Answered("test", 7, False, logits, some.labels)
-        network = Elsewhere(lambda x: other.logits(torch.from_numpy(x)).numpy() * (1 + off))
+        network = Elsewhere(lambda x: as_floats(other.logits(torch.from_numpy(x)) * (1 + off)))
         return prove(network, in_memory(some), answered, lambda: answers)
 
     at = float(first.values[middle])
@@ -254,8 +259,8 @@ def test_an_image_must_be_answered_alike_alone(cifar10_test: Arrays) -> None:
     answers = trained.answers(HERE)
 
     def compute(images: NDArray[np.uint8]) -> Floats:
-        logits: Floats = answers.logits(torch.from_numpy(images)).numpy()
-        return logits + (np.arange(10) == 3) * np.float32(len(images) == 1)
+        logits = answers.logits(torch.from_numpy(images))
+        return as_floats(logits + (torch.arange(10) == 3) * float(len(images) == 1))
 
     answered = Answered("test", 7, False, compute(some.images), some.labels)
     found = prove(Elsewhere(compute), in_memory(some), answered, lambda: answers)
@@ -265,7 +270,7 @@ def test_an_image_must_be_answered_alike_alone(cifar10_test: Arrays) -> None:
 @pytest.fixture(scope="module")
 def weights(made: Path) -> Path:
     """The run's weights in a file."""
-    exported = export(made, "safetensors", made.parent / "weights.safetensors")
+    exported = export(made, "safetensors", out=made.parent / "weights.safetensors")
     assert exported.record["tensors"] == 6
     return exported.path
 
@@ -291,14 +296,14 @@ def test_weights_bear_the_layers_names_and_answer_as_the_run(made: Path, weights
     expected, found = load(made, threads=1), load(weights, threads=1)
     assert np.array_equal(found.probabilities(images), expected.probabilities(images))
     assert [a.unsure for a in found.predict(images)] == [a.unsure for a in expected.predict(images)]
-    raw = export(made, "safetensors", made.parent / "raw.safetensors", averaged=False)
+    raw = export(made, "safetensors", out=made.parent / "raw.safetensors", averaged=False)
     assert torch.equal(
         safetensors.torch.load_file(raw.path)["hidden1.weight"], stored["model.hidden1.weight"]
     )
 
 
 def test_the_same_weights_give_the_same_bytes(made: Path, weights: Path) -> None:
-    again = export(made, "safetensors", made.parent / "again.safetensors")
+    again = export(made, "safetensors", out=made.parent / "again.safetensors")
     assert again.path.read_bytes() == weights.read_bytes()
 
 

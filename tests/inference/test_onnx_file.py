@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from deepcnn.inference.load import load
 from deepcnn.inference.onnx_file import ByOnnxRuntime
 from deepcnn.inference.onnx_graph import to_onnx
 from deepcnn.inference.trained import Trained
-from tests.inference.networks import CASES, HERE, as_trained, config_of, of_channels
+from tests.helpers.networks import CASES, HERE, as_trained, config_of, of_channels
 
 COUNT = 200
 APART = 1e-4  # what an export may differ by
@@ -227,7 +228,7 @@ def test_other_files_are_refused(
 ) -> None:
     case = exported("quick")
     content = case.path.read_bytes()
-    damaged = {
+    damaged: dict[str, Callable[[], bytes]] = {
         "cut off": lambda: content[: len(content) // 2],
         "empty": lambda: b"",
         "noise": lambda: np.random.default_rng(0).bytes(5000),
@@ -235,9 +236,9 @@ def test_other_files_are_refused(
         "fewer classes": lambda: replaced(content, b'"airplane", ', b"            "),
         "no properties": lambda: replaced(content, b"\x07deepcnn\x12\x07", b"\x07deepcnm\x12\x07"),
         "no numbers": lambda: replaced(content, b'"temperature": ', b'"temperature":-'),
-    }[what]
+    }
     path = tmp_path / "model.onnx"
-    path.write_bytes(damaged())
+    path.write_bytes(damaged[what]())
     with pytest.raises(RunError, match=re.escape(str(path)) + ".*(" + message + ")"):
         load(path, runtime=runtime, threads=1)
 

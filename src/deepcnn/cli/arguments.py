@@ -57,6 +57,17 @@ def own_network(name: str | None) -> str | None:
     return name
 
 
+def which_run(run: Path | None) -> Path:
+    """Return the run that was named, or the newest one, saying which."""
+    if run is not None:
+        return run
+    from deepcnn.runs.find import newest_run
+
+    found = newest_run()
+    print(f"deepcnn: the run is {found}", file=sys.stderr)
+    return found
+
+
 def value_of(flag: str, arguments: list[str]) -> str | None:
     """Return the last value that is given for a flag, as the parser does."""
     found = None

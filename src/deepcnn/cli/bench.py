@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deepcnn.cli.console import console
+from deepcnn.console import console
 
 if TYPE_CHECKING:
     from deepcnn.bench import Pass, Report

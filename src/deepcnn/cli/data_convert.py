@@ -8,8 +8,8 @@ from typing import Literal
 
 import tyro
 
-from deepcnn.cli.console import console
 from deepcnn.config import DataSpec
+from deepcnn.console import console
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from deepcnn.cli.console import console
+from deepcnn.console import console
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from deepcnn.cli.arguments import own_network
-from deepcnn.cli.console import console
+from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.console import console
+from deepcnn.intervals import described
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,13 @@ class Options:
 def run(options: Options) -> int:
     """Export, and say what was found."""
     from deepcnn.inference.export import export
-    from deepcnn.runs.find import newest_run
 
-    path = newest_run() if options.run is None else options.run
-    if options.run is None:
-        print(f"deepcnn: the run is {path}", file=sys.stderr)
+    path = which_run(options.run)
     with console(options.json) as tell:
         exported = export(
             path,
             options.to,
-            options.out,
+            out=options.out,
             step=options.step,
             averaged=options.averaged,
             model=own_network(options.model),
@@ -104,21 +100,7 @@ def _proof(record: dict[str, Any]) -> list[str]:
 
 
 def _accuracy(record: dict[str, Any], who: str) -> str:
-    correct, total = record["correct"][who], record["examples"]
-    low, high = _interval(correct, total)
-    return (
-        f"{100 * correct / total:.2f} % ({correct:,} of {total:,} {record['split']} images, 95 % interval "
-        f"{100 * low:.1f} to {100 * high:.1f})"
-    )
-
-
-def _interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927)."""
-    z = 1.959964
-    share, extra = correct / total, z * z / total
-    middle = share + extra / 2
-    half = math.sqrt(extra * (share * (1 - share) + extra / 4))
-    return (middle - half) / (1 + extra), (middle + half) / (1 + extra)
+    return described(record["correct"][who], record["examples"], f"{record['split']} images")
 
 
 def _beside(record: dict[str, Any]) -> str:

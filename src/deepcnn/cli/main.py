@@ -18,10 +18,11 @@ from deepcnn.errors import ConfigError, DeepcnnError
 # that needs them, when it runs: help must answer at once.
 COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
-    "evaluate": "RUN [--follow]",
+    "evaluate": "[RUN] [--follow]",
     "predict": "[RUN] PICTURE ...",
     "export": "[RUN] --to FORM",
     "runs": "[FOLDER]",
+    "calibrate": "[RUN] [--error SHARE]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
     "data verify": "[NAME]",

@@ -8,14 +8,24 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from deepcnn.cli.arguments import own_network
+from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.config import DataSpec
+from deepcnn.console import console
 from deepcnn.errors import ConfigError
+from deepcnn.events import Reading
+from deepcnn.intervals import described
+
+if TYPE_CHECKING:
+    from deepcnn.cli.answers import Writer
+    from deepcnn.data.splits import Split
+    from deepcnn.inference.classifier import Classifier
 
 UNREAD = 3  # exit status where some pictures could not be read
+SCORED_TOGETHER = 500  # as `evaluate` does, so that both round alike
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,11 @@ def run(options: Options) -> int:
     from deepcnn.cli.answers import copy_into, writer
     from deepcnn.inference.classifier import Unread
     from deepcnn.inference.load import is_file_of_network, load
-    from deepcnn.runs.find import is_run, newest_run
+    from deepcnn.runs.find import is_run
 
     is_named = is_run(Path(options.run)) or is_file_of_network(Path(options.run))
     pictures = options.pictures if is_named else (options.run, *options.pictures)
-    path = Path(options.run) if is_named else newest_run()
-    if not is_named:
-        print(f"deepcnn: answers come from {path}", file=sys.stderr)
+    path = which_run(Path(options.run) if is_named else None)
     if not pictures and options.data is None:
         raise ConfigError("predict: expected pictures, a folder, - or --data, found none")
     classifier = load(
@@ -84,17 +92,40 @@ def run(options: Options) -> int:
         runtime=options.runtime,
         model=own_network(options.model),
     )
-    unread = 0
     form = options.format or ("table" if _on_terminal(options) else "csv")
     top = None if options.all else options.top
+    unread = 0
     with writer(form, options.out, classifier.classes, top) as write:
-        for answer in classifier.try_predict(_paths(pictures)):
+        if options.data is not None:
+            _answer_data(options.data, options.split, classifier, write)
+        for answer in classifier.try_predict(_paths(pictures)) if pictures else ():
             write(answer)
             if isinstance(answer, Unread):
                 unread += 1
             elif options.sort_into is not None:
                 copy_into(options.sort_into, answer)
     return UNREAD if unread else 0
+
+
+def _answer_data(data: str, split: Split, classifier: Classifier, write: Writer) -> None:
+    """Answer about every example of a labelled split, and say how many answers are right."""
+    from deepcnn.data.open import open_dataset
+    from deepcnn.data.source import relabeled
+
+    height, width, _ = classifier.image_shape
+    spec = DataSpec(data=data, image_size=(height, width))
+    with console(as_json=False, stream=sys.stderr) as tell:
+        source = open_dataset(spec, emit=tell).split(split)
+        labels_of_run = relabeled(source, classifier.classes)
+        done = correct = 0
+        for images, labels in labels_of_run.blocks(SCORED_TOGETHER):
+            names = [f"{data}/{split}/{done + i}" for i in range(len(labels))]
+            for answer, label in zip(classifier.answer(images, names), labels, strict=True):
+                write(answer)
+                correct += answer.label == classifier.classes[label]
+            done += len(labels)
+            tell(Reading("answering", done, len(source)))
+    print(f"accuracy {described(correct, done, f'{split} images')}", file=sys.stderr)
 
 
 def _on_terminal(options: Options) -> bool:

@@ -13,8 +13,8 @@ import tyro
 
 from deepcnn import presets
 from deepcnn.cli.arguments import describe_presets, expect, own_network, value_of, with_dashes
-from deepcnn.cli.console import console
 from deepcnn.config import Config
+from deepcnn.console import console
 from deepcnn.errors import ConfigError
 
 

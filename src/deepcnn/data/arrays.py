@@ -44,6 +44,10 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.shape))
+        return f"<Arrays: {len(self):,} images {shape}, {len(self.classes):,} classes>"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every image."""

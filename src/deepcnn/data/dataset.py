@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,14 +89,23 @@ class Dataset:
     def read_whole(self, split: Split, *, keep: bool, progress: Progress) -> Source:
         """Read all examples of a split, so that nothing can fail later, and return it.
 
-        `keep`: in memory, where `split` finds it from then on; else in constant memory, once.
+        `keep`: in memory, where `split` finds it from then on; else in constant memory, once. What
+        is scored keeps the edges of its files, so that it is read in the same blocks either way.
         Raises DataError, naming file and example, for what cannot be read and for labels that are
         no index of a class.
         """
-        if keep:
-            self._split[split] = in_memory(self.split(split).load(progress))
-        else:
+        source = self.split(split)
+        if not keep:
             self.counts(split, progress)
+            return source
+        whole = source.load(progress)
+        if split != "train":
+            ends = np.cumsum([0, *map(len, source.shards)]).tolist()
+            parts = [whole.select(slice(a, b)) for a, b in itertools.pairwise(ends)]
+            shards = tuple(in_memory(part).shards[0] for part in parts)
+            self._split[split] = Source(shards, source.classes)
+        else:
+            self._split[split] = in_memory(whole)
         return self._split[split]
 
     def _hold_out(self) -> None:
@@ -127,7 +137,9 @@ class Dataset:
         return self._own[split]
 
     def _missing(self, split: Split) -> DataError:
-        there = ", ".join(self.splits)
+        can_hold_out = "train" in self.own_splits
+        splits = [s for s in self.splits if can_hold_out or s in self.own_splits]
+        there = ", ".join(splits)
         if split == "validation":
             return DataError(
                 f"{self.spec.data} has no validation split (found: {there}); hold one out with "
@@ -135,7 +147,7 @@ class Dataset:
             )
         return DataError(
             f"{self.spec.data}: {self.form}: expected a {split} split, found only {there}. Name "
-            "one of these: --split " + " or --split ".join(self.splits)
+            "one of these: --split " + " or --split ".join(splits)
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,23 +105,23 @@ class Classifier:
         for some in _batched(enumerate(_each(what)), batch):
             read = [(_name(one, number), self._read(one)) for number, one in some]
             images = [pixels for _, pixels in read if not isinstance(pixels, str)]
-            answers = iter(self._answers(np.stack(images)) if images else ())
+            names = [name for name, pixels in read if not isinstance(pixels, str)]
+            answers = iter(self.answer(np.stack(images), names) if images else ())
             for name, pixels in read:
-                if isinstance(pixels, str):
-                    yield Unread(name, pixels)
-                else:
-                    label, chances, doubt = next(answers)
-                    yield Prediction(
-                        name, self.classes[label], float(chances[label]), chances, doubt
-                    )
+                yield Unread(name, pixels) if isinstance(pixels, str) else next(answers)
 
-    def _answers(self, images: Pixels) -> Iterator[tuple[int, Floats, Doubt]]:
+    def answer(self, images: Pixels, names: Sequence[str]) -> Iterator[Prediction]:
+        """Yield the answer for each of images uint8 [N, *image_shape], with these names."""
+        self._check(images)
         logits = self._network.logits(images)
         doubts: list[Doubt] = [None] * len(logits)
         if self.calibration is not None:
             doubts = self.calibration.doubts(images, logits)
         labels = logits.argmax(1).tolist()  # probabilities may be rounded to equal ones
-        yield from zip(labels, self._soften(logits), doubts, strict=True)
+        for name, label, chances, doubt in zip(
+            names, labels, self._soften(logits), doubts, strict=True
+        ):
+            yield Prediction(name, self.classes[label], float(chances[label]), chances, doubt)
 
     def _soften(self, logits: Floats) -> Floats:
         return probabilities(logits, self.calibration.temperature if self.calibration else 1.0)

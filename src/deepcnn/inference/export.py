@@ -15,6 +15,7 @@ import torch
 
 import deepcnn
 from deepcnn import atomic
+from deepcnn.data.splits import Split
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError, ConfigError, DataError, DeepcnnError, ExportError
 from deepcnn.events import Listener, ignore
@@ -32,6 +33,7 @@ from deepcnn.inference.weights import read_weights, to_safetensors
 from deepcnn.models.build import Given
 from deepcnn.runs.log import events, read_log
 from deepcnn.runs.run import Run
+from deepcnn.runs.trained_on import TrainedOn
 
 FOLDER, NAME = "export", "model"  # below the run, where no file is named
 RECORD, VECTORS = "export.json", "vectors.npz"  # beside the file
@@ -71,8 +73,8 @@ class Form(NamedTuple):
 def export(
     run: str | Path,
     to: str = "onnx",
-    out: str | Path | None = None,
     *,
+    out: str | Path | None = None,
     step: int | None = None,
     averaged: bool = True,
     model: Given | None = None,
@@ -124,6 +126,8 @@ def export_onnx(wanted: Wanted) -> Exported:
     runtime = needed("onnxruntime", "export")
     scorer = _scorer(wanted)
     trained, answered = scorer.answered(wanted.step)
+    counts = np.bincount(answered.labels, minlength=len(trained.trained_on.classes))
+    trained.trained_on.check(str(wanted.data), answered.split, scorer.source, counts)
     accuracy = Accuracy(answered.split, answered.correct, len(answered))
     content = to_onnx(trained, _about(trained, accuracy))
     place = Place.choose(wanted.device, "fp32")
@@ -201,6 +205,7 @@ def _scorer(wanted: Wanted) -> Scorer:
     try:
         return Scorer(
             wanted.run.path,
+            None if wanted.data is None else _split_that_counts(wanted.run),
             averaged=wanted.averaged,
             device=wanted.device,
             threads=wanted.threads,
@@ -214,6 +219,12 @@ def _scorer(wanted: Wanted) -> Scorer:
             f"{error} (An export is compared with the run on the images that the run was scored "
             "on: say by --data where they lie.)"
         ) from error
+
+
+def _split_that_counts(run: Run) -> Split | None:
+    """Return the split that a run was scored on; None where it does not say."""
+    scored = run.config().evaluate_on or [s for s in TrainedOn.read(run).counts if s != "train"]
+    return scored[-1] if scored else None  # type: ignore[return-value]  # a split's name
 
 
 def _about(trained: Trained, accuracy: Accuracy | None) -> About:

@@ -23,7 +23,7 @@ def crop_and_standardize(
     mean: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """Cut and mirror windows as `augment.crop` does, and return (window - mean) · scale.
+    """Cut and mirror windows as `crop.crop` does, and return (window - mean) · scale.
 
     `images`: uint8 [B, H, W, C]; `where`: row and column, int64 [B], and flip, bool [B]; `mean`,
     `scale`: float32 [C]. Returns float32 [B, C, *size], in channels_last memory.

@@ -41,10 +41,18 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __repr__(self) -> str:
+        return f"<Run {self.path}>"
+
     @property
     def checkpoints(self) -> Path:
         """The directory of the checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The directory of the checkpoint with the best score, where that is kept."""
+        return self.checkpoints / "best"
 
     @property
     def summaries(self) -> Path:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from deepcnn import presets
 from deepcnn.config import Config, to_dict
 from deepcnn.data.open import NAMES
-from deepcnn.events import Listener, Noted, ignore
+from deepcnn.errors import ConfigError
+from deepcnn.events import Event, Listener, Noted, ignore
 from deepcnn.inputs.fed import FeedSource
 from deepcnn.models.build import BUILDERS, Given, name_of
 from deepcnn.runs.run import Run
@@ -21,30 +25,33 @@ from deepcnn.training.session import FromPython, Session
 
 
 def train(
-    config: Config,
+    config: Config | str,
     *,
     run_dir: str | Path | None = None,
     overwrite: bool = False,
     feed: FeedSource | None = None,
     model: Given | None = None,
-    start_from: str | Path | None = None,
+    progress: bool = False,
     emit: Listener = ignore,
+    **settings: Any,
 ) -> Result:
     """Train a new run to its last step and score it.
 
-    `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
-    run that is there. `feed`: where the batches come from instead of the training set, which then
-    only tells the classes and the statistics; see `fed.Fed`. `model`: a network of your own, any
-    `nn.Module`, which is trained in place, or what makes one, or where that is imported from;
-    see `models.build.build_given`. `start_from`: the configuration's setting of this name, a file
-    of weights to begin with. `emit` is told of everything that happens. The first SIGINT or
-    SIGTERM saves and returns; the second stops at once. Processes that torchrun has started train
-    together: each calls this, one of them writes and emits. Raises a DeepcnnError that says what
-    to do: for settings or data that cannot be used, a directory that is taken, or a loss that is
-    not finite.
+    `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
+    `train("quick", data="photos", start_from="weights.safetensors")`. `progress`: print what the
+    command line prints. `run_dir`: where the run is kept; None: a new directory below `runs/`.
+    `overwrite`: replace a run that is there. `feed`: where the batches come from instead of the
+    training set, which then only tells the classes and the statistics; see `fed.Fed`. `model`: a
+    network of your own, any `nn.Module`, which is trained in place, or what makes one, or where
+    that is imported from; see `models.build.build_given`. `emit` is told of everything that
+    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes that
+    torchrun has started train together: each calls this, one of them writes and emits. Raises a
+    DeepcnnError that says what to do: for settings or data that cannot be used, a directory that is
+    taken, or a loss that is not finite.
     """
-    with join() as team:
-        emit = team.listener(emit)
+    config = _config(config, settings)
+    with join() as team, _heard(emit, progress) as heard:
+        emit = team.listener(heard)
         path = Path(run_dir) if run_dir else None
         if model is None and config.model.name not in BUILDERS:
             model = config.model.name  # whoever calls names it here
@@ -53,8 +60,6 @@ def train(
             config = dataclasses.replace(config, model=named)
         if feed is not None:
             config = dataclasses.replace(config, feed="fed")
-        if start_from is not None:
-            config = dataclasses.replace(config, start_from=str(start_from))
         config = with_absolute_paths(config)
         given, command = FromPython(feed, model), to_dict(config)
         begun = team.once(lambda: Run.of_job(team.job(), path, command))
@@ -72,6 +77,7 @@ def resume(
     changes: Callable[[Config], Config] = lambda c: c,
     feed: FeedSource | None = None,
     model: Given | None = None,
+    progress: bool = False,
     emit: Listener = ignore,
 ) -> Result:
     """Go on with a run from its newest checkpoint, or from the start where it has none.
@@ -84,9 +90,9 @@ def resume(
     restored; one whose network is none of this package needs its `model` again. Otherwise as
     `train`.
     """
-    with join() as team:
+    with join() as team, _heard(emit, progress) as heard:
         run = team.once(lambda: Run.open(Path(run_dir)))
-        return _resume(team, run, changes, FromPython(feed, model), team.listener(emit))
+        return _resume(team, run, changes, FromPython(feed, model), team.listener(heard))
 
 
 def _resume(
@@ -104,6 +110,38 @@ def _resume(
     with Session.open(team, config, given, emit, stored) as session:
         session.go_on(run, stored.fed_by)
         return make_steps(session)
+
+
+def _config(config: Config | str, settings: dict[str, Any]) -> Config:
+    """Return a configuration with some settings changed; raise ConfigError for unknown ones."""
+    if isinstance(config, str):
+        if config not in presets.PRESETS:
+            raise ConfigError(
+                f"there is no preset {config!r}; expected a Config or one of "
+                f"{', '.join(presets.PRESETS)}"
+            )
+        config = presets.PRESETS[config]()
+    known = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(settings.keys() - known):
+        raise ConfigError(f"{unknown[0]}: there is no such setting; see deepcnn.Config")
+    return dataclasses.replace(config, **settings)
+
+
+@contextmanager
+def _heard(emit: Listener, progress: bool) -> Iterator[Listener]:
+    """Give what hears of events: `emit`, and with `progress` a console."""
+    if not progress:
+        yield emit
+        return
+    from deepcnn.console import console
+
+    with console(as_json=False) as tell:
+
+        def both(event: Event) -> None:
+            tell(event)
+            emit(event)
+
+        yield both
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -1,0 +1,298 @@
+"""What the program says: events as lines, with a bar on a terminal, or as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from deepcnn.events import (
+    Advanced,
+    EnvironmentChanged,
+    Evaluated,
+    Event,
+    Fetched,
+    Fetching,
+    Filling,
+    Finished,
+    Interrupted,
+    Listener,
+    Noted,
+    Placed,
+    Reading,
+    SourceFailed,
+    Started,
+    Stepped,
+    Waiting,
+)
+from deepcnn.intervals import described
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+@contextmanager
+def console(
+    as_json: bool,
+    *,
+    placement: bool = False,
+    preset: str = "",
+    stream: TextIO | None = None,
+) -> Iterator[Listener]:
+    """Give a listener that prints: JSON, or lines, with a progress bar on a terminal.
+
+    `placement`: print what lies on which device, too; `preset`: of the run, whose reference
+    may have lines of its own; `stream`: None for standard output.
+    """
+    if as_json:
+        from deepcnn.runs.log import FOR_PICTURES, to_json
+
+        def write(event: Event) -> None:
+            if not isinstance(event, FOR_PICTURES):
+                print(to_json(event), flush=True)
+
+        yield write
+        return
+    printer = _Console(placement, preset, stream or sys.stdout)
+    try:
+        yield printer
+    finally:
+        printer.close()
+
+
+class _Console:
+    def __init__(self, placement: bool, preset: str, stream: TextIO) -> None:
+        self._placement = placement
+        self._stream = stream
+        self._towers = 0
+        self._bar: _Bar | None = None
+        self._reading_what = ""
+        self._reading_told = 0.0
+        self._preset = preset  # two of them print like the reference's programs
+        self._model = ""
+        self._fetch_began: float | None = None
+        self._fetch_told = 0.0
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Fetching():
+                self._fetching(event)
+            case SourceFailed():
+                self.close()
+                self._fetch_began = None  # the next source has a beginning and a speed of its own
+                self._say(f"{event.dataset}: {event.source}: {event.reason}")
+            case Fetched():
+                self.close()
+                self._say(f"{event.dataset}: complete and verified in {event.folder}")
+            case Reading():
+                self._reading(event)
+            case Noted():
+                self._say(event.text)
+            case Filling():
+                self._say(f"Filling queue with {event.examples} images before starting to train.")
+            case Started():
+                self._started(event)
+            case Placed() if self._placement:
+                self._say(_table(event))
+            case EnvironmentChanged():
+                self._say("Not the same bits as before, the environment changed:")
+                for difference in event.differences:
+                    self._say(f"  {difference}")
+            case Advanced() if sys.stderr.isatty():
+                if self._bar is None:
+                    self._bar = _Bar("training", 1.0, shown="text", done=event.work)
+                self._bar.move_to(event.work, f"{event.step}/{event.steps}")
+            case Stepped():
+                self._stepped(event)
+            case Evaluated():
+                self._evaluated(event)
+            case Waiting():
+                self._say(f"{_now()}: waiting for the next checkpoint of {event.run}")
+            case Interrupted():
+                self.close()
+                again = self._again(f"train --resume {shlex.quote(event.run)}")
+                self._say(f"Stopped and saved at step {event.step}. Go on with: {again}")
+            case Finished():
+                self.close()
+                self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
+                self._say(f"Run:            {event.run}")
+                summaries = shlex.quote(f"{event.run}/summaries")
+                self._say(f"Look at it:     {_program('tensorboard')} --logdir {summaries}")
+                self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def _again(self, command: str) -> str:
+        """Return a command to type about a run; a network of one's own must be named again."""
+        own = f" --model.name {shlex.quote(self._model)}" if ":" in self._model else ""
+        return f"{_program('deepcnn')} {command}{own}"
+
+    def _started(self, event: Started) -> None:
+        self.close()
+        self._preset = event.preset
+        self._model = event.model
+        self._towers = event.towers
+        sharing = f", {_count(event.towers, 'tower')}" if event.towers else ""
+        if event.processes > 1:
+            sharing = f" in each of {event.processes} processes"
+        self._say(
+            f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
+            f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
+            f"{event.precision} with {_count(event.threads, 'thread')}{sharing}"
+        )
+
+    def _stepped(self, event: Stepped) -> None:
+        loss = event.losses["total_loss"]
+        if self._preset == "mnist":
+            self._say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
+            return
+        seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
+        self._say(
+            f"{_now()}: step {event.step}, loss = {loss:.2f} "
+            f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
+        )
+
+    def _evaluated(self, event: Evaluated) -> None:
+        if self._preset == "mnist":
+            self._say(f"{_MNIST_TITLES[event.split]} Data Eval:")
+            self._say(
+                f"Num examples: {event.total}  Num correct: {event.correct}  "
+                f"Precision @ 1: {event.accuracy:.4f}"
+            )
+            return
+        if self._preset == "tutorial":
+            kind = "averaged parameters" if event.averaged else "raw parameters"
+            self._say(
+                f"{_now()}: precision @ 1 = {event.accuracy:.3f} "
+                f"({event.correct} / {event.total} correct, {event.split}, "
+                f"step {event.step}, {kind}, loss = {event.loss:.3f})"
+            )
+            return
+        kind = "averaged" if event.averaged else "raw"
+        score = described(event.correct, event.total, f"{event.split} images")
+        self._say(
+            f"{_now()}: step {event.step}, accuracy {score}, loss = {event.loss:.3f}, {kind} "
+            "parameters"
+        )
+
+    def _reading(self, event: Reading) -> None:
+        now = time.monotonic()
+        if self._reading_what != event.what or event.done == event.total:
+            self.close()
+            self._reading_what, self._reading_told = event.what, now
+        elif sys.stderr.isatty():
+            if self._bar is None and now - self._reading_told >= 0.5:  # not for what is quick
+                self._bar = _Bar(event.what, event.total, shown="count", done=event.done)
+            if self._bar is not None:
+                self._bar.move_to(event.done)
+        elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
+            self._reading_told = now
+            self._say(f"{event.what}: {event.done:,} of {event.total:,}")
+
+    def _fetching(self, event: Fetching) -> None:
+        now = time.monotonic()
+        if self._fetch_began is None:
+            self._fetch_began = self._fetch_told = now
+            self._say(f"Fetching {event.dataset} from {event.source}")
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = _Bar(event.dataset, event.total, shown="bytes", done=event.done)
+            self._bar.move_to(event.done)
+        elif now - self._fetch_told >= 5:  # seconds from line to line where there is no terminal
+            self._fetch_told = now
+            speed = event.done / 1e6 / max(now - self._fetch_began, 1e-3)
+            left = (event.total or 0) / 1e6 - event.done / 1e6
+            self._say(
+                f"{event.done / 1e6:.1f} of {(event.total or 0) / 1e6:.1f} MB, {speed:.1f} MB/s, "
+                f"{left / max(speed, 1e-3):.0f} s left"
+            )
+
+
+_MNIST_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
+
+
+class _Bar:
+    """A progress bar on the terminal, on standard error; lines go to standard output above it.
+
+    `shown` beside it: how much of the total is done, as a count or in bytes with their speed, or a
+    text of the caller's.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: float | None,
+        *,
+        shown: Literal["count", "bytes", "text"],
+        done: float,
+    ) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        amount: dict[str, list[progress.ProgressColumn]] = {
+            "count": [progress.MofNCompleteColumn()],
+            "bytes": [progress.DownloadColumn(), progress.TransferSpeedColumn()],
+            "text": [progress.TextColumn("{task.fields[text]}")],
+        }
+        self._progress: Progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            *amount[shown],
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._task: TaskID = self._progress.add_task(
+            title,
+            total=total,
+            completed=done,  # type: ignore[arg-type]  # it takes shares as well
+            text="",
+        )
+        self._progress.start()
+
+    def move_to(self, done: float, text: str = "") -> None:
+        self._progress.update(self._task, completed=done, text=text)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _table(event: Placed) -> str:
+    """Lay out a table in columns as wide as their widest entry."""
+    rows = [event.columns, *event.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now().isoformat(sep=" ")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _program(name: str) -> str:
+    """Return what to type for a program installed beside this Python."""
+    ours = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found and Path(found).resolve() == ours.resolve():
+        return name
+    return os.path.relpath(ours) if ours.exists() else name
