@@ -66,16 +66,22 @@ def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> N
         from_dict(broken(path, value))
 
 
+def test_what_runs_of_older_versions_lack_means_the_default() -> None:
+    values = to_dict(presets.tutorial())
+    assert values.pop("start_from") is None
+    assert from_dict(values) == presets.tutorial()
+
+
 # The names that stored runs have, and the command line; a change would orphan both.
 STORED = """
 average_decay batch_size class_weights compile data data_dir deterministic device evaluate_every
 evaluate_on feed image_size inputs.contrast inputs.crop inputs.cutout inputs.flip inputs.pad
-inputs.scales inputs.standardize inputs.views keep label_smoothing log_every
+inputs.scales inputs.standardize inputs.views keep keep_best label_smoothing log_every
 min_fraction_of_examples_in_queue model.name model.widths optimizer.decay_epochs
 optimizer.decay_factor optimizer.freeze optimizer.head_learning_rate optimizer.learning_rate
 optimizer.momentum optimizer.muon_learning_rate optimizer.muon_momentum optimizer.schedule
-optimizer.weight_decay precision preset readers save_every seed shuffle_buffer skip_bad steps
-steps_per_plan summary_every sync_batch_norm threads towers validation_choice validation_seed
+optimizer.weight_decay precision preset readers save_every seed shuffle_buffer skip_bad start_from
+steps steps_per_plan summary_every sync_batch_norm threads towers validation_choice validation_seed
 validation_size
 """
 

@@ -40,6 +40,10 @@ ROOMS = [
 ]
 WITHOUT_TORCH = ["cli", "data", "presets", "hashing", "config", "atomic", "events", "errors"]
 ALSO_WITHOUT_TORCH = ["runs.run", "runs.log"]
+# What answers from an ONNX file.
+ALSO_WITHOUT_TORCH += [
+    f"inference.{name}" for name in ("about", "classifier", "extras", "load", "onnx_file")
+]
 LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 460, 60, 6
 KNOWS_PROCESSES = {"team", "engines.distributed"}  # only they import torch.distributed
 

@@ -21,7 +21,7 @@ from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
 # Settings that older runs do not store; they mean what is the default.
-_ADDED_LATER = frozenset({"config.keep_best"})
+_ADDED_LATER = frozenset({"config.keep_best", "config.start_from"})
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,9 @@ class Config(DataSpec):
     """Streamed: examples among which the next one is chosen."""
     seed: int = 0
     """Determines the initial weights, the order of the data and every distortion."""
+    start_from: str | None = None
+    """File of weights, of `deepcnn export --to safetensors`, to begin with; they must be those of
+    the same network, with the same shapes. None: initial weights of the network's own."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
     "evaluate": "[RUN] [--follow]",
     "predict": "[RUN] PICTURE ...",
+    "export": "[RUN] --to FORM",
     "runs": "[FOLDER]",
     "calibrate": "[RUN] [--error SHARE]",
     "serve": "[RUN]",

@@ -33,7 +33,8 @@ class Options:
     """Say what is on pictures, with a trained network."""
 
     run: tyro.conf.Positional[str]
-    """Directory of the run, or the first picture: then the newest run below runs/ answers."""
+    """Directory of the run, or a file of deepcnn export, .onnx or .safetensors; or the first
+    picture: then the newest run below runs/ answers."""
     pictures: tyro.conf.Positional[tuple[str, ...]] = ()
     """Files, folders with all below them, patterns such as 'photos/*.png', or - for paths on
     standard input, one a line or apart by NUL."""
@@ -61,7 +62,10 @@ class Options:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the multiplications; bf16 is faster where the hardware has it."""
     threads: int | None = None
-    """Processor threads; None: torch's choice."""
+    """Processor threads; None: the runtime's choice."""
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    """What computes. auto: torch for a run and for weights; for an ONNX file ONNX Runtime, or
+    OpenVINO in bf16."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
     """A network of your own, named again as package.module:function: else its code does not run."""
 
@@ -70,10 +74,10 @@ def run(options: Options) -> int:
     """Answer about every picture, in order; 3 where some could not be read."""
     from deepcnn.cli.answers import copy_into, writer
     from deepcnn.inference.classifier import Unread
-    from deepcnn.inference.load import load
+    from deepcnn.inference.load import is_file_of_network, load
     from deepcnn.runs.find import is_run
 
-    is_named = is_run(Path(options.run))
+    is_named = is_run(Path(options.run)) or is_file_of_network(Path(options.run))
     pictures = options.pictures if is_named else (options.run, *options.pictures)
     path = which_run(Path(options.run) if is_named else None)
     if not pictures and options.data is None:
@@ -85,6 +89,7 @@ def run(options: Options) -> int:
         device=options.device,
         precision=options.precision,
         threads=options.threads,
+        runtime=options.runtime,
         model=own_network(options.model),
     )
     form = options.format or ("table" if _on_terminal(options) else "csv")

@@ -147,15 +147,19 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
 def fit_threshold(largest: Floats, right: NDArray[np.bool_], error: float) -> float:
     """Return the least probability with which at most `error` of the answers are wrong.
 
-    `largest`: the largest probability of each example; `right`: whether it is the label's. Above 1
-    where even the surest answers are wrong more often.
+    `largest`: the largest probability of each example; `right`: whether it is the label's. It lies
+    halfway to the next smaller one, so that another runtime's rounding makes no answer unsure.
+    Above 1 where even the surest answers are wrong more often.
     """
     order = np.argsort(-largest, kind="stable")
     wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
     # examples of equal probability are answered together
     last = np.append(largest[order][1:] != largest[order][:-1], True)
     fitting = np.flatnonzero((wrong <= error) & last)
-    return float(largest[order][fitting[-1]]) if len(fitting) else 1.1
+    if not len(fitting):
+        return 1.1
+    least, *smaller = largest[order][fitting[-1] : fitting[-1] + 2].tolist()
+    return float(least + (smaller[0] if smaller else 0)) / 2
 
 
 def expected_calibration_error(largest: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:

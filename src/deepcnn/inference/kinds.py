@@ -32,6 +32,14 @@ class Kind:
     precision: tuple[tuple[float, ...], ...]
     most_distance: float
 
+    def __post_init__(self) -> None:
+        count = len(NAMES)
+        mean, precision = (np.asarray(each, np.float64) for each in (self.mean, self.precision))
+        if mean.shape != (count,) or precision.shape != (count, count):
+            raise ValueError(f"kind: expected {count} statistics")
+        if not all(np.isfinite(each).all() for each in (mean, precision, self.most_distance)):
+            raise ValueError("kind: expected finite numbers")
+
     def distances(self, images: NDArray[np.uint8]) -> Floats:
         """Return how unlike the kind each image uint8 [N, H, W, C] is, float64 [N]."""
         away = statistics_of(images) - np.array(self.mean)

@@ -304,6 +304,8 @@ class Transform:
 
     def _standardize(self, crops: Tensor, contrast: Tensor | None) -> Tensor:
         """Apply `(x - centre) * scale + offset`, three passes over memory that is still cached."""
+        if torch.compiler.is_compiling():
+            return self._in_a_graph(crops)
         count, height, width, channels = crops.shape
         values = crops.to(torch.float32).reshape(count, height, width * channels)
         if self.standardize == "image":
@@ -320,12 +322,32 @@ class Transform:
         values.sub_(centre).mul_(scale).add_(offset)
         return values.view(count, height, width, channels).permute(0, 3, 1, 2)
 
+    def _in_a_graph(self, crops: Tensor) -> Tensor:
+        """Do the same without contrast, where it is traced to be computed elsewhere.
+
+        In float32 alone, since some runtimes have no int64 and no float64. Means are subtracted
+        before anything is squared, so that nothing large cancels; they are taken of rows, then of
+        columns, so that the mean of equal values is exact.
+        """
+        values = crops.to(torch.float32).permute(0, 3, 1, 2)
+        if self.standardize != "image":
+            mean, std = (torch.tensor(each)[:, None, None] for each in (self.mean, self.std))
+            return (values - mean) / std
+        values = values - _mean_of_each(values)
+        deviation = _mean_of_each(values.square()).sqrt()
+        return values / deviation.clamp_min(1 / math.sqrt(math.prod(self.shape)))
+
 
 def _shifted(central: Tensor) -> list[tuple[float, Tensor]]:
     height, width = central.shape[2:]
     padded = F.pad(central, (1, 1, 1, 1), mode="reflect")
     shifted = [padded[:, :, i : i + height, i : i + width] for i in (0, 2)]
     return [(0.25, view) for view in [*shifted, *(view.flip(3) for view in shifted)]]
+
+
+def _mean_of_each(values: Tensor) -> Tensor:
+    """Return the mean of each image of [N, C, H, W]: [N, 1, 1, 1]."""
+    return values.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
 def _within(index: Tensor, size: int) -> Tensor:

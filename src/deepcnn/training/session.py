@@ -32,6 +32,7 @@ from deepcnn.events import (
 from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.trained import Trained
+from deepcnn.inference.weights import read_weights
 from deepcnn.inputs.fed import FeedSource
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
@@ -127,6 +128,7 @@ class Session:
 
     def begin(self, path: Path | None, command: dict[str, Any], *, overwrite: bool) -> None:
         """Make the directory of a new run; `command`: the configuration as it was asked for."""
+        self.team.once(self._take_initial_weights)
         if self.trained_on.fed_by == "iterator":
             self._emit(
                 Noted(
@@ -155,6 +157,7 @@ class Session:
         def load() -> tuple[int, dict[str, Any] | None]:
             self._closing.enter_context(run.lock())
             if not (found := checkpoint.paths(run.checkpoints)):
+                self._take_initial_weights()
                 return 0, None
             step, tensors, feed_state = checkpoint.load(found[-1])
             self.state.load(step, tensors, str(found[-1]))
@@ -165,6 +168,12 @@ class Session:
             self.feed.restore(fed_by, feed_state)
         self.team.once(self._note_environment)
         self._open_engine(first_step=self.state.step)
+
+    def _take_initial_weights(self) -> None:
+        """Take those of a file, where the configuration names one; engines spread them."""
+        if self.config.start_from is not None:
+            _, weights = read_weights(Path(self.config.start_from))
+            self.state.begin_with(weights, self.config.start_from)
 
     def _note_environment(self) -> None:
         """Say where it differs from what the run had before, and store it with the settings."""

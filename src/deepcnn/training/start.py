@@ -38,16 +38,16 @@ def train(
     """Train a new run to its last step and score it.
 
     `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
-    `train("quick", data="photos", steps=100)`. `progress`: print what the command line prints.
-    `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
-    run that is there. `feed`: where the batches come from instead of the training set, which then
-    only tells the classes and the statistics; see `fed.Fed`. `model`: a network of your own, any
-    `nn.Module`, which is trained in place, or what makes one, or where that is imported from;
-    see `models.build.build_given`. `emit` is told of everything that happens. The first SIGINT or
-    SIGTERM saves and returns; the second stops at once. Processes that torchrun has started train
-    together: each calls this, one of them writes and emits. Raises a DeepcnnError that says what
-    to do: for settings or data that cannot be used, a directory that is taken, or a loss that is
-    not finite.
+    `train("quick", data="photos", start_from="weights.safetensors")`. `progress`: print what the
+    command line prints. `run_dir`: where the run is kept; None: a new directory below `runs/`.
+    `overwrite`: replace a run that is there. `feed`: where the batches come from instead of the
+    training set, which then only tells the classes and the statistics; see `fed.Fed`. `model`: a
+    network of your own, any `nn.Module`, which is trained in place, or what makes one, or where
+    that is imported from; see `models.build.build_given`. `emit` is told of everything that
+    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes that
+    torchrun has started train together: each calls this, one of them writes and emits. Raises a
+    DeepcnnError that says what to do: for settings or data that cannot be used, a directory that is
+    taken, or a loss that is not finite.
     """
     config = _config(config, settings)
     with join() as team, _heard(emit, progress) as heard:
@@ -150,4 +150,5 @@ def with_absolute_paths(config: Config) -> Config:
     folder = Path(config.data).expanduser()
     is_path = config.data not in NAMES and folder.exists()
     data = str(folder.resolve()) if is_path else config.data
-    return dataclasses.replace(config, data=data, data_dir=data_dir)
+    start_from = config.start_from and str(Path(config.start_from).expanduser().resolve())
+    return dataclasses.replace(config, data=data, data_dir=data_dir, start_from=start_from)
