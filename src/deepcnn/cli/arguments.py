@@ -1,4 +1,4 @@
-"""How arguments become options."""
+"""How arguments become options, and names text that a terminal can be given."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ def with_dashes(argument: str) -> str:
     """Spell a flag as here, --num_gpus like --num-gpus: the parser takes both."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def printable(text: str) -> str:
+    """Return a text in which no name can command a terminal: lines of characters to be seen."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def run_or_newest(named: Path | None) -> Path:
+    """Return the run that is named, else the newest below runs/, and say which that is."""
+    if named is not None:
+        return named
+    from deepcnn.runs.find import newest_run
+
+    found = newest_run()
+    print(f"deepcnn: the newest run answers: {printable(str(found))}", file=sys.stderr)
+    return found
 
 
 def own_network(name: str | None) -> str | None:

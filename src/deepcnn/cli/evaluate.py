@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 
-from deepcnn.cli.arguments import own_network
+from deepcnn.cli.arguments import own_network, run_or_newest
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Options:
     """Score the newest checkpoint of a run."""
 
-    run: tyro.conf.Positional[Path]
-    """Directory of the run."""
+    run: tyro.conf.Positional[Path | None] = None
+    """Directory of the run; None: the newest below runs/."""
     split: Literal["train", "validation", "test"] | None = None
     """Which examples; None: those that the training was scored on."""
     averaged: bool = True
@@ -60,10 +60,11 @@ def run(options: Options) -> int:
     from deepcnn.inference.evaluation import Scorer
     from deepcnn.runs.run import Run
 
-    preset = Run.open(options.run).config().preset
+    path = run_or_newest(options.run)
+    preset = Run.open(path).config().preset
     with console(options.json, preset=preset) as tell:
         scorer = Scorer(
-            options.run,
+            path,
             options.split,
             averaged=options.averaged,
             examples=options.examples,

@@ -33,15 +33,12 @@ def load(
     path = Path(run)
     if not path.exists():
         raise RunError(f"{path}: there is no such run")
-    import torch
-
-    from deepcnn.devices import Place
+    from deepcnn.devices import Place, use_threads
     from deepcnn.hardware import keep_freed_memory
     from deepcnn.inference.trained import Trained, checkpoint_of
     from deepcnn.runs.run import Run
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     keep_freed_memory()
     opened = Run.open(path)
     found = checkpoint_of(opened, step)
