@@ -389,6 +389,14 @@ def test_doubts_are_those_of_the_calibration() -> None:
     assert [found.unsure for found in classifier()[0].predict(images)] == [None] * 3
 
 
+def test_no_images_have_no_answers() -> None:
+    ours, asked = classifier()
+    none = np.zeros((0, 8, 8, 3), np.uint8)
+    assert ours.probabilities(none).shape == (0, 3)
+    assert list(ours.answer(none, [])) == []
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 8, 9, 3), np.uint8), np.zeros((2, 8, 8, 3), np.float32)]
 )

@@ -88,6 +88,8 @@ class Classifier:
     def probabilities(self, images: Pixels) -> Floats:
         """Return the probabilities, float32 [N, classes], of images uint8 [N, *image_shape]."""
         self._check(images)
+        if not len(images):
+            return np.empty((0, len(self.classes)), np.float32)
         return self._soften(self._network.logits(images))
 
     def predict(self, what: One | Many) -> Iterator[Prediction]:
@@ -118,6 +120,8 @@ class Classifier:
     def answer(self, images: Pixels, names: Sequence[str]) -> Iterator[Prediction]:
         """Yield the answer for each of images uint8 [N, *image_shape], with these names."""
         self._check(images)
+        if not len(images):
+            return
         logits = self._network.logits(images)
         doubts: list[Doubt] = [None] * len(logits)
         if self.calibration is not None:

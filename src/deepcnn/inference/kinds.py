@@ -9,7 +9,7 @@ The distance is Mahalanobis's, for which the logarithms of the statistics are ta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ class Kind:
     `most_distance`: what a picture of this kind has at most, but for a few in a thousand.
     """
 
-    mean: tuple[float, ...]
-    precision: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...] = field(repr=False)
+    precision: tuple[tuple[float, ...], ...] = field(repr=False)
     most_distance: float
 
     @classmethod
