@@ -1,7 +1,8 @@
 """Every setting of a run, as frozen dataclasses; a preset is a function that returns one.
 
 A run stores its whole configuration as JSON. Reading it back is strict: a key that is unknown,
-missing or of the wrong type is an error.
+missing or of the wrong type is an error; only settings that runs of older versions could not have
+may be missing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tyro.conf import Suppress
 from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
+# Settings that older runs do not store; they mean what is the default.
+_ADDED_LATER = frozenset({"config.keep_best"})
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,9 @@ class Config(DataSpec):
     """Steps from one evaluation to the next; 0: only after the last step."""
     keep: int = 5
     """Newest checkpoints to keep."""
+    keep_best: bool = False
+    """Keep the checkpoint with the best score on the validation split, too, as told by every
+    evaluation; all that comes after training takes that one."""
 
     def __repr__(self) -> str:
         return _changed_from_default(self)
@@ -306,11 +312,14 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         hints = typing.get_type_hints(kind)
         if unknown := sorted(value.keys() - hints.keys()):
             raise ConfigError(f"{where}: unknown setting {unknown[0]!r}")
-        if missing := sorted(hints.keys() - value.keys()):
+        missing = sorted(hints.keys() - value.keys())
+        if missing := [name for name in missing if f"{where}.{name}" not in _ADDED_LATER]:
             raise ConfigError(f"{where}: missing setting {missing[0]!r}")
         return kind(
             **{  # type: ignore[operator]  # a dataclass is a type here
-                name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()
+                name: _read(hint, value[name], f"{where}.{name}")
+                for name, hint in hints.items()
+                if name in value
             }
         )
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

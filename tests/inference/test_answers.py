@@ -165,7 +165,7 @@ def scored(run: Path) -> object:
     (step,) = {
         event["step"] for event in read_log(run / "log.jsonl") if event["event"] == "Finished"
     }
-    (found,) = logged_scores(run / "log.jsonl", step)
+    (found,) = logged_scores(run / "log.jsonl", step=step)
     return found
 
 

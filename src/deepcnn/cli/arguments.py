@@ -54,17 +54,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-def run_or_newest(named: Path | None) -> Path:
-    """Return the run that is named, else the newest below runs/, and say which that is."""
-    if named is not None:
-        return named
-    from deepcnn.runs.find import newest_run
-
-    found = newest_run()
-    print(f"deepcnn: the newest run answers: {printable(str(found))}", file=sys.stderr)
-    return found
-
-
 def own_network(name: str | None) -> str | None:
     """Return the name of a network of the user's own, which is found from here, or None."""
     if name is None or ":" not in name:
@@ -73,6 +62,17 @@ def own_network(name: str | None) -> str | None:
     if here not in sys.path:  # where a program that pip installed does not look by itself
         sys.path.insert(0, here)
     return name
+
+
+def which_run(run: Path | None) -> Path:
+    """Return the run that was named, or the newest one, saying which."""
+    if run is not None:
+        return run
+    from deepcnn.runs.find import newest_run
+
+    found = newest_run()
+    print(f"deepcnn: the run is {printable(str(found))}", file=sys.stderr)
+    return found
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:

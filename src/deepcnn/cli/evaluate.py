@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, run_or_newest
+from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
 
@@ -60,7 +60,7 @@ def run(options: Options) -> int:
     from deepcnn.inference.evaluation import Scorer
     from deepcnn.runs.run import Run
 
-    path = run_or_newest(options.run)
+    path = which_run(options.run)
     preset = Run.open(path).config().preset
     with console(options.json, preset=preset) as tell:
         scorer = Scorer(

@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "[RUN] [--follow]",
     "predict": "[RUN] PICTURE ...",
     "runs": "[FOLDER]",
+    "calibrate": "[RUN] [--error SHARE]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
     "data verify": "[NAME]",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, run_or_newest
+from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.console import console
 from deepcnn.data.formats.listings import SUFFIXES, is_file, is_folder
 from deepcnn.errors import ConfigError, RunError
@@ -105,13 +105,13 @@ def _what_is_meant(options: Options) -> tuple[Path, tuple[str, ...]]:
     if not first and options.data is None:
         raise ConfigError(NOTHING)
     if not first:
-        return run_or_newest(None), options.pictures
+        return which_run(None), options.pictures
     if is_file(Path(first) / CONFIG):
         return Path(first), options.pictures
     is_picture = first == "-" or _is_pattern(first) or first.lower().endswith(SUFFIXES)
     if not is_picture and not os.path.lexists(first):
         raise RunError(f"{first}: expected a run or a picture, found nothing there")
-    return run_or_newest(None), (first, *options.pictures)
+    return which_run(None), (first, *options.pictures)
 
 
 def _check(options: Options, pictures: tuple[str, ...]) -> int | None:

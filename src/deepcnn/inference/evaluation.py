@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deepcnn.config import Config
 from deepcnn.data.dataset import Dataset, reading
@@ -24,11 +25,19 @@ from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
 from deepcnn.inference.answered import Answered
-from deepcnn.inference.scoring import Kept, blocks_to_score, score, splits_to_score
+from deepcnn.inference.answers import Answers
+from deepcnn.inference.calibration import ERROR, Calibration, Floats, calibrate
+from deepcnn.inference.scoring import (
+    Kept,
+    blocks_to_score,
+    find_margin,
+    score,
+    splits_to_score,
+)
 from deepcnn.inference.trained import Trained, checkpoint_of, newest_checkpoint
 from deepcnn.models.build import Given
 from deepcnn.runs import statistics
-from deepcnn.runs.run import Run
+from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
@@ -132,28 +141,57 @@ class Scorer:
             return evaluated
 
     def answered(self, step: int | None = None) -> tuple[Trained, Answered]:
-        """Return the network of a checkpoint, None: the newest, and all its answers.
+        """Return the network of a checkpoint, None: the best or the newest, and all its answers.
 
         Raises DataError where there are too many for the memory.
         """
-        trained = Trained.load(
-            self._run,
-            checkpoint_of(self._run, step),
-            averaged=self._averaged,
-            model=self._model,
+        trained = self._load(step)
+        logits, labels, _ = self._all_answers(trained.answers(self._place))
+        return trained, Answered(
+            self.split, trained.step, trained.averaged, logits, labels, trained.calibration
         )
+
+    def calibrate(self, step: int | None = None, *, error: float = ERROR) -> Calibration:
+        """Find a temperature and thresholds on the split, and store them in the run.
+
+        `error`: the share of the answers that may be wrong. Raises ConfigError for one that is no
+        share, DataError where there are too many examples for the memory.
+        """
+        if not 0 < error < 1:
+            raise ConfigError(f"error: expected above 0 and below 1, found {error}")
+        trained = self._load(step)
+        answers = trained.answers(self._place)
+        answers.margin = find_margin(answers, self._blocks, Team())
+        logits, labels, statistics = self._all_answers(answers)
+        found = calibrate(
+            logits,
+            labels,
+            step=trained.step,
+            averaged=trained.averaged,
+            split=self.split,
+            margin=answers.margin,
+            statistics=statistics,
+            error=error,
+        )
+        self._run.write(CALIBRATION, found.to_dict())
+        return found
+
+    def _load(self, step: int | None) -> Trained:
+        path = checkpoint_of(self._run, step)
+        return Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+
+    def _all_answers(
+        self, answers: Answers
+    ) -> tuple[Floats, NDArray[np.int64], NDArray[np.float64] | None]:
         kept = Kept()
-        score(trained.answers(self._place), self._blocks, kept)
+        score(answers, self._blocks, kept)
         known = kept.over(Team())
         if known is None:
             raise DataError(
                 f"{self.split}: {len(self.source):,} examples have more answers than are kept in "
                 "memory. Take fewer: --examples"
             )
-        logits, labels, _ = known
-        return trained, Answered(
-            self.split, trained.step, trained.averaged, logits, labels, trained.calibration
-        )
+        return known
 
     def follow(self, interval: float) -> Iterator[Event]:
         """Score the newest checkpoint again and again, until the run's training ends or dies.

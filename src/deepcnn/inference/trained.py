@@ -84,10 +84,15 @@ def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:
 
 
 def checkpoint_of(run: Run, step: int | None) -> Path:
-    """Return the checkpoint of a step, None: the newest; raise CheckpointError for none."""
+    """Return the checkpoint of a step; None: the best where it is kept, else the newest.
+
+    Raises CheckpointError where there is none.
+    """
+    best = checkpoint.paths(run.best)
     if step is None:
-        return newest_checkpoint(run)
-    found = {checkpoint.step_of(path): path for path in checkpoint.paths(run.checkpoints)}
+        return best[-1] if best else newest_checkpoint(run)
+    every = [*best, *checkpoint.paths(run.checkpoints)]
+    found = {checkpoint.step_of(path): path for path in every}
     if step not in found:
         raise CheckpointError(
             f"{run.path}: expected a checkpoint of step {step:,}, found "

@@ -51,6 +51,11 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """The directory of the checkpoint with the best score, where that is kept."""
+        return self.checkpoints / "best"
+
+    @property
     def summaries(self) -> Path:
         """The directory that TensorBoard is pointed at."""
         return self.path / "summaries"

@@ -31,6 +31,7 @@ from deepcnn.events import (
 )
 from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inference.answered import Answered
+from deepcnn.inference.trained import Trained
 from deepcnn.inputs.fed import FeedSource
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
@@ -44,7 +45,7 @@ from deepcnn.runs.run import CALIBRATION, CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
-from deepcnn.training.checks import check_feed, check_finite
+from deepcnn.training.checks import check_feed, check_finite, check_keep_best
 from deepcnn.training.feeding import make_feed
 from deepcnn.training.material import open_material
 from deepcnn.training.scores import Scores, logged_scores
@@ -90,6 +91,7 @@ class Session:
             seed=config.seed,
         )
         self.transform = transform if stored is not None else _fit(transform, config, model)
+        check_keep_best(config, [*material.to_score])
         _initialize(model, self.transform, source, self.place)
         self.state = make_state(config, model)
         self.schedule = make_schedule(config, len(source))
@@ -222,7 +224,7 @@ class Session:
         if self.config.summary_every:
             board = TensorBoard(self.run.summaries / "train", first_step=first_step)
             self._listeners.append(self._closing.enter_context(closing(board)))
-            for evaluated in logged_scores(self.run.log, first_step) if first_step else ():
+            for evaluated in logged_scores(self.run.log, step=first_step) if first_step else ():
                 board(evaluated)  # of this very step, which `first_step` drops from view
 
     def tell(self, event: Event) -> None:
@@ -292,9 +294,35 @@ class Session:
         for evaluated in self._scores.of(self.state, last=last):
             self.tell(evaluated)
             found.append(evaluated)
+        if self.config.keep_best and self.team.once(lambda: self._is_best(found[-1])):
+            self.team.once(self._save_best)
+        elif last and self.config.keep_best:
+            found = self._score_best()
         if last:
             self.team.once(self._store_calibration)
         return tuple(found)
+
+    def _is_best(self, evaluated: Evaluated) -> bool:
+        """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
+        earlier = logged_scores(self.run.log, split=evaluated.split, before=evaluated.step)
+        best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
+        return (evaluated.correct, -evaluated.loss) > best
+
+    def _save_best(self) -> None:
+        self.check()
+        step = self.state.step
+        checkpoint.save(self.run.best, step, self.state.tensors(), keep=1)
+
+    def _score_best(self) -> list[Evaluated]:
+        """Score the best checkpoint, since it is the one that answers from now on."""
+        (path,) = checkpoint.paths(self.run.best)
+        trained = Trained.load(self.run, path, model=self._given.model)
+        self.tell(Noted(f"The best checkpoint is that of step {trained.step:,}: {path}"))
+        found = []
+        for evaluated in self._scores.of_trained(trained):
+            self.tell(evaluated)
+            found.append(evaluated)
+        return found
 
     def _store_calibration(self) -> None:
         if self.answered is not None and self.answered.calibration is not None:
@@ -310,7 +338,7 @@ class Session:
         step, every = self.state.step, self.config.evaluate_every
         if not every or step % every or not 0 < step < self.config.steps:
             return False
-        return self.team.once(lambda: not logged_scores(self.run.log, step))
+        return self.team.once(lambda: not logged_scores(self.run.log, step=step))
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":
