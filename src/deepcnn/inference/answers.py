@@ -72,7 +72,7 @@ class NumpyAnswers:
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits, float32 [N, classes], of images uint8 [N, H, W, C]."""
-        there = to_device(np.ascontiguousarray(images), self._answers.place.device)
+        there = to_device(np.require(images, requirements=["C", "W"]), self._answers.place.device)
         found: NDArray[np.float32] = self._answers.logits(there).cpu().numpy()
         return found
 
