@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,17 +16,12 @@ from deepcnn.data.source import in_memory
 from deepcnn.data.synthetic import synthetic
 from deepcnn.inputs.transform import Transform
 from deepcnn.models.build import build_model
-
-BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
-
-
-pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="needs the whole repository")
+from tests.benchmarks.conftest import Import
 
 
 @pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("check")
+def check(benchmark: Import) -> ModuleType:
+    return benchmark("cases.check")
 
 
 def test_a_ratio_beyond_the_margin_is_named(check: ModuleType) -> None:
@@ -51,36 +44,42 @@ def test_the_guard_fails_where_something_is_slower_and_can_be_written_anew(
     costs = {"ours": 2.0, "yardstick": 4.0}
     pair = (lambda: costs["ours"], lambda: costs["yardstick"])
     monkeypatch.setattr(check, "FILE", tmp_path / "check.json")
-    monkeypatch.setattr(check, "PARTS", {"a part": (lambda: pair, 3)})
-    monkeypatch.setattr(sys, "argv", ["check.py", "--write"])
-    check.main()
+    monkeypatch.setattr(check, "parts", lambda: {"a part": (lambda: pair, 3)})
+    assert check.main(["--write"]) == 0
     (stored,) = json.loads((tmp_path / "check.json").read_text()).values()
     assert stored["ratios"] == {"a part": 0.5}
     assert {"commit", "date", "environment"} <= set(stored)
-    monkeypatch.setattr(sys, "argv", ["check.py"])
-    check.main()
+    assert check.main([]) == 0
     costs["ours"] = 3.0
     with pytest.raises(SystemExit, match=r"a part: committed 0\.500, found 0\.750, \+50%"):
-        check.main()
+        check.main([])
     assert "0.750  a part (committed 0.500)" in capsys.readouterr().out
+
+
+def test_a_part_without_a_committed_ratio_is_not_compared(
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "parts", lambda: {"a part": (lambda: (lambda: 1.0,) * 2, 1)})
+    assert check.measure({"another": 1.0}) == {"a part": 1.0}
+    assert check.measure(None) == {"a part": 1.0}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["1.000  a part (not compared)", "1.000  a part"]
 
 
 def test_the_guard_compares_with_ratios_of_the_same_processor(
     check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(check, "FILE", tmp_path / "check.json")
-    monkeypatch.setattr(check, "PARTS", {"a part": (lambda: (lambda: 1.0, lambda: 4.0), 3)})
+    part = (lambda: (lambda: 1.0, lambda: 4.0), 3)
+    monkeypatch.setattr(check, "parts", lambda: {"a part": part})
     (tmp_path / "check.json").write_text('{"another": {"ratios": {"a part": 0.1}}}')
-    monkeypatch.setattr(sys, "argv", ["check.py"])
     with pytest.raises(SystemExit, match=r"expected ratios of this .*found those of another"):
-        check.main()
-    monkeypatch.setattr(sys, "argv", ["check.py", "--write"])
-    check.main()
+        check.main([])
+    assert check.main(["--write"]) == 0
     stored = json.loads((tmp_path / "check.json").read_text())
     assert stored.pop("another") == {"ratios": {"a part": 0.1}}
     assert [one["ratios"] for one in stored.values()] == [{"a part": 0.25}]
-    monkeypatch.setattr(sys, "argv", ["check.py"])
-    check.main()
+    assert check.main([]) == 0
 
 
 def test_a_ratio_is_the_median_of_interleaved_rounds(check: ModuleType) -> None:
@@ -98,12 +97,8 @@ def test_the_yardsticks_compute_the_same(check: ModuleType) -> None:
     index, epoch = torch.arange(16), torch.zeros(16, dtype=torch.int64)
     draws = transform.draw(0, index=index, epoch=epoch, position=index)
     some = torch.from_numpy(source.first_images(16))
-    torch.testing.assert_close(
-        check.distort_plainly(transform, some, draws),
-        transform.train(some, draws),
-        atol=1e-4,
-        rtol=1e-4,
-    )
+    plainly = check.distort_plainly(transform, some, draws)
+    torch.testing.assert_close(plainly, transform.train(some, draws), atol=1e-4, rtol=1e-4)
 
 
 def test_every_part_of_the_guard_is_committed_and_can_be_measured(
@@ -117,10 +112,11 @@ def test_every_part_of_the_guard_is_committed_and_can_be_measured(
 
     assert committed
     for of_a_processor in committed:
-        assert without_unit(of_a_processor["ratios"]) == without_unit(check.PARTS)
+        assert without_unit(of_a_processor["ratios"]) == without_unit(check.parts())
     monkeypatch.setattr(check, "MATRIX", 16)
-    assert check.ratio(check.quick_step(), 1) > 0
-    assert check.ratio(check.scoring(), 1) > 0
+    for make in (check.tutorial_step, check.distorted_inputs, check.quick_step, check.scoring):
+        assert check.ratio(make(), 1) > 0, make.__name__
+    assert check.ratio(check.processes(("-m", "deepcnn", "--help"), ("-c", "")), 1) > 0
 
 
 def test_instructions_are_counted_only_where_perf_can(

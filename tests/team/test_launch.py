@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped, or in error; benchmarks/faults.py tries many more moments."""
+"""Processes that are killed, stopped, or in error; `benchmarks/run.py faults` tries many more."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Puts the figures of docs/figures.md and README.md there from the committed logs.
 
-    .venv/bin/python benchmarks/figures.py            # writes them
-    .venv/bin/python benchmarks/figures.py --check    # fails and names what is not as made
+    .venv/bin/python benchmarks/run.py figures            # writes them
+    .venv/bin/python benchmarks/run.py figures --check    # fails and names what is not as made
 
 A figure stands between `<!-- figures: NAME -->` and `<!-- /figures -->`, within a sentence or
 around a table; `FIGURES` has the function that makes it.
@@ -13,11 +13,20 @@ import re
 import sys
 from collections.abc import Callable
 
-import figures_of_gpu as gpu
-import figures_of_speed as speed
-from logged import ROOT, counted, duration, interval, markdown, record, results, rounded, runs
-
 from deepcnn.runs.log import events
+from figures import gpu, speed
+from figures.logged import (
+    ROOT,
+    counted,
+    duration,
+    interval,
+    markdown,
+    record,
+    results,
+    rounded,
+    runs,
+)
+from tools import program
 
 DOCUMENTS = (ROOT / "docs" / "figures.md", ROOT / "README.md")
 PLACE = re.compile(r"<!-- figures: (\w+) -->(.*?)<!-- /figures -->", re.DOTALL)
@@ -195,9 +204,11 @@ def filled(text: str) -> tuple[str, list[str]]:
     return PLACE.sub(made, text), stale
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Write all figures, or check them."""
-    check, wrong = "--check" in sys.argv[1:], []
+    parser = program.parser("figures", __doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail instead")
+    check, wrong = parser.parse_args(arguments).check, []
     for path in DOCUMENTS:
         text, stale = filled(path.read_text())
         wrong += [f"{path.relative_to(ROOT)}: {name}" for name in stale]
@@ -205,10 +216,7 @@ def main() -> None:
             path.write_text(text)
     if check and wrong:
         sys.exit(
-            "not as made from the logs (python benchmarks/figures.py makes it):\n"
+            "not as made from the logs (python benchmarks/run.py figures makes it):\n"
             + "\n".join(wrong)
         )
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,30 +1,30 @@
-"""The committed logs, as figures.py reads them: results by case and remark, records by name."""
+"""The committed logs, as figures are made of them: results by case and remark, records by name."""
 
 from __future__ import annotations
 
 import sys
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from deepcnn.runs.log import read_log
+from tools.program import BENCHMARKS
 
 # The tables of the records are made from the same scores.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "records"))
+sys.path.append(str(BENCHMARKS.parent / "records"))
 from scores import HERE as RECORDS
 from scores import Group, Log, Score, groups_of, interval, log_of, runs_of
 from table import markdown
 
 __all__ = ["ROOT", "Group", "Score", "counted", "duration", "interval", "link", "markdown"]
 __all__ += ["record", "results", "rounded", "runs"]
-ROOT = RECORDS.parent
+ROOT = BENCHMARKS.parent
 
 
 @cache
 def results(case: str) -> dict[str, dict[str, Any]]:
     """Return a case's results by remark; of equal ones the newest."""
-    path = ROOT / "benchmarks" / "results" / f"{case}.jsonl"
+    path = BENCHMARKS / "results" / f"{case}.jsonl"
     return {result["remark"]: result for result in read_log(path)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 
-from logged import Group, Score, counted, link, markdown, results, rounded
+from figures.logged import Group, Score, counted, link, markdown, results, rounded
 
 TEST_IMAGES = 10_000  # of CIFAR-10
 BESIDE = ("gpu_speedrun94", "h200_beside_hiverge")

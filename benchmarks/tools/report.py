@@ -18,26 +18,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepcnn.devices import Place, Precision, describe_environment
+from tools import program
+from tools.program import BENCHMARKS
 
-HERE = Path(__file__).parent
 DATE = "%Y-%m-%d"
 
 
-def add_options(parser: argparse.ArgumentParser, case: str) -> None:
-    """Let the command line say where a result goes."""
-    parser.add_argument(
-        "--remark", default="", help="tells this result from others of the same day"
-    )
-    parser.add_argument(
+def parser(name: str, about: str | None, case: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of a program that stores a result, with options that say where.
+
+    `about`: what --help says; `case`: the name of the result's file, if not that of the program.
+    """
+    made = program.parser(name, about)
+    made.add_argument("--remark", default="", help="tells this result from others of the same day")
+    made.add_argument(
         "--out",
         type=Path,
-        help=f"a new file; default: a line of results/{case}.jsonl, as in any other .jsonl",
+        help=f"a new file; default: a line of results/{case or name}.jsonl, as in any other .jsonl",
     )
+    return made
 
 
 def new_file(name: str, given: Path | None, remark: str = "") -> Path:
     """Return where a result goes; end the program, before it measures, if that is taken."""
-    path = given or HERE / "results" / f"{name}.jsonl"
+    path = given or BENCHMARKS / "results" / f"{name}.jsonl"
     if path.suffix != ".jsonl":
         if path.exists():
             sys.exit(f"{path} exists, and results are kept: name another file with --out")
@@ -76,7 +80,7 @@ def circumstances(
 
 def git(*arguments: str) -> str | None:
     """Return what git says of this repository, or None where this is none."""
-    command = ["git", "-C", str(HERE.parent), *arguments]
+    command = ["git", "-C", str(BENCHMARKS.parent), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 

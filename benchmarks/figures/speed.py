@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logged import link, markdown, results, rounded
+from figures.logged import link, markdown, results, rounded
 
 # Of each machine the remark of the result that stands for it.
 TRAINING = {"A": "columns", "B": "zen5_fourier", "C": "zen4_grouped"}

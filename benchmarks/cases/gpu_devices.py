@@ -1,6 +1,6 @@
 """The same numbers on a GPU, whichever engine computes them.
 
-    python benchmarks/gpu_devices.py        # --device cpu tries it without one
+    python benchmarks/run.py gpu_devices        # --device cpu tries it without one
 
 Trains a small network without batch normalization for 100 steps in fp32, at a rate at which
 rounding does not grow: on one device, on one that plans many steps and replays recorded ones, on
@@ -14,7 +14,6 @@ gave the same bits.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import statistics
@@ -25,12 +24,14 @@ import unittest.mock
 from pathlib import Path
 from typing import Any
 
-import report
 import torch
 
 import deepcnn
+from deepcnn.engines import choose
 from deepcnn.runs import checkpoint
-from deepcnn.team import team
+from deepcnn.runs.log import events, read_log
+from deepcnn.runs.run import Run
+from tools import report
 
 STEPS, EVERY = 100, 10
 RATE = 0.005  # at that of the preset a ReLU that flips is soon a difference of percents
@@ -66,7 +67,7 @@ def resumed(device: str, run: Path) -> None:
 def in_mixed_towers(device: str, run: Path) -> None:
     """Train in two towers, the first of them on the processor."""
     mixed = (torch.device("cpu"), torch.device(device))
-    with unittest.mock.patch.object(team, "_devices_of", return_value=mixed):
+    with unittest.mock.patch.object(choose, "devices_of_towers", return_value=mixed):
         in_this_process(device, run, towers=2)
 
 
@@ -79,7 +80,7 @@ def in_processes(device: str, run: Path, *, processes: int) -> None:
     subprocess.run([*command, "--devices", str(processes)], check=True, capture_output=True)
 
 
-CASES = {
+ENGINES = {
     "one device": in_this_process,
     "one device, planned": lambda device, run: in_this_process(device, run, steps_per_plan=30),
     "one device, planned, resumed": resumed,
@@ -100,27 +101,19 @@ def difference(tensors: dict[str, torch.Tensor], reference: dict[str, torch.Tens
     )
 
 
-def main() -> None:
-    """Train, compare, print and store; fail where the numbers differ too much."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_options(parser, "gpu_devices")
-    parser.add_argument("--device", default="cuda")
-    options = parser.parse_args()
-    out = report.new_file("gpu_devices", options.out, options.remark)
-    about = report.circumstances(options.device)
+def compare(device: str) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Train with every engine.
+
+    Returns what was found of each, and whether resuming gave the same bits.
+    """
     found: dict[str, dict[str, Any]] = {}
     saved: dict[str, list[dict[str, torch.Tensor]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, train in CASES.items():
-            run = Path(folder) / name.replace(" ", "-")
-            train(options.device, run)
-            saved[name] = [
-                checkpoint.load(path)[1] for path in checkpoint.paths(run / "checkpoints")
-            ]
+        for name, train in ENGINES.items():
+            run = Run(Path(folder) / name.replace(" ", "-"))
+            train(device, run.path)
+            saved[name] = [checkpoint.load(path)[1] for path in checkpoint.paths(run.checkpoints)]
             assert len(saved[name]) == STEPS // EVERY
-            events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
             by_step = [
                 difference(tensors, reference)
                 for tensors, reference in zip(saved[name], saved["one device"], strict=True)
@@ -129,26 +122,31 @@ def main() -> None:
                 "largest difference": by_step[-1],
                 f"after every {EVERY} steps": by_step,
                 "images/s": statistics.median(
-                    e["examples_per_second"] for e in events if e["event"] == "Stepped"
+                    event["examples_per_second"] for event in events(read_log(run.log), "Stepped")
                 ),
             }
-    resumed_last = saved["one device, planned, resumed"][-1]
+    whole, resumed_last = (saved[f"one device, planned{how}"][-1] for how in ("", ", resumed"))
+    return found, all(torch.equal(tensor, resumed_last[name]) for name, tensor in whole.items())
+
+
+def main(arguments: list[str]) -> int:
+    """Train, compare, print and store; fail where the numbers differ too much."""
+    parser = report.parser("gpu_devices", __doc__)
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args(arguments)
+    out = report.new_file("gpu_devices", options.out, options.remark)
+    about = report.circumstances(options.device)
+    found, same_bits = compare(options.device)
     result = {
         "what": f"{STEPS} steps of the preset tiny in fp32, against one device",
         **about,
         "found": found,
-        "resumed with the same bits": all(
-            torch.equal(tensor, resumed_last[name])
-            for name, tensor in saved["one device, planned"][-1].items()
-        ),
+        "resumed with the same bits": same_bits,
     }
     print(json.dumps(result, indent=2))
     report.store(result, out, options.remark)
-    if any(case["largest difference"] > LARGEST for case in found.values()):
+    if any(engine["largest difference"] > LARGEST for engine in found.values()):
         sys.exit("the numbers differ")
-    if not result["resumed with the same bits"]:
+    if not same_bits:
         sys.exit("resuming gave other bits")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

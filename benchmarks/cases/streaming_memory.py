@@ -6,16 +6,19 @@ import tempfile
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cases.inputs import BATCH, SEED, WAITING, WHOLE, distorted
-from deepcnn.data.open import fetch, open_dataset
+from deepcnn.data.fetch import fetch
+from deepcnn.data.open import open_dataset
 from deepcnn.inputs.feeds import Streamed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
+from tools.comparison import Case
+from tools.distorting import BATCH, SEED, WAITING, WHOLE, distorted
 
 
 def anonymous_megabytes() -> float:
@@ -62,7 +65,7 @@ def megabytes(gigabytes: float, folder: Path) -> dict[str, Any]:
             count += 1
         at_start = anonymous_megabytes()
         with Peak() as peak:
-            source = open_dataset(links, "train")
+            source = open_dataset(links).split("train")
             began = time.perf_counter()
             images = len(source.labels())
             survey = time.perf_counter() - began
@@ -85,3 +88,12 @@ def megabytes(gigabytes: float, folder: Path) -> dict[str, Any]:
             "images/s": round(images / seconds),
         },
     }
+
+
+CASE = Case(
+    what="anonymous memory while one epoch is streamed, distorted, batch 128",
+    unit="MB",
+    contenders={f"{gigabytes} GB": partial(megabytes, gigabytes) for gigabytes in (1, 20)},
+    denominator="1 GB",
+    higher_is_better=False,
+)

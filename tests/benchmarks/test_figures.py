@@ -1,24 +1,19 @@
-"""The documents' figures are those of the committed logs, and results are added to their files."""
+"""The documents' figures are those of the committed logs."""
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
-from deepcnn.runs.log import read_log
+from tests.benchmarks.conftest import BENCHMARKS, Import
 
-ROOT = Path(__file__).parent.parent
-BENCHMARKS = ROOT / "benchmarks"
-RESULTS = sorted((BENCHMARKS / "results").iterdir()) if BENCHMARKS.exists() else []
+ROOT = BENCHMARKS.parent
 DOCUMENTS = ("docs/figures.md", "README.md")
 MEASURED = re.compile(
     r"\d\s*(?:%|×(?!\d)|ms|µs|min\b|s\b|seconds|minutes|images/s|GFLOP|MB)|±\s*\d"
@@ -32,19 +27,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("figures")
-
-
-@pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("report")
+def figures(benchmark: Import) -> ModuleType:
+    return benchmark("figures.documents")
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(root / "benchmarks" / "figures.py"), *arguments]
+    command = [sys.executable, str(root / "benchmarks" / "run.py"), "figures", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -108,47 +96,3 @@ def test_halves_are_rounded_upwards_as_they_are_written(figures: ModuleType) -> 
         "2.54",
         "1,697.00",
     ]
-
-
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
-def test_results_are_lines_by_date_each_with_a_remark_of_its_own(path: Path) -> None:
-    results = read_log(path)
-    keys = [(result["date"], result["remark"]) for result in results]
-    assert keys == sorted(set(keys))
-    assert all(list(result)[:2] == ["date", "remark"] for result in results)
-    assert results
-
-
-def test_a_result_is_added_to_its_case(report: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "case.jsonl"
-    first = {"what": "a", "date": "2026-11-25", "value": 1e-07}
-    report.store(first, path)
-    before = path.read_text()
-    assert before == '{"date":"2026-11-25","remark":"","what":"a","value":1e-07}\n'
-    report.store({"date": "2026-11-26", "value": 2.0}, path, "×")
-    report.store({"date": "2026-11-26", "value": 3.0}, path)
-    report.store({"date": "2026-11-26", "value": 4.0}, path, "×")  # as it goes on
-    lines = path.read_text().splitlines()
-    assert lines[0] + "\n" == before
-    assert [json.loads(line) for line in lines[1:]] == [
-        {"date": "2026-11-26", "remark": "", "value": 3.0},
-        {"date": "2026-11-26", "remark": "×", "value": 4.0},
-    ]
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_result_of_the_same_day_and_remark_is_kept(
-    report: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def place(case: str, remark: str) -> Any:
-        return report.new_file(case, None, remark)
-
-    (tmp_path / "results").mkdir()
-    monkeypatch.setattr(report, "HERE", tmp_path)
-    path = place("case", "first")
-    assert path == tmp_path / "results" / "case.jsonl"
-    report.store({"date": report.time.strftime(report.DATE)}, path, "first")
-    assert place("case", "second") == path
-    assert place("other", "first") == tmp_path / "results" / "other.jsonl"
-    with pytest.raises(SystemExit, match="'first' exists"):
-        place("case", "first")

@@ -1,6 +1,6 @@
 """What happens when a link between two machines is cut, or a machine is lost.
 
-    python benchmarks/faults_of_machines.py          # needs root
+    python benchmarks/run.py faults_of_machines          # needs root
 
 The machines are network namespaces. Tried are a training without a fault, whose last checkpoint
 must be, byte for byte, that of two processes on one machine; two trainings whose link is cut, at
@@ -10,7 +10,6 @@ quick one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -21,24 +20,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import report
-from faults import (
+from deepcnn.runs import log
+from faults.jobs import (
     JOB_LIMIT,
     LIMIT,
-    POLL,
     STEPS,
     TRAIN,
+    count_of_left_over,
     job,
+    last_checkpoint,
     lives,
     names,
-    one_machine,
-    read,
     said,
-    wait_for,
     worker_of,
     workers,
 )
-from hosts import LINK, ip, torchrun, two_hosts
+from faults.notes import POLL, wait_for
+from faults.one_machine import one_machine
+from tools import report
+from tools.hosts import LINK, ip, torchrun, two_hosts
 
 TORCHRUN_LIMIT = 30.0  # seconds for torchrun itself, after its processes have ended
 
@@ -63,15 +63,13 @@ def two_machines(
         hopeless = "failure" in found
         wait_for(lambda: hopeless or all(p.poll() is not None for p in running), JOB_LIMIT / 2)
         found["statuses"] = [p.poll() for p in running]
-    return found | {"left_over": (read(folder / "left over") or {})["count"]}
+    return found | {"left_over": count_of_left_over(folder)}
 
 
 def events(folder: Path, name: str) -> list[dict[str, Any]]:
     """Return a run's events of a kind, so far."""
     path = folder / "run" / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [event for event in found if event["event"] == name]
+    return log.events(log.read_log(path) if path.exists() else [], name)
 
 
 def reaches(folder: Path, step: int) -> Callable[[], bool]:
@@ -145,13 +143,9 @@ def lose_machine(hosts: tuple[str, str], folder: Path, meeting: str) -> dict[str
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Try all, print and store."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    report.add_options(parser, "faults_of_machines")
-    options = parser.parse_args()
+    options = report.parser("faults_of_machines", __doc__).parse_args(arguments)
     out = report.new_file("faults_of_machines", options.out, options.remark)
     result: dict[str, Any] = {
         "what": "faults in trainings of the preset tiny on 2 hosts of one process each",
@@ -164,15 +158,11 @@ def main() -> None:
         assert peace
         name = folder / "no-fault"
         calm = two_machines(hosts, name, [*TRAIN, "--steps", str(STEPS)], lambda _: {})
-        final = name / "run" / "checkpoints" / f"step-{STEPS:09d}.safetensors"
-        result["no_fault"] = calm | {"identical": final.exists() and final.read_bytes() == peace}
+        result["no_fault"] = calm | {"identical": last_checkpoint(name) == peace}
         for i, host in enumerate(hosts):
             result[f"link_cut_at_machine_{i}"] = cut(hosts, folder / f"cut-{i}", host)
         result["machine_lost"] = lose_machine(hosts, folder / "lost-default", "")
         result["machine_lost_quick_meeting"] = lose_machine(hosts, folder / "lost-quick", quick)
     print(json.dumps(result, indent=2))
     report.store(result, out, options.remark)
-
-
-if __name__ == "__main__":
-    main()
+    return 0

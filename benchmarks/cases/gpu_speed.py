@@ -1,9 +1,9 @@
 r"""How fast a GPU trains: the tutorial whole, or runs to 94 and 96 % beside published programs.
 
-    python benchmarks/gpu_speed.py tutorial
-    python benchmarks/gpu_speed.py speedrun94_gpu --runs 30 --peer airbench=…/airbench94_muon.py \
-        --peer hiverge=…/cifar10_speedrun.py
-    python benchmarks/gpu_speed.py speedrun96 --runs 10 --peer airbench=…/airbench96_faster.py
+    python benchmarks/run.py gpu_speed tutorial
+    python benchmarks/run.py gpu_speed speedrun94_gpu --runs 30 \
+        --peer airbench=…/airbench94_muon.py --peer hiverge=…/cifar10_speedrun.py
+    python benchmarks/run.py gpu_speed speedrun96 --runs 10 --peer airbench=…/airbench96_faster.py
 
 Each seed is trained in this process, after one run that is not counted; its `seconds` are those of
 making the whitening filters, of training from before the first step to after the last, and of
@@ -33,7 +33,6 @@ import unittest.mock
 from pathlib import Path
 from typing import Any
 
-import report
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -42,9 +41,11 @@ import deepcnn
 from deepcnn import config as settings
 from deepcnn.events import Advanced, Evaluated, Event, Listener, Saved, Started
 from deepcnn.models.speednet import Speednet
+from tools import report
+from tools.program import BENCHMARKS
 
 PROFILED = 50  # steps
-ALONE = Path(__file__).resolve().parent / "peers" / "published_program.py"
+ALONE = BENCHMARKS / "peers" / "published_program.py"
 RESULT = re.compile(r"\|\s*eval\s*\|.*\|\s*(?P<accuracy>[\d.]+)\s*\|\s*(?P<seconds>[\d.]+)\s*\|")
 
 
@@ -210,11 +211,36 @@ def changed(config: settings.Config, changes: list[str]) -> settings.Config:
     return settings.from_dict(values)
 
 
-def main() -> None:
-    """Train, run the peers, profile, print and store."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+class Results:
+    """What was found, by program, stored as it comes."""
+
+    def __init__(self, about: dict[str, Any], out: Path, remark: str) -> None:
+        self._out, self._remark = out, remark
+        self.result: dict[str, Any] = {**about, "results": {}, "summaries": {}, "profile": {}}
+
+    def add(self, name: str, results: list[dict[str, float]]) -> None:
+        """Store the results of a program, so far."""
+        self.result["results"][name] = results
+        if results:
+            self.result["summaries"][name] = summary(results)
+        report.store(self.result, self._out, self._remark)
+
+    def conclude(self) -> None:
+        """Print the summaries, and store each peer's time by ours."""
+        summaries = self.result["summaries"]
+        for name, figures in summaries.items():
+            print(name, {key: round(value, 4) for key, value in figures.items()})
+        means = {name: figures["mean seconds"] for name, figures in summaries.items()}
+        for name, seconds in means.items():
+            if name != "deepcnn":
+                summaries[name]["ratio"] = seconds / means["deepcnn"]
+                print(f"{name} takes {seconds / means['deepcnn']:.2f} times our time")
+        report.store(self.result, self._out, self._remark)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = report.parser("gpu_speed", __doc__, "gpu_PRESET")
     parser.add_argument("preset", choices=sorted(deepcnn.presets.PRESETS))
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -223,8 +249,20 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
-    report.add_options(parser, "gpu_PRESET")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def watch(config: settings.Config, options: argparse.Namespace) -> dict[str, Any]:
+    """Make the run that is not counted; return what took the time of some steps of it."""
+    steps = min(config.steps, 200) if options.runs == 1 else config.steps
+    profiler = Profiler(max(1, steps // 2 - PROFILED))
+    train(dataclasses.replace(config, steps=steps), options.first_seed, profiler.hear)
+    return profiler.found
+
+
+def main(arguments: list[str]) -> int:
+    """Train, run the peers, profile, print and store."""
+    options = parse(arguments)
     out = report.new_file(f"gpu_{options.preset}", options.out, options.remark)
     deadline = time.perf_counter() + 60 * options.minutes
     config = dataclasses.replace(
@@ -237,25 +275,13 @@ def main() -> None:
     peers = [peer.partition("=")[::2] for peer in options.peer]
     if peers:
         write_for_peers(options.peer_data, config.data_dir)
-    result: dict[str, Any] = {
+    about = {
         "what": f"{options.preset} on {options.device}",
         **report.circumstances(options.device, config.precision),
         "config": settings.to_dict(config),
-        "results": {},
-        "summaries": {},
-        "profile": {},
     }
-
-    def store(name: str, results: list[dict[str, float]]) -> None:
-        result["results"][name] = results
-        if results:
-            result["summaries"][name] = summary(results)
-        report.store(result, out, options.remark)
-
-    warm = min(config.steps, 200) if options.runs == 1 else config.steps
-    profiler = Profiler(max(1, warm // 2 - PROFILED))
-    train(dataclasses.replace(config, steps=warm), options.first_seed, profiler.hear)
-    result["profile"] = profiler.found
+    results = Results(about, out, options.remark)
+    results.result["profile"] = watch(config, options)
     ours: list[dict[str, float]] = []
     for seed in range(options.first_seed, options.first_seed + options.runs):
         if time.perf_counter() > deadline:
@@ -264,18 +290,8 @@ def main() -> None:
         whitening = train(config, seed, timer.hear)
         timer.found["seconds"] += whitening
         ours.append({"seed": seed, **timer.found, "whitening": whitening})
-        store("deepcnn", ours)
+        results.add("deepcnn", ours)
     for name, program in peers:
-        store(name, run_peer(Path(program), options.peer_data, options.runs, deadline))
-    for name, figures in result["summaries"].items():
-        print(name, {key: round(value, 4) for key, value in figures.items()})
-    means = {name: figures["mean seconds"] for name, figures in result["summaries"].items()}
-    for name, seconds in means.items():
-        if name != "deepcnn":
-            result["summaries"][name]["ratio"] = seconds / means["deepcnn"]
-            print(f"{name} takes {seconds / means['deepcnn']:.2f} times our time")
-    report.store(result, out, options.remark)
-
-
-if __name__ == "__main__":
-    main()
+        results.add(name, run_peer(Path(program), options.peer_data, options.runs, deadline))
+    results.conclude()
+    return 0

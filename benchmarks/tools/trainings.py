@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from deepcnn.runs.log import events, read_log
 from deepcnn.runs.run import Run
 
 WARM_UP = 20  # steps
@@ -29,9 +29,8 @@ def images_per_second(
 
 def median_rate(run: Path) -> float:
     """Return a run's images per second: the median over its groups of steps after a warm-up."""
-    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return statistics.median(
         event["examples_per_second"]
-        for event in events
-        if event["event"] == "Stepped" and event["step"] > WARM_UP
+        for event in events(read_log(Run(run).log), "Stepped")
+        if event["step"] > WARM_UP
     )

@@ -1,7 +1,7 @@
 """Guards against slowing down: compares ratios of times with the committed ones in check.json.
 
-    python benchmarks/check.py            # fails where a ratio is worse by more than the margin
-    python benchmarks/check.py --write    # commits to what is found now
+    python benchmarks/run.py check            # fails where a ratio is worse than the margin allows
+    python benchmarks/run.py check --write    # commits to what is found now
 
 A ratio is the cost of a part of deepcnn divided by that of a yardstick: the same written plainly,
 or work that never changes. Both take turns in this process, so that what else the machine does
@@ -13,8 +13,8 @@ they are good at, so each model, told by name and family, has ratios of its own.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import functools
 import json
 import math
 import resource
@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import report
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,11 +42,13 @@ from deepcnn.inference.scoring import BATCH, blocks_to_score, score
 from deepcnn.inputs.transform import Draws, Transform
 from deepcnn.learning.assembly import make_state
 from deepcnn.learning.state import TrainState
-from deepcnn.models.build import build_model
+from deepcnn.models.build import build_model, network
 from deepcnn.models.network import INITIAL_IMAGES, initialize
 from deepcnn.team.team import Team
+from tools import program, report
+from tools.program import BENCHMARKS
 
-FILE = report.HERE / "check.json"
+FILE = BENCHMARKS / "check.json"
 MARGIN = 0.15  # above the spread of a ratio from one run of the check to the next
 MATRIX = 2048  # rows and columns of the product that is a yardstick
 PRODUCTS = 3  # take about as long as a step of `quick`
@@ -141,7 +142,7 @@ def quick_step() -> Pair:
     """Compare a step of the preset quick, its optimizers included, with products of matrices."""
     config = presets.quick()
     source = in_memory(synthetic("train"))
-    transform, model_state = prepared(source)
+    transform, state = prepared(source)
     images = transform.evaluate(torch.from_numpy(source.first_images(config.batch_size)))
     labels = torch.arange(config.batch_size) % 10
 
@@ -149,12 +150,12 @@ def quick_step() -> Pair:
         return images, labels
 
     job = Job(load, config.batch_size, lambda step: 1e-3, config.label_smoothing)  # noqa: ARG005
-    engine = Single(model_state, Place.choose("cpu", "fp32"), job)
+    engine = Single(state, Place.choose("cpu", "fp32"), job)
     a, b = torch.randn(2, MATRIX, MATRIX)
 
     def step() -> None:
         engine.step()
-        model_state.forget_gradients()
+        state.forget_gradients()
 
     def products() -> None:
         for _ in range(PRODUCTS):
@@ -169,6 +170,7 @@ def scoring() -> Pair:
     transform, state = prepared(source)
     (shard,) = source.shards
     place = Place.choose("cpu", "fp32")
+    values = math.prod(transform.shape)
 
     @torch.no_grad()
     def plainly() -> None:
@@ -178,9 +180,9 @@ def scoring() -> Pair:
             logits = state.model(transform.evaluate(torch.from_numpy(images)))
             correct += int((logits.argmax(1) == torch.from_numpy(labels)).sum())
 
-    def ours() -> None:
+    def ours() -> None:  # with what it takes to prepare the network, as in each evaluation
         answers = Answers(state.model, transform, place)
-        score(answers, blocks_to_score(source, math.prod(transform.shape), place, Team()))
+        score(answers, blocks_to_score(source, values, place, Team()))
 
     return (
         lambda: seconds(ours),
@@ -189,16 +191,21 @@ def scoring() -> Pair:
 
 
 def prepared(source: Source) -> tuple[Transform, TrainState]:
-    """Return the transform of quick for a data set, and the state before its first step."""
+    """Return the transform of the preset quick for a data set, and its state before any step."""
     config = presets.quick()
     transform = Transform.of(source, **dataclasses.asdict(config.inputs))
-    model = build_model(
-        config.model.name, shape=transform.shape, widths=config.model.widths, seed=config.seed
+    model = network(
+        config.model,
+        None,
+        shape=transform.shape,
+        classes=len(source.classes),
+        seed=config.seed,
     )
     first = torch.from_numpy(source.first_images(INITIAL_IMAGES))
     initialize(model, lambda: transform.evaluate(first))
-    model.train()
-    return transform, make_state(config, model)
+    state = make_state(config, model)
+    state.model.train()
+    return transform, state
 
 
 def processes(ours: tuple[str, ...], yardstick: tuple[str, ...]) -> Pair:
@@ -218,7 +225,7 @@ def seconds(compute: Callable[[], object]) -> float:
 
 def cost_of_process(command: list[str]) -> float:
     """Return the instructions of a process where they can be counted, else its processor time."""
-    if COUNTED:
+    if counts_instructions():
         return float(instructions(command) or "nan")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -236,22 +243,30 @@ def instructions(command: list[str]) -> int | None:
     return int(counted) if done.returncode == 0 and counted.isdecimal() else None
 
 
-COUNTED = instructions([sys.executable, "-c", ""]) is not None
-BY = "instructions" if COUNTED else "processor time"
-PARTS: dict[str, tuple[Callable[[], Pair], int]] = {  # what is compared, and in how many rounds
-    "step of tutorial / torch's own layers": (tutorial_step, 15),
-    "distorted inputs / image by image": (distorted_inputs, 41),
-    "step of quick / matrix products": (quick_step, 15),
-    "scoring of quick / plain loop": (scoring, 15),
-    f"deepcnn --help / import numpy, {BY}": (
-        partial(processes, ("-m", "deepcnn", "--help"), ("-c", "import numpy")),
-        15,
-    ),
-    f"import deepcnn.training / import torch, {BY}": (
-        partial(processes, ("-c", "import deepcnn.training.start"), ("-c", "import torch")),
-        5,
-    ),
-}
+@functools.cache
+def counts_instructions() -> bool:
+    """Tell whether instructions can be counted here."""
+    return instructions([sys.executable, "-c", ""]) is not None
+
+
+def parts() -> dict[str, tuple[Callable[[], Pair], int]]:
+    """Return what is compared, by name, and in how many rounds."""
+    by = "instructions" if counts_instructions() else "processor time"
+    return {
+        "step of tutorial / torch's own layers": (tutorial_step, 15),
+        "distorted inputs / image by image": (distorted_inputs, 41),
+        "step of quick / matrix products": (quick_step, 15),
+        "scoring of quick / plain loop": (scoring, 15),
+        f"deepcnn --help / import numpy, {by}": (
+            partial(processes, ("-m", "deepcnn", "--help"), ("-c", "import numpy")),
+            15,
+        ),
+        # All that a training needs, under the name that the committed ratios have.
+        f"import deepcnn.training / import torch, {by}": (
+            partial(processes, ("-c", "import deepcnn.training.start"), ("-c", "import torch")),
+            5,
+        ),
+    }
 
 
 def ratio(pair: Pair, rounds: int) -> float:
@@ -274,13 +289,11 @@ def compare(committed: Mapping[str, float], found: Mapping[str, float]) -> list[
     ]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Measure all ratios; store them, or compare them with the stored ones."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("check", __doc__)
     parser.add_argument("--write", action="store_true", help="write check.json anew")
-    write = parser.parse_args().write
+    write = parser.parse_args(arguments).write
     torch.set_num_threads(1)
     about = report.circumstances()
     processor = about["environment"]["processor"]
@@ -289,22 +302,27 @@ def main() -> None:
         sys.exit(
             f"{FILE}: expected ratios of this processor, {processor}; found those of "
             f"{', '.join(stored) or 'none'}. Commit to what is found at a state that is known to "
-            "be fast: python benchmarks/check.py --write"
+            "be fast: python benchmarks/run.py check --write"
         )
-    committed = {} if write else stored[processor]["ratios"]
-    keep_freed_memory()
-    found = {}
-    for name, (make, rounds) in PARTS.items():
-        with float32_products(torch.device("cpu")):
-            found[name] = round(ratio(make(), rounds), 4)
-        known = f"committed {committed[name]:.3f}" if name in committed else "not compared"
-        print(f"{found[name]:.3f}  {name}" + ("" if write else f" ({known})"), flush=True)
+    found = measure(None if write else stored[processor]["ratios"])
     if write:
         of_this = {"what": "cost by that of a yardstick", **about, "ratios": found}
         report.store(stored | {processor: of_this}, FILE)
-    elif worse := compare(committed, found):
+    elif worse := compare(stored[processor]["ratios"], found):
         sys.exit("slower than committed:\n" + "\n".join(worse))
+    return 0
 
 
-if __name__ == "__main__":
-    main()
+def measure(committed: Mapping[str, float] | None) -> dict[str, float]:
+    """Measure all ratios, and print them beside the committed ones, where these are wanted."""
+    keep_freed_memory()
+    found = {}
+    for name, (make, rounds) in parts().items():
+        with float32_products(torch.device("cpu")):
+            found[name] = round(ratio(make(), rounds), 4)
+        known = ""
+        if committed is not None:
+            beside = f"committed {committed[name]:.3f}" if name in committed else "not compared"
+            known = f" ({beside})"
+        print(f"{found[name]:.3f}  {name}{known}", flush=True)
+    return found
