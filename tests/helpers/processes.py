@@ -116,7 +116,7 @@ def watch_groups(left: list[int]) -> None:
         left.append(sum(type(found) is DistributedDataParallel for found in gc.get_objects()))
         destroy()
 
-    dist.destroy_process_group = watched
+    dist.destroy_process_group = watched  # type: ignore[assignment]
 
 
 def watch_writing(folder: Path, written: list[str]) -> None:
