@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
         return noted_give_up
 
-    patch("deepcnn.team.signs:_exit", noted)
+    patch("deepcnn.team.signs:end_process", noted)
     plan = [Fault(**fault) for fault in json.loads((folder / "plan").read_text())]
     if attempt < len(plan):
         build_in(plan[attempt], attempt, rank, folder)

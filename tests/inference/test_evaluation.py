@@ -122,7 +122,8 @@ def test_what_an_evaluation_shows_lies_beside_the_trainers_and_is_shown_once(
         assert isinstance(scored, Evaluated)
         shown = path / "summaries" / folder
         ((step, accuracy),) = points(shown, f"accuracy/{split}")
-        assert (step, accuracy) == (21, pytest.approx(scored.accuracy))
+        assert step == 21
+        assert accuracy == pytest.approx(scored.accuracy)
         assert [step for step, _ in points(shown, "sparsity/conv1")] == [21]
     assert {file.name: file.read_bytes() for file in trainers.iterdir()} == before
     assert [step for step, _ in points(trainers, "loss/total_loss")] == [0, 10, 20]
