@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,17 @@ def test_two_trainings_in_threads_are_those_of_each_alone(
             assert found.read_bytes() == expected.read_bytes(), found
     assert matmul.fp32_precision == before
     torch.get_float32_matmul_precision()  # raises where the setting has stayed
+
+
+def test_training_does_without_torchs_compiler(tmp_path: Path) -> None:
+    """Its import takes longer than all else before the first step."""
+    script = f"""
+import dataclasses, sys
+from deepcnn import presets, train
+train(dataclasses.replace(presets.tiny(), steps=1), run_dir={str(tmp_path / "run")!r})
+assert not {{"torch._dynamo", "torch._inductor"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_public_names_are_these_functions() -> None:
