@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from deepcnn.cli.console import console
+from deepcnn.console import console
 
 from deepcnn.events import (
     Advanced,

@@ -201,7 +201,7 @@ def score_untrained(source: Source, team: Team) -> tuple[int, int, float]:
     transform = transform_of(TINY)
     model = build_model("tutorial", widths=(8, 8, 32, 16))
     blocks = blocks_to_score(source, math.prod(transform.shape), PLACE, team)
-    found = score(Answers(model, transform, PLACE), blocks).over(team)
+    found = score(Answers(model, transform, PLACE), lambda: blocks).over(team)
     return found.correct, found.total, found.loss
 
 

@@ -50,8 +50,9 @@ def test_what_is_scored_on_a_gpu_stays_there_if_it_is_to(
 
 def test_the_scores_of_a_step_are_found_in_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    assert logged_scores(log, 10) == []
+    assert logged_scores(log, step=10) == []
     made = [Evaluated(step, split, True, 3, 4, 0.5) for step in (10, 20) for split in ("a", "b")]
     log.write_text("".join(to_json(event) + "\n" for event in made))
-    assert logged_scores(log, 20) == made[2:]
-    assert logged_scores(log, 30) == []
+    assert logged_scores(log, step=20) == made[2:]
+    assert logged_scores(log, step=30) == []
+    assert logged_scores(log, split="a", before=20) == made[:1]

@@ -36,6 +36,10 @@ class Answers:
         """
         return self.second_look(images, self.first_look(images))
 
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return softmax of the logits, float32 [b, classes], with no temperature."""
+        return self.logits(images).softmax(1)
+
     @torch.no_grad()
     def first_look(self, images: Tensor) -> Tensor:
         """Return the mean logits over those views that every image gets."""
