@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from deepcnn.console import console
 
+from deepcnn.console import console
 from deepcnn.events import (
     Advanced,
     Evaluated,

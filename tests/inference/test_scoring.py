@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_every_example_counts_once_whatever_the_batch(
         some = in_memory(arrays.select(slice(0, count)))
         blocks = [*blocks_to_score(some, values, PLACE, Team())]
         assert [len(labels) for _, labels in blocks][:-1] == [batch] * (len(blocks) - 1)
-        found = score(Answers(model, transform, PLACE), lambda some=blocks: some)
+        found = score(Answers(model, transform, PLACE), partial(iter, blocks))
         assert (found.correct, found.total) == (int(right[:count].sum()), count)
         assert found.loss == pytest.approx(entropy[:count].mean(), rel=1e-5)
 
