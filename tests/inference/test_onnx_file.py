@@ -23,6 +23,7 @@ from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.errors import ConfigError, ExportError, RunError
 from deepcnn.inference.about import About, settings_of
+from deepcnn.inference.calibration import between, fit_threshold
 from deepcnn.inference.classifier import Classifier, Prediction
 from deepcnn.inference.load import load
 from deepcnn.inference.onnx_file import ByOnnxRuntime
@@ -296,3 +297,16 @@ def test_a_network_that_is_no_graph_is_refused_with_the_reason(images: Arrays) -
         ExportError, match=r"network \(Plain\) cannot be exported to ONNX \(Guard.+: .+\)"
     ):
         to_onnx(trained, about(trained))
+
+
+def test_thresholds_lie_between_examples_so_that_rounding_moves_none_over_them() -> None:
+    values = np.random.default_rng(3).normal(size=201).astype(np.float32)
+    for share in (0.005, 0.25, 0.5, 0.995):
+        found = between(values, share)
+        assert (values < found).sum() == max(1, round(share * 201))
+        assert np.abs(values - found).min() > 1e-4
+    largest = np.array([0.9, 0.8, 0.8, 0.7, 0.6], np.float32)
+    right = np.array([True, True, True, False, True])
+    assert fit_threshold(largest, right, 0.1) == pytest.approx(0.75)
+    assert fit_threshold(largest, right, 0.2) == pytest.approx(0.3)
+    assert fit_threshold(largest, ~right, 0.1) > 1

@@ -131,7 +131,19 @@ def margins(logits: Floats) -> Floats:
 
 def margin_of(logits: Floats) -> float:
     """Return the margin below which `UNSURE_SHARE` of the rows of logits lie."""
-    return float(np.quantile(margins(logits), UNSURE_SHARE))
+    return between(margins(logits), UNSURE_SHARE)
+
+
+def between(values: NDArray[np.floating[Any]], share: float) -> float:
+    """Return a number below which so many of the values lie, halfway between two of them.
+
+    So rounding moves none of them over it, in another runtime or on another device.
+    """
+    if len(values) < 2:
+        return float(values[0])
+    below = min(max(1, round(share * len(values))), len(values) - 1)
+    low, high = np.partition(values, [below - 1, below])[below - 1 : below + 1].tolist()
+    return float((low + high) / 2)
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
@@ -171,7 +183,7 @@ def fit_threshold(largest: Floats, right: NDArray[np.bool_], error: float) -> fl
     if not len(fitting):
         return 1.1
     least, *smaller = largest[order][fitting[-1] : fitting[-1] + 2].tolist()
-    return float(least + (smaller[0] if smaller else 0)) / 2
+    return float((least + (smaller[0] if smaller else 0)) / 2)
 
 
 def expected_calibration_error(largest: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
@@ -231,6 +243,6 @@ def calibrate(
         temperature=temperature,
         error=error,
         least_probability=fit_threshold(found.max(1), found.argmax(1) == labels, error),
-        least_energy=float(np.quantile(energy(logits), 1 - KNOWN_SHARE)),
+        least_energy=between(energy(logits), 1 - KNOWN_SHARE),
         kind=None if statistics is None else fit_kind(statistics, KNOWN_SHARE),
     )

@@ -304,7 +304,7 @@ class Transform:
 
     def _standardize(self, crops: Tensor, contrast: Tensor | None) -> Tensor:
         """Apply `(x - centre) * scale + offset`, three passes over memory that is still cached."""
-        if torch.compiler.is_compiling():
+        if contrast is None and torch.compiler.is_compiling():
             return self._in_a_graph(crops)
         count, height, width, channels = crops.shape
         values = crops.to(torch.float32).reshape(count, height, width * channels)
