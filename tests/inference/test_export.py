@@ -146,7 +146,7 @@ def test_a_file_that_answers_otherwise_never_appears(run: Path) -> None:
     """Here its network has another temperature than the run's."""
     path = run / "calibration.json"
     stored = json.loads(path.read_text())
-    path.write_text(json.dumps(stored | {"temperature": 1.3 * stored["temperature"]}))
+    path.write_text(json.dumps(stored | {"temperature": stored["temperature"] / 1.3}))
     before = files(run)
     with pytest.raises(
         ExportError,

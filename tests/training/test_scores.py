@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ def test_what_is_scored_on_a_gpu_stays_there_if_it_is_to(
     arrays = load_dataset("synthetic", "test")
     seen: list[list[tuple[Tensor, Tensor]]] = []
 
-    def score(answers: Answers, blocks: Blocks) -> Score:
-        seen.append(list(blocks))
+    def score(answers: Answers, blocks: Callable[[], Blocks], keep: object) -> Score:
+        assert keep is None  # before the last step
+        seen.append(list(blocks()))
         return Score(1, len(arrays), 0.0)
 
     monkeypatch.setattr(scores, "score", score)
