@@ -22,6 +22,7 @@ PROGRAMS = {
     "devices": "cases.devices",
     "links": "cases.links",
     "streaming_memory": "cases.streaming_memory",
+    "unsure": "cases.unsure",
     "gpu_speed": "cases.gpu_speed",
     "gpu_devices": "cases.gpu_devices",
     "faults": "faults.one_machine",

@@ -1,4 +1,6 @@
-"""How well a trained `quick` knows what it does not know.
+"""How well a network that was trained on CIFAR-10 knows what it does not know.
+
+    python benchmarks/run.py unsure RUN
 
 Expected calibration error before and after the temperature, cross-fitted in two halves; how many
 test images are refused at 2 % error; how many pictures of other kinds are called unsure, beside
@@ -7,6 +9,7 @@ what the largest softmax alone calls so when it refuses as many test images.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,26 @@ from deepcnn import load, load_dataset
 from deepcnn.inference import calibration
 from deepcnn.inference.classifier import Classifier
 from deepcnn.inference.evaluation import Scorer
+from deepcnn.runs.run import Run
+from tools import report
 
 COUNT = 2000  # pictures of each other kind
 Pixels = NDArray[np.uint8]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure a run, print the figures and store them."""
+    parser = report.parser("unsure", __doc__)
+    parser.add_argument("run", type=Path, help="directory of the run, which is not changed")
+    options = parser.parse_args(arguments)
+    out = report.new_file("unsure", options.out, options.remark)
+    about = report.circumstances()
+    preset = Run.open(options.run).config().preset
+    figures = {name: round(value, 4) for name, value in measure(options.run).items()}
+    print(json.dumps(figures, indent=2))
+    result = {"what": "how sure a network is", "preset": preset, **about, "figures": figures}
+    report.store(result, out, options.remark)
+    return 0
 
 
 def measure(run: Path) -> dict[str, Any]:
