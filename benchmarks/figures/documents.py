@@ -154,6 +154,31 @@ def tutorial_on_a() -> str:
     return record("2026-11-21_tutorial_60000").accuracy()
 
 
+def unsure() -> str:
+    """Return how well `quick` knows what it does not know."""
+    found = results("unsure")[""]["figures"]
+
+    def percent(name: str) -> str:
+        return f"{rounded(100 * found[name], 1)} %"
+
+    kinds = ("Fashion-MNIST", "noise", "blobs", "letters")
+    rows = [
+        ("expected calibration error before", percent("calibration error before"), ""),
+        ("after, cross-fitted", percent("calibration error after"), ""),
+        ("test images called unsure, at 2 % error", percent("refused"), ""),
+        ("of these unknown", percent("called unknown"), ""),
+        *(
+            (
+                f"{kind}: called unsure; unknown among them",
+                f"{percent(f'{kind}: unsure')}; {percent(f'{kind}: unknown')}",
+                percent(f"{kind}: unsure by softmax alone"),
+            )
+            for kind in kinds
+        ),
+    ]
+    return markdown((f"`quick` on CIFAR-10 {link('unsure')}", "", "softmax alone"), rows)
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     "quick_seconds": quick_seconds,
     "speedrun96": speedrun96,
@@ -186,6 +211,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "agreement": speed.agreement,
     "data": speed.data,
     "devices": speed.devices,
+    "unsure": unsure,
 }
 
 
