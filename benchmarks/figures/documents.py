@@ -20,6 +20,7 @@ from figures.logged import (
     counted,
     duration,
     interval,
+    link,
     markdown,
     record,
     results,
