@@ -21,6 +21,7 @@ from deepcnn.intervals import described
 
 if TYPE_CHECKING:
     from deepcnn.cli.answers import Writer
+    from deepcnn.data.source import Source
     from deepcnn.data.splits import Split
     from deepcnn.inference.classifier import Classifier, Prediction, Unread
 
@@ -88,12 +89,14 @@ def run(options: Options) -> int:
     form = options.format or ("table" if on_terminal else "csv")
     style = Style(form, classifier.classes, None if options.all else options.top)
     unread = 0
-    with console(as_json=False, stream=sys.stderr) as tell, writer(style, options.out) as write:
-        if options.data is not None:
-            _answer_data(path, options.data, options.split, classifier, write, tell)
-        if pictures:
-            answers = classifier.try_predict(_paths(pictures))
-            unread = _write_all(answers, write, options.sort_into, total, tell)
+    with console(as_json=False, stream=sys.stderr) as tell:
+        labelled = None if options.data is None else _labelled(path, options, tell)
+        with writer(style, options.out) as write:
+            if labelled is not None:
+                _answer_data(*labelled, classifier, write, tell)
+            if pictures:
+                answers = classifier.try_predict(_paths(pictures))
+                unread = _write_all(answers, write, options.sort_into, total, tell)
     return UNREAD if unread else 0
 
 
@@ -161,21 +164,26 @@ def _write_all(
     return unread
 
 
+def _labelled(run: Path, options: Options, tell: Listener) -> tuple[str, Split, Source]:
+    """Open the labelled split that is asked for: its data, its name and its examples."""
+    from deepcnn.inference.evaluation import other_split
+    from deepcnn.runs.run import Run
+    from deepcnn.runs.trained_on import TrainedOn
+
+    opened, data = Run.open(run), options.data or ""
+    about = opened.config(), TrainedOn.read(opened)
+    return data, *other_split(*about, data, options.split, tell)
+
+
 def _answer_data(
-    run: Path,
     data: str,
-    split: Split | None,
+    split: Split,
+    source: Source,
     classifier: Classifier,
     write: Writer,
     tell: Listener,
 ) -> None:
     """Answer about every example of a labelled split, and say how many answers are right."""
-    from deepcnn.inference.evaluation import other_split
-    from deepcnn.runs.run import Run
-    from deepcnn.runs.trained_on import TrainedOn
-
-    opened = Run.open(run)
-    split, source = other_split(opened.config(), TrainedOn.read(opened), data, split, tell)
     done = correct = 0
     for images, labels in source.blocks(SCORED_TOGETHER):
         names = [f"{data}/{split}/{done + i}" for i in range(len(labels))]
@@ -214,7 +222,7 @@ def _paths(pictures: tuple[str, ...]) -> Iterator[str | Path]:
 def _from_standard_input() -> Iterator[str]:
     """Yield paths as they come: bytes of file names that are no UTF-8 are kept."""
     rest, separator = b"", b"\n"
-    while piece := os.read(sys.stdin.fileno(), 1 << 16):
+    while piece := _piece():
         rest += piece
         if b"\0" in piece:
             separator = b"\0"  # then new lines are parts of names
@@ -226,6 +234,18 @@ def _from_standard_input() -> Iterator[str]:
                 f"{len(rest):,} bytes without either"
             )
     yield from filter(None, [_name(rest, separator)])
+
+
+def _piece() -> bytes:
+    try:
+        if sys.stdin is None:
+            raise OSError("it is closed")
+        return os.read(sys.stdin.fileno(), 1 << 16)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"standard input: expected paths, but cannot be read ({reason})"
+        ) from error
 
 
 def _name(name: bytes, separator: bytes) -> str:
