@@ -56,9 +56,9 @@ def writer(style: Style, out: Path | None) -> Iterator[Writer]:
             yield write
         sys.stdout.flush()
         return
-    if out.exists() and not out.is_file():  # a device would be replaced by a file
-        raise DataError(f"{out}: expected a file for the answers, found something else")
     try:
+        if out.exists() and not out.is_file():  # a device would be replaced by a file
+            raise DataError(f"{out}: expected a file for the answers, found something else")
         with atomic.writing(out) as file, _written(style, file.write) as write:
             yield write
     except OSError as error:

@@ -68,7 +68,8 @@ class Options:
     threads: int | None = None
     """Processor threads; None: the runtime's choice."""
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    """What computes: torch for runs, for .onnx files onnxruntime (auto) or openvino."""
+    """What computes. auto: torch for a run and for weights; for an ONNX file ONNX Runtime, or
+    OpenVINO in bf16."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
     """A network of your own, named again as package.module:function: else its code does not run."""
 
@@ -94,12 +95,14 @@ def run(options: Options) -> int:
     form = options.format or ("table" if on_terminal else "csv")
     style = Style(form, classifier.classes, None if options.all else options.top)
     unread = 0
-    with console(as_json=False, stream=sys.stderr) as tell, writer(style, options.out) as write:
-        if options.data is not None:
-            _answer_data(path, options.data, options.split, classifier, write, tell)
-        if pictures:
-            answers = classifier.try_predict(_paths(pictures))
-            unread = _write_all(answers, write, options.sort_into, total, tell)
+    with console(as_json=False, stream=sys.stderr) as tell:
+        labelled = None if options.data is None else _labelled(path, options, classifier, tell)
+        with writer(style, options.out) as write:
+            if labelled is not None:
+                _answer_data(*labelled, classifier, write, tell)
+            if pictures:
+                answers = classifier.try_predict(_paths(pictures))
+                unread = _write_all(answers, write, options.sort_into, total, tell)
     return UNREAD if unread else 0
 
 
@@ -168,16 +171,37 @@ def _write_all(
     return unread
 
 
+def _labelled(
+    path: Path, options: Options, classifier: Classifier, tell: Listener
+) -> tuple[str, Split, Source]:
+    """Open the labelled split for the network of a run or of a file, with its labels."""
+    data = options.data or ""
+    if path.is_file():  # which has no settings of a run, and may need no torch
+        from deepcnn.data.open import open_dataset
+        from deepcnn.data.source import relabeled
+
+        height, width, _ = classifier.image_shape
+        dataset = open_dataset(DataSpec(data=data, image_size=(height, width)), emit=tell)
+        split: Split = options.split or ("test" if "test" in dataset.splits else "train")
+        return data, split, relabeled(dataset.split(split), classifier.classes)
+    from deepcnn.inference.evaluation import other_split
+    from deepcnn.runs.run import Run
+    from deepcnn.runs.trained_on import TrainedOn
+
+    opened = Run.open(path)
+    about = opened.config(), TrainedOn.read(opened)
+    return data, *other_split(*about, data, options.split, tell)
+
+
 def _answer_data(
-    run: Path,
     data: str,
-    split: Split | None,
+    split: Split,
+    source: Source,
     classifier: Classifier,
     write: Writer,
     tell: Listener,
 ) -> None:
     """Answer about every example of a labelled split, and say how many answers are right."""
-    split, source = _labelled(run, data, split, classifier, tell)
     done = correct = 0
     for images, labels in source.blocks(SCORED_TOGETHER):
         names = [f"{data}/{split}/{done + i}" for i in range(len(labels))]
@@ -187,26 +211,6 @@ def _answer_data(
         done += len(labels)
         tell(Reading("answering", done, len(source)))
     print(f"accuracy {described(correct, done, f'{split} images')}", file=sys.stderr)
-
-
-def _labelled(
-    run: Path, data: str, split: Split | None, classifier: Classifier, tell: Listener
-) -> tuple[Split, Source]:
-    """Open a labelled split for the network of a run or of a file, with its labels."""
-    if run.is_file():  # which has no settings of a run, and needs no torch
-        from deepcnn.data.open import open_dataset
-        from deepcnn.data.source import relabeled
-
-        height, width, _ = classifier.image_shape
-        dataset = open_dataset(DataSpec(data=data, image_size=(height, width)), emit=tell)
-        chosen: Split = split or ("test" if "test" in dataset.splits else "train")
-        return chosen, relabeled(dataset.split(chosen), classifier.classes)
-    from deepcnn.inference.evaluation import other_split
-    from deepcnn.runs.run import Run
-    from deepcnn.runs.trained_on import TrainedOn
-
-    opened = Run.open(run)
-    return other_split(opened.config(), TrainedOn.read(opened), data, split, tell)
 
 
 def _is_pattern(picture: str) -> bool:
@@ -236,7 +240,7 @@ def _paths(pictures: tuple[str, ...]) -> Iterator[str | Path]:
 def _from_standard_input() -> Iterator[str]:
     """Yield paths as they come: bytes of file names that are no UTF-8 are kept."""
     rest, separator = b"", b"\n"
-    while piece := os.read(sys.stdin.fileno(), 1 << 16):
+    while piece := _piece():
         rest += piece
         if b"\0" in piece:
             separator = b"\0"  # then new lines are parts of names
@@ -248,6 +252,18 @@ def _from_standard_input() -> Iterator[str]:
                 f"{len(rest):,} bytes without either"
             )
     yield from filter(None, [_name(rest, separator)])
+
+
+def _piece() -> bytes:
+    try:
+        if sys.stdin is None:
+            raise OSError("it is closed")
+        return os.read(sys.stdin.fileno(), 1 << 16)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"standard input: expected paths, but cannot be read ({reason})"
+        ) from error
 
 
 def _name(name: bytes, separator: bytes) -> str:
