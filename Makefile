@@ -2,7 +2,7 @@
 # make test    set up, fetch what the tests need, then the whole test suite
 # make check   lint, format, types
 # make format  apply the format
-# make bench-check  fail where deepcnn has become slower, by ratios to fixed work (benchmarks/check.py)
+# make bench-check  fail where deepcnn has become slower, by ratios to fixed work
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,7 +22,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 bench-check: .venv/installed
-	$(BIN)/python benchmarks/check.py
+	$(BIN)/python benchmarks/run.py check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcnn.cli.console import console
+from deepcnn.console import console
 from deepcnn.data.formats import idx, tfrecord
 from deepcnn.data.open import load_dataset
 from deepcnn.events import Reading
@@ -136,7 +136,8 @@ def test_converted_data_train_and_show(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Filling queue with 1276 images before starting to train." in done.stdout
-    assert " / 5000 correct, validation, step 11" in done.stdout
+    assert ": step 11, accuracy " in done.stdout
+    assert " of 5,000 validation images, 95 % interval " in done.stdout
     done = deepcnn("data", "convert", "synthetic", "out", "--to", "npz", cwd=tmp_path)
     assert done.returncode == 1
     assert "Nothing is overwritten" in done.stderr
@@ -193,7 +194,7 @@ def test_a_slow_reading_is_told_in_lines_where_there_is_no_terminal(
             now[0] += 2
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "reading train: 300 of 1,000",
-        "reading train: 600 of 1,000",
-        "reading train: 900 of 1,000",
+        "reading train: 300 of 1,000, 14 s left",
+        "reading train: 600 of 1,000, 8 s left",
+        "reading train: 900 of 1,000, 2 s left",
     ]

@@ -18,18 +18,12 @@ from deepcnn.training.loop import Result
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
 
-def deepcnn(
-    *arguments: str, cwd: Path, python_path: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the program; `python_path`: where Python looks for more modules."""
-    environment = dict(ENVIRONMENT)
-    if python_path is not None:
-        paths = [str(python_path), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
+def deepcnn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program."""
     return subprocess.run(
         [sys.executable, "-m", "deepcnn", *arguments],
         cwd=cwd,
-        env=environment,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=120,

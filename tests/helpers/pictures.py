@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcnn.data.formats import listings, pictures
+from deepcnn.data.formats import decoding, listings, pictures
+from deepcnn.data.formats.decoding import Format
 from deepcnn.data.formats.listings import Listing
-from deepcnn.data.formats.pictures import Format, PictureShard
+from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.shards import Shard
 
 
@@ -60,6 +61,6 @@ def decoded(
         return image
 
 
-ANY = pictures.encode(noise(4, 4))
+ANY = decoding.encode(noise(4, 4))
 GRAY = Image.fromarray(noise(6, 5, 1)[:, :, 0])
 COLOUR = Image.fromarray(noise(6, 5))

@@ -18,7 +18,7 @@ from deepcnn import presets
 from deepcnn.config import Config, DataSpec
 from deepcnn.data import layouts
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import pictures, tfrecord
+from deepcnn.data.formats import decoding, pictures, tfrecord
 from deepcnn.data.formats.listings import Listing
 from deepcnn.data.layouts import Layout
 from deepcnn.data.open import open_dataset
@@ -173,7 +173,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     def counting_inspect(
         listing: Listing, *, decode: bool = False, progress: Progress | None = None
-    ) -> tuple[Listing, list[pictures.Header], dict[Path, str]]:
+    ) -> tuple[Listing, list[decoding.Header], dict[Path, str]]:
         counts.inspected.update(listing.paths)
         return inspect(listing, decode=decode, progress=progress)
 

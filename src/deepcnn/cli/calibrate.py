@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,7 +46,7 @@ def run(options: Options) -> int:
     """Calibrate, and say what was found."""
     from deepcnn.inference.evaluation import Scorer
 
-    with console(as_json=False) as tell:
+    with console(as_json=False, stream=sys.stderr if options.json else None) as tell:
         scorer = Scorer(
             which_run(options.run),
             options.split,

@@ -20,7 +20,7 @@ from deepcnn.data.open import open_dataset
 from deepcnn.data.shards import by
 from deepcnn.data.source import Source, relabeled
 from deepcnn.data.splits import Split
-from deepcnn.devices import Place, Precision
+from deepcnn.devices import Place, Precision, use_threads
 from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
@@ -111,15 +111,14 @@ class Scorer:
         self._own = data is None
         keep_freed_memory()
         self._place = Place.choose(device, precision)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        use_threads(threads)
         if data_dir is not None:
             config = dataclasses.replace(config, data_dir=str(data_dir))
         trained_on = TrainedOn.read(self._run)
         if data is None:
             self.split, source = _own_split(config, trained_on, split, emit)
         else:
-            self.split, source = _other_split(config, trained_on, str(data), split, emit)
+            self.split, source = other_split(config, trained_on, str(data), split, emit)
         if examples is not None and not 1 <= examples <= len(source):
             raise ConfigError(f"examples: expected 1 to {len(source)}, found {examples}")
         self.source = _first(source, examples)
@@ -294,19 +293,25 @@ def _own_split(
     return chosen, source
 
 
-def _other_split(
+def other_split(
     config: Config, trained_on: TrainedOn, data: str, split: Split | None, emit: Listener
 ) -> tuple[Split, Source]:
-    """Read a split of other data, or of the same data at another place.
+    """Read a split of other data, or of the same data at another place, with a run's labels.
 
     Where these are as many examples of each class as the run was trained on, they count as the
-    same: then what was held out is held out again.
+    same: then what was held out is held out again, and scored if that is what the training was
+    scored on. Pictures of other sizes are brought to the run's. `split`: None for the likeliest.
     """
-    moved = dataclasses.replace(config, data=data)
+    height, width, _ = trained_on.transform.image_shape
+    moved = dataclasses.replace(config, data=data, image_size=(height, width))
     dataset = open_dataset(moved, emit=emit)
-    if config.validation_size and not _is_same(dataset, trained_on):
-        dataset = open_dataset(dataclasses.replace(moved, validation_size=0), emit=emit)
-    chosen = split if split is not None else next(s for s in LIKELIEST if s in dataset.splits)
+    likeliest = splits_to_score(config, dataset)[-1:]
+    it_matters = bool(config.validation_size) or (split is None and likeliest != ("test",))
+    if not it_matters or not _is_same(dataset, trained_on):
+        dataset = dataset.hold_out(0)
+        likeliest = ()
+    likeliest = (*likeliest, *LIKELIEST)
+    chosen = split if split is not None else next(s for s in likeliest if s in dataset.splits)
     keep = config.feed in ("preloaded", "fed")
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
     if source.shape != trained_on.transform.image_shape:
@@ -319,9 +324,12 @@ def _other_split(
 
 def _is_same(dataset: Dataset, trained_on: TrainedOn) -> bool:
     """Tell whether a training set has the classes and the counts that a run was trained on."""
-    return dataset.classes == trained_on.classes and dataset.counts(
-        "train"
-    ).tolist() == trained_on.counts.get("train")
+    held = dataset.spec.validation_size
+    if "train" not in dataset.own_splits or dataset.classes != trained_on.classes:
+        return False
+    if held and len(dataset.hold_out(0).split("train")) <= held:
+        return False
+    return trained_on.counts.get("train") == [*map(int, dataset.counts("train"))]
 
 
 def _first(source: Source, examples: int | None) -> Source:

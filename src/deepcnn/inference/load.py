@@ -53,15 +53,12 @@ def load(
             f"runtime: torch computes what {path} holds. {runtime} reads ONNX: deepcnn export RUN "
             "--to onnx"
         )
-    import torch
-
-    from deepcnn.devices import Place
+    from deepcnn.devices import Place, use_threads
     from deepcnn.hardware import keep_freed_memory
     from deepcnn.inference.trained import Trained, checkpoint_of
     from deepcnn.runs.run import Run
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     keep_freed_memory()
     place = Place.choose(device, precision)
     if path.suffix == WEIGHTS and path.is_file():

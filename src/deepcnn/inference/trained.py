@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -106,7 +107,7 @@ def newest_checkpoint(run: Run) -> Path:
     if not found:
         raise CheckpointError(
             f"No checkpoint file found in {run.checkpoints}. If nobody trains this run, go on with "
-            f"it: deepcnn train --resume {run.path}"
+            f"it: deepcnn train --resume {shlex.quote(str(run.path))}"
         )
     return found[-1]
 

@@ -15,13 +15,8 @@ from deepcnn.runs.run import Run
 
 FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
-    *(
-        "evaluate_every",
-        "keep",
-        "keep_best",
-        "data",
-        "data_dir",
-    ),  # the same data may have been moved
+    *("evaluate_every", "keep", "keep_best"),
+    *("data", "data_dir"),  # the same data may have been moved
 )
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deepcnn.data.formats import listings, pictures
+from deepcnn.data.formats.decoding import Format
 from deepcnn.data.formats.listings import Listing
-from deepcnn.data.formats.pictures import Format, PictureShard
+from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.errors import DataError
 from tests.helpers.pictures import ANY, COLOUR, GRAY, decoded, noise, read, saved, write
 

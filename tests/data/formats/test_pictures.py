@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import listings, pictures
-from deepcnn.data.formats.pictures import Format, Header
+from deepcnn.data.formats import decoding, listings, pictures
+from deepcnn.data.formats.decoding import Format, Header
 from deepcnn.errors import DataError
 from tests.helpers.pictures import ANY, COLOUR, GRAY, decoded, noise, read, saved, write
 
@@ -23,7 +23,7 @@ def test_real_images_come_back_from_class_folders(cifar10_test: Arrays, tmp_path
     for i in range(count):
         folder = tmp_path / cifar10_test.classes[cifar10_test.labels[i]]
         folder.mkdir(exist_ok=True)
-        (folder / f"{i:05}.png").write_bytes(pictures.encode(cifar10_test.images[i]))
+        (folder / f"{i:05}.png").write_bytes(decoding.encode(cifar10_test.images[i]))
     listing = listings.list_classes(tmp_path, cifar10_test.classes)
     shard, bad = pictures.prepare(listing)
     assert bad == {}
@@ -47,7 +47,7 @@ def test_real_images_come_back_from_a_table(cifar10_test: Arrays, tmp_path: Path
     train = tmp_path / "train"
     train.mkdir()
     for i in range(count + 1):  # the last has no row
-        (train / f"{i + 1}.png").write_bytes(pictures.encode(cifar10_test.images[i]))
+        (train / f"{i + 1}.png").write_bytes(decoding.encode(cifar10_test.images[i]))
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["id", "label"])
@@ -261,8 +261,8 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(
 @pytest.mark.parametrize("channels", [1, 3])
 def test_encoding_is_exact_and_always_the_same(channels: int) -> None:
     pixels = noise(9, 7, channels)
-    content = pictures.encode(pixels)
-    assert content == pictures.encode(pixels.copy(order="F"))
+    content = decoding.encode(pixels)
+    assert content == decoding.encode(pixels.copy(order="F"))
     assert content.startswith(b"\x89PNG")
     assert np.array_equal(decoded(content), pixels)
 
@@ -279,4 +279,4 @@ def test_encoding_is_exact_and_always_the_same(channels: int) -> None:
 )
 def test_other_arrays_are_not_encoded(image: Any) -> None:
     with pytest.raises(DataError, match="Expected an image uint8"):
-        pictures.encode(image)
+        decoding.encode(image)
