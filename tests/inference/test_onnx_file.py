@@ -291,12 +291,15 @@ class Choosy(nn.Module):
         return found
 
 
-def test_a_network_that_is_no_graph_is_refused_with_the_reason(images: Arrays) -> None:
+def test_a_network_that_is_no_graph_is_refused_with_the_reason(
+    images: Arrays, capfd: pytest.CaptureFixture[str]
+) -> None:
     trained = dataclasses.replace(as_trained("own", images), model=Choosy())
     with pytest.raises(
         ExportError, match=r"network \(Plain\) cannot be exported to ONNX \(Guard.+: .+\)"
     ):
         to_onnx(trained, about(trained))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_thresholds_lie_between_examples_so_that_rounding_moves_none_over_them() -> None:
