@@ -35,7 +35,7 @@ from tests.serving.process import Server
 
 # What a server may hold more after all than after the first tenth.
 READERS = 4  # threads that decode, which begin when they are needed
-MEGABYTES = 100
+MEGABYTES = 200  # of large bodies, whose memory is kept
 WORDS = [
     b"GET", b"POST", b"PUT", b"PRI * HTTP/2.0", b" ", b"/", b"/predict", b"/health", b"HTTP/1.1",
     b"HTTP/1.0", b"HTTP/9.9", b"\r\n", b"\r\n\r\n", b"\n", b"\0", b"Host: localhost\r\n",
@@ -156,11 +156,16 @@ class Thrower:
 
     def _request(self, picture: bytes = SMALL_PNG) -> bytes:
         kind, body = self._random.choice([self._raw, self._form, self._json])(picture)
-        close = b"Connection: close\r\n" if self._random.random() < 0.5 else b""
-        return (
-            b"POST /predict HTTP/1.1\r\nHost: localhost\r\n%sContent-Type: %s\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (close, kind, len(body), body)
-        )
+        path = self._random.choice([b"/predict"] * 4 + [b"/nowhere"])
+        head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n" % (path, kind)
+        if self._random.random() < 0.5:
+            head += b"Connection: close\r\n"
+        if self._random.random() < 0.3:
+            half = len(body) // 2
+            pieces = (half, body[:half], len(body) - half, body[half:])
+            body = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % pieces
+            return head + b"Transfer-Encoding: chunked\r\n\r\n" + body
+        return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
 
     def _raw(self, picture: bytes) -> tuple[bytes, bytes]:
         return b"image/png", picture

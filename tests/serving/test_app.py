@@ -179,12 +179,15 @@ def test_too_many_pictures_are_refused(app_with: MakeApp, pictures: list[bytes])
     assert ask(app, "POST", "/predict", json={"images": [text] * 3}).status_code == 413
 
 
-def test_a_slow_sender_is_told_so(app_with: MakeApp) -> None:
+@pytest.mark.parametrize("first", [b"", b"x"])
+def test_a_slow_sender_is_told_so(app_with: MakeApp, first: bytes) -> None:
     app = app_with(seconds=0.2)
 
     async def silent() -> AsyncIterator[bytes]:
-        yield b"x"
+        if first:
+            yield first
         await asyncio.sleep(60)
+        yield b"x"
 
     response = ask(app, "POST", "/predict", content=silent())
     assert response.status_code == 408

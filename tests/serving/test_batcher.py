@@ -8,7 +8,7 @@ import pytest
 
 from deepcnn.inference.calibration import Floats
 from deepcnn.inference.classifier import Classifier, Pixels
-from deepcnn.serving.batcher import Batcher
+from deepcnn.serving.batcher import SIZES, Batcher
 
 SHAPE = (4, 4, 1)
 
@@ -37,7 +37,7 @@ def slow() -> Slow:
 
 @pytest.fixture
 def batcher(slow: Slow) -> Iterator[Batcher]:
-    made = Batcher(Classifier(slow, tuple("0123456789"), SHAPE), batch=8)
+    made = Batcher(Classifier(slow, tuple("0123456789"), SHAPE))
     yield made
     slow.may_go.set()
     made.close()
@@ -52,11 +52,21 @@ def test_what_waits_is_answered_together_and_each_gets_its_own(
 ) -> None:
     first = batcher.ask(images(7))
     assert slow.began.wait(60)
-    rest = [batcher.ask(images(*labels)) for labels in ((1, 2, 3), (4,), (5, 6, 7, 8), (9,))]
+    asked = [(1,) * 20, (2, 3, 4), (5,) * 9, (6, 7), (8,)]
+    rest = [batcher.ask(images(*labels)) for labels in asked]
     slow.may_go.set()
-    found = [[each.label for each in asked.result(60)] for asked in (first, *rest)]
-    assert found == [["7"], ["1", "2", "3"], ["4"], ["5", "6", "7", "8"], ["9"]]
-    assert slow.batches == [1, 8, 1]
+    assert [each.label for each in first.result(60)] == ["7"]
+    for labels, answered in zip(asked, rest, strict=True):
+        assert [int(each.label) for each in answered.result(60)] == list(labels)
+    assert slow.batches == [1, 32, 3]  # 20 + 3 + 9, then 2 + 1
+
+
+def test_few_sizes_are_asked_for(slow: Slow, batcher: Batcher) -> None:
+    slow.may_go.set()
+    for count in range(1, 70):
+        labels = [(count + i) % 10 for i in range(count)]
+        assert [int(each.label) for each in batcher.ask(images(*labels)).result(60)] == labels
+    assert set(slow.batches) == set(SIZES)
 
 
 def test_a_request_that_is_alone_is_answered_at_once(slow: Slow, batcher: Batcher) -> None:

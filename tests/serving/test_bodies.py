@@ -9,7 +9,7 @@ import pytest
 from deepcnn.serving.limits import RefusedError
 from deepcnn.serving.pictures import Sent, sent_in
 
-CUT = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nhalf a pic'
+PART = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\na picture\r\n'
 
 
 def form(*files: tuple[str, bytes], fields: int = 0) -> tuple[str, bytes]:
@@ -69,7 +69,7 @@ def test_json_gives_what_its_base64_says() -> None:
         ("multipart/form-data", b"--x\r\n\r\n"),
         ("multipart/form-data; boundary=x", b"no form at all"),
         ("multipart/form-data; boundary=" + "x" * 1000, b"--x--"),
-        ("multipart/form-data; boundary=x", CUT),
+        ("multipart/form-data; boundary=x", PART + PART[:-5]),
     ],
     ids=repr,
 )
@@ -101,3 +101,18 @@ def test_fields_without_files_are_bounded_too() -> None:
     with pytest.raises(RefusedError) as refused:
         sent_in("multipart/form-data; boundary=x", no_file, 2)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [(b"[],", 400), (b"{},", 400), (b"1,", 413), (b'"",', 413)],
+    ids=["lists", "objects", "numbers", "texts"],
+)
+def test_what_would_become_millions_of_values_is_never_parsed(
+    monkeypatch: pytest.MonkeyPatch, values: bytes, status: int
+) -> None:
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it was parsed"))
+    body = b'{"images": [' + values * 1_000_000 + b'""]}'
+    with pytest.raises(RefusedError) as refused:
+        sent_in("application/json", body, 64)
+    assert refused.value.status == status

@@ -6,6 +6,8 @@ import re
 
 from deepcnn.serving.page import Page
 
+DATA = '<script type="application/json">{"a": "no code"}</script>'
+
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     content = Page.upload().content
@@ -16,7 +18,9 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 
 
 def test_the_policy_names_the_page_s_own_scripts_and_no_other_source() -> None:
-    page = Page("<p>&amp;</p><script>let a = 1 < 2;\n// &amp; é\n</script><SCRIPT>b()</SCRIPT>")
+    page = Page(
+        "<p>&amp;</p><script>let a = 1 < 2;\n// &amp; é\n</script><SCRIPT>b()</SCRIPT>" + DATA
+    )
     policy = dict(
         rule.split(" ", 1) for rule in page.headers["Content-Security-Policy"].split("; ")
     )

@@ -279,6 +279,21 @@ service.close()
         server.kill()
 
 
-def test_nothing_of_all_this_was_an_error(patient: Server) -> None:
-    assert httpx.get(f"{patient.address()}/health").status_code == 200
-    assert patient.err == ""
+def test_nothing_that_peers_do_is_an_error_of_the_server(patient: Server) -> None:
+    damaged = httpx.post(
+        f"{patient.address()}/predict",
+        content=b"--x\r\n;;;\r\n",  # of which the parser of forms warns
+        headers={"content-type": "multipart/form-data; boundary=x"},
+    )
+    assert damaged.status_code == 400
+    with connected(patient) as peer:
+        peer.sendall(b"no HTTP\r\n\r\n")  # of which uvicorn warns
+        assert received(peer).startswith(b"HTTP/1.1 400 ")
+    for path, status in ((b"/predict", b"400"), (b"/nowhere", b"404")):
+        with connected(patient) as peer:
+            peer.sendall(b"POST %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" % path)
+            peer.sendall(b"Host: localhost\r\n\r\n5\r\nhello\r\n")
+            time.sleep(0.2)  # after which the second has its answer already
+            peer.sendall(b"no chunk\r\n")
+            assert received(peer).startswith(b"HTTP/1.1 " + status)
+    assert patient.err == ""  # nor was anything before in this module

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
-from deepcnn.inference.classifier import BATCH, Classifier, Pixels, Prediction
+from deepcnn.inference.classifier import Classifier, Pixels, Prediction
+
+# How many pictures the network is asked about at once. Libraries keep megabytes for each size that
+# they have met, so there are few sizes; beyond the largest a picture takes no less time.
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+BATCH = SIZES[-1]
 
 Answered = Future[list[Prediction]]
 
@@ -15,13 +20,12 @@ Answered = Future[list[Prediction]]
 class Batcher:
     """A thread that answers what waits, in the order in which it came.
 
-    While the network is busy, requests gather; then it takes up to `batch` pictures of them at
+    While the network is busy, requests gather; then it takes up to `BATCH` pictures of them at
     once. It never waits for more to come, so that a request that is alone is answered at once.
     """
 
-    def __init__(self, classifier: Classifier, *, batch: int = BATCH) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        self._batch = batch
         self._waiting: deque[tuple[Sequence[Pixels], Answered]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -48,8 +52,7 @@ class Batcher:
     def _work(self) -> None:
         while (some := self._next()) is not None:
             try:
-                images = [each for asked, _ in some for each in asked]
-                answers = self._classifier.predict(images)
+                answers = self._answers([each for asked, _ in some for each in asked])
                 found = [[next(answers) for _ in asked] for asked, _ in some]
             except BaseException as error:  # the thread must go on, and whoever waits must hear
                 for _, answered in some:
@@ -57,6 +60,15 @@ class Batcher:
                 continue
             for (_, answered), theirs in zip(some, found, strict=True):
                 answered.set_result(theirs)
+
+    def _answers(self, images: list[Pixels]) -> Iterator[Prediction]:
+        """Yield the answers about images, asking about numbers of them that are among `SIZES`."""
+        rest = len(images) % BATCH
+        size = next(size for size in SIZES if size >= rest) if rest else 0
+        filled = images + images[:1] * (size - rest)
+        for answer in self._classifier.try_predict(filled, batch=BATCH):
+            assert isinstance(answer, Prediction)  # each is an image already
+            yield answer
 
     def _next(self) -> list[tuple[Sequence[Pixels], Answered]] | None:
         """Wait for requests and return some: one, or more that fit into a batch; None at the end.
@@ -69,7 +81,7 @@ class Batcher:
                 return None
             some: list[tuple[Sequence[Pixels], Answered]] = []
             count = 0
-            while self._waiting and (not some or count + len(self._waiting[0][0]) <= self._batch):
+            while self._waiting and (not some or count + len(self._waiting[0][0]) <= BATCH):
                 images, answered = self._waiting.popleft()
                 if answered.set_running_or_notify_cancel():
                     some.append((images, answered))

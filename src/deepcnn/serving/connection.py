@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deepcnn.serving.limits import SLOWEST, Limits
@@ -53,11 +54,16 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, unless an answer to what came before is still to be sent."""
+        """Answer what is no HTTP; where an answer was sent already, there is no place for another.
+
+        (uvicorn's own fails then, with an error in the log.)
+        """
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         if self._answers():
-            self.transport.abort()
-        else:
-            super().send_400_response(msg)
+            self.cycle.disconnected = True  # so that the application sends nothing more
+        super().send_400_response(msg)
 
     def _answers(self) -> bool:
         """Tell whether the application has a request to answer."""

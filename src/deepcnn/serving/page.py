@@ -9,6 +9,8 @@ from functools import cached_property
 from html.parser import HTMLParser
 from importlib import resources
 
+_KINDS_OF_SCRIPTS = (None, "", "text/javascript", "module")  # others hold data, and do not run
+
 
 @dataclass(frozen=True)
 class Page:
@@ -48,7 +50,7 @@ class Page:
 
 
 def _hashes(page: str) -> list[str]:
-    """Return the SHA-256 of each script in a page, in base64."""
+    """Return the SHA-256 of each script in a page that runs, in base64."""
     found = _Scripts()
     found.feed(page)
     found.close()
@@ -66,8 +68,8 @@ class _Scripts(HTMLParser):
         self.scripts: list[str] = []
         self._is_in_one = False
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
-        if tag == "script":
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "script" and dict(attrs).get("type") in _KINDS_OF_SCRIPTS:
             self._is_in_one = True
             self.scripts.append("")
 
