@@ -20,6 +20,7 @@ from typing import Any
 
 import deepcnn
 from deepcnn.data.formats.decoding import encode
+from tools.comparison import Case
 
 PRESET = "quick"
 CONNECTIONS = (1, 8, 64)
@@ -166,3 +167,13 @@ class Peer(asyncio.Protocol):
         self._answer.clear()
         self._began = time.perf_counter()
         self._transport.write(next(self._load.requests))
+
+
+CASE = Case(
+    what="answering about pictures over HTTP on loopback, beside the network alone",
+    unit="requests/s, ms",
+    contenders={"serve": served, "the network alone": alone},
+    denominator="the network alone",
+    lower_is_better=LOWER_IS_BETTER,
+    prepare=train,
+)
