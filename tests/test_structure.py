@@ -20,6 +20,7 @@ ROOMS = [
     "cli",
     "bench",
     "training",
+    "reports",
     "inference",
     "engines",
     "team",
