@@ -16,7 +16,7 @@ from deepcnn.config import Config, to_dict
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.inference.answered import Answered
-from deepcnn.inference.calibration import calibrate
+from deepcnn.inference.calibration import Calibration, calibrate
 from deepcnn.inference.kinds import statistics_of
 from deepcnn.inference.trained import Trained
 from deepcnn.inputs.transform import Transform
@@ -72,17 +72,37 @@ def subject(
         statistics=statistics_of(data.images),
     )
     answered = dataclasses.replace(answered, calibration=calibration)
-    source = in_memory(data)
-    config = dataclasses.replace(presets.tiny(), data="photos", **settings)
-    transform = Transform.of(
-        source, crop=1.0, pad=1, flip="random", contrast=None, standardize="image"
-    )
     counts = np.bincount(data.labels, minlength=len(classes)).tolist()
-    trained_on = TrainedOn(transform, classes, {"train": counts, "test": counts})
-    height, width, channels = shape
-    net = model or network(channels, height, width, len(classes))
-    trained = Trained(config, trained_on, net, 7, True, calibration)
-    return Subject(written(folder, config, trained_on, log), trained, answered, source)
+    made = trained(data, model, calibration, counts={"train": counts, "test": counts}, **settings)
+    return Subject(
+        written(folder, made.config, made.trained_on, log), made, answered, in_memory(data)
+    )
+
+
+def trained(
+    data: Arrays,
+    model: nn.Module | None = None,
+    calibration: Calibration | None = None,
+    *,
+    counts: dict[str, list[int]] | None = None,
+    inputs: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Trained:
+    """Return a network for images like `data`; `inputs`: of its transform."""
+    config = dataclasses.replace(presets.tiny(), data="photos", **settings)
+    usual: dict[str, Any] = {
+        "crop": 1.0,
+        "pad": 1,
+        "flip": "random",
+        "contrast": None,
+        "standardize": "image",
+    }
+    transform = Transform.of(in_memory(data), **(usual | (inputs or {})))
+    channels, height, width = transform.shape
+    net = model or network(channels, height, width, len(data.classes))
+    return Trained(
+        config, TrainedOn(transform, data.classes, counts or {}), net, 7, True, calibration
+    )
 
 
 def written(

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
     "evaluate": "RUN [--follow]",
     "predict": "[RUN] PICTURE ...",
+    "report": "[RUN ...] [-o FILE]",
     "runs": "[FOLDER]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
