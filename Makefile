@@ -3,7 +3,7 @@
 # make endurance  the tests that take minutes
 # make check   lint, format, types
 # make format  apply the format
-# make bench-check  fail where deepcnn has become slower, by ratios to fixed work (benchmarks/check.py)
+# make bench-check  fail where deepcnn has become slower, by ratios to fixed work
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,7 +28,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 bench-check: .venv/installed
-	$(BIN)/python benchmarks/check.py
+	$(BIN)/python benchmarks/run.py check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only

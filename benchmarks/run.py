@@ -1,148 +1,73 @@
-"""Runs a case of the benchmarks, and compares its contenders.
+"""Measures deepcnn, and makes what documents and checks need of the measurements.
 
-    python benchmarks/run.py                                  # lists the cases
-    python benchmarks/run.py inputs --peer "tensorflow=COMMAND" --peer "grain=COMMAND"
-    python benchmarks/run.py same_bits --base COMMIT          # measures nothing: same numbers?
-
-The contenders of a case take turns (A B C, A B C, …), each in a fresh process, since a machine's
-speed drifts while they run. Stored are all figures, their medians over the rounds, and how many
-times better than the case's denominator each median is. A peer is a contender that needs an
-environment of its own: a command whose last line is JSON with its figures. `peers/README.md` has
-them. `same_bits` has options of its own (--help) and its docstring in `cases/same_bits.py`.
+python benchmarks/run.py                   # lists all that can be run
+python benchmarks/run.py NAME --help       # explains one
+python benchmarks/run.py inputs --peer "tensorflow=COMMAND" --peer "grain=COMMAND"
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import shlex
-import statistics
-import subprocess
+import importlib
 import sys
-import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-import report
-from cases import CASES, Case, Contender, same_bits
-
-Figures = dict[str, dict[str, list[float]]]  # by contender and metric, one for each round
-Medians = dict[str, dict[str, float]]
-
-
-def command(arguments: list[str], _: Path) -> dict[str, Any]:
-    """Return what a command says on its last line, as a contender."""
-    done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def in_fresh_process(contender: Contender, folder: Path) -> Mapping[str, Any]:
-    """Let a contender measure itself where nothing was computed before."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(contender, folder).result()
-
-
-def take_turns(
-    contenders: Mapping[str, Contender], rounds: int, folder: Path
-) -> tuple[Figures, dict[str, dict[str, Any]]]:
-    """Return the figures of all contenders, and what else each said in the last round."""
-    figures: Figures = {name: {} for name in contenders}
-    notes: dict[str, dict[str, Any]] = {name: {} for name in contenders}
-    for number in range(1, rounds + 1):
-        for name, contender in contenders.items():
-            found = in_fresh_process(contender, folder)
-            now = {key: value for key, value in found.items() if isinstance(value, int | float)}
-            notes[name] = {key: value for key, value in found.items() if key not in now}
-            for metric, value in now.items():
-                figures[name].setdefault(metric, []).append(value)
-            print(f"round {number} of {rounds}: {name}: {now}", flush=True)
-    return figures, notes
+# What can be run, and the module of each, which has either a `CASE`, whose contenders take turns,
+# or `main(arguments) -> int`, explained by the first line of its docstring.
+PROGRAMS = {
+    "tutorial_training": "cases.tutorial_training",
+    "prediction": "cases.prediction",
+    "feeds_training": "cases.feeds_training",
+    "inputs": "cases.inputs",
+    "reading": "cases.reading",
+    "devices": "cases.devices",
+    "links": "cases.links",
+    "streaming_memory": "cases.streaming_memory",
+    "unsure": "cases.unsure",
+    "gpu_speed": "cases.gpu_speed",
+    "gpu_devices": "cases.gpu_devices",
+    "faults": "faults.one_machine",
+    "faults_of_machines": "faults.machines",
+    "check": "cases.check",
+    "same_bits": "cases.same_bits",
+    "figures": "figures.documents",
+}
+# What these start themselves, in processes of their own: `run.py worker NAME …`.
+WORKERS = {
+    "answers": "workers.answers",
+    "faults": "faults.worker",
+    "sum_gradients": "workers.sum_gradients",
+    "train_with_one_bucket": "workers.train_with_one_bucket",
+}
 
 
-def compare(medians: Medians, case: Case) -> Medians:
-    """Return how many times better than the denominator each contender is, by metric."""
-    base = medians.get(case.denominator, {})  # a peer may be absent
-
-    def better(metric: str, ratio: float) -> float:
-        higher = case.higher_is_better and metric not in case.lower_is_better
-        return round(ratio if higher else 1 / ratio, 3)
-
-    return {
-        name: {
-            metric: better(metric, median / base[metric])
-            for metric, median in found.items()
-            if metric in base
-        }
-        for name, found in medians.items()
-    }
-
-
-def measure(name: str, rounds: int, peers: Mapping[str, Contender]) -> dict[str, Any]:
-    """Return the result of a case."""
-    case = CASES[name]
-    about = report.circumstances()  # of the code that is measured: asked for before
-    with tempfile.TemporaryDirectory() as scratch:
-        case.prepare(Path(scratch))
-        rates, notes = take_turns({**peers, **case.contenders}, rounds, Path(scratch))
-    medians = {
-        contender: {metric: statistics.median(values) for metric, values in found.items()}
-        for contender, found in rates.items()
-    }
-    return {
-        "what": case.what,
-        "unit": case.unit,
-        "higher_is_better": case.higher_is_better,
-        "denominator": case.denominator,
-        "case": name,
-        **about,
-        "rounds": rounds,
-        "medians": medians,
-        "ratios": compare(medians, case),
-        "rates": rates,
-        "notes": notes,
-    }
+def main(arguments: list[str]) -> int:
+    """List what can be run, or run it; return the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("\n".join(f"{name:<20}{title(module(PROGRAMS[name]))}" for name in PROGRAMS))
+        return 0
+    name, *rest = arguments
+    if name == "worker" and rest:
+        return int(module(WORKERS[rest[0]]).main(rest[1:]))
+    if name not in PROGRAMS:
+        print(f"run.py: expected one of {', '.join(PROGRAMS)}, found {name!r}", file=sys.stderr)
+        return 2
+    found = module(PROGRAMS[name])
+    if hasattr(found, "CASE"):
+        return int(module("tools.comparison").main(name, found.CASE, rest))
+    return int(found.main(rest))
 
 
-def main() -> None:
-    """List the cases, or measure, print and store one; or compare the bits of two sources."""
-    if sys.argv[1:2] == ["same_bits"]:
-        same_bits.main(sys.argv[2:])
-        return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("case", nargs="?", choices=CASES)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
-    report.add_options(parser, "CASE")
-    options = parser.parse_args()
-    if options.case is None:
-        for name, case in CASES.items():
-            peers = f"; peers: {', '.join(case.peers)}" if case.peers else ""
-            print(f"{name:<19}{case.what}, {case.unit}{peers}")
-        print(f"{'same_bits':<19}whether the working tree computes what a commit does; no timing")
-        return
-    if options.rounds < 1:
-        parser.error("--rounds: at least 1")
-    peers = {}
-    for peer in options.peer:
-        name, _, words = peer.partition("=")
-        if name not in CASES[options.case].peers or not words:
-            parser.error(f"--peer {peer}: expected NAME=COMMAND, a NAME that the case lists")
-        peers[name] = partial(command, shlex.split(words))
-    out = report.new_file(options.case, options.out, options.remark)
-    result = measure(options.case, options.rounds, peers)
-    print(json.dumps({key: result[key] for key in ("medians", "ratios")}, indent=2))
-    denominator = result["denominator"]
-    if denominator not in result["medians"]:
-        print(f"no ratios: they are to {denominator}, which --peer did not name")
-    report.store(result, out, options.remark)
+def module(name: str) -> ModuleType:
+    """Import a module, only when it is asked for: some take a while."""
+    return importlib.import_module(name)
+
+
+def title(found: ModuleType) -> str:
+    """Return what a program does, in a line."""
+    if hasattr(found, "CASE"):
+        return str(found.CASE.title())
+    return (found.__doc__ or "").splitlines()[0]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -1,40 +1,22 @@
-"""What `deepcnn bench` and the guard against slowing down compute from times; not the times."""
+"""What `deepcnn bench` computes from times; not the times."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib
-import json
-import os
-import sys
+import itertools
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
 from deepcnn import bench, presets
-from deepcnn.cli.main import main as cli
-from deepcnn.data.source import in_memory
-from deepcnn.data.synthetic import synthetic
 from deepcnn.devices import Place
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Noted
-from deepcnn.inputs.transform import Inputs
-from deepcnn.models import build_model
-from deepcnn.training.start import start as training
+from deepcnn.models.build import build_model
+from deepcnn.training.loop import Result
 
 SMALL = bench.Plan(presets=("tiny",), steps=31, batches=20, repetitions=2, matrix=32)
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-whole_repository = pytest.mark.skipif(not BENCHMARKS.exists(), reason="needs the whole repository")
-
-
-@pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("check")
 
 
 def test_without_cifar10_synthetic_data_are_measured_and_nothing_is_fetched(
@@ -111,8 +93,8 @@ def test_layers_are_timed_in_the_layout_they_compute_in() -> None:
 
 
 def test_the_limits_are_operations_by_the_least_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([4.0, 2.0, 3.0, 1.0, 8.0, 9.0])
-    monkeypatch.setattr(bench, "_timed", lambda _, compute: (compute(), next(times)))
+    clock = iter(itertools.accumulate([0.0, 4.0, 0.0, 2.0, 0.0, 3.0, 0.0, 1.0, 0.0, 8.0, 0.0, 9.0]))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     limits = bench.find_limits(Place.choose("cpu", "fp32"), 10, 3)
     assert limits.matrix_product == pytest.approx(2 * 10**3 / 2.0 / 1e9)
     assert limits.convolution == pytest.approx(2 * 128 * 64 * 12 * 12 * 64 * 25 / 1.0 / 1e9)
@@ -121,8 +103,7 @@ def test_the_limits_are_operations_by_the_least_time(monkeypatch: pytest.MonkeyP
 def test_a_signal_to_the_training_stops_the_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    interrupted = training.Result(tmp_path, 1, ())
-    monkeypatch.setattr(training, "train", lambda *_, **__: interrupted)
+    monkeypatch.setattr(bench, "train", lambda *_, **__: Result(tmp_path, 1, ()))
     with pytest.raises(KeyboardInterrupt):
         bench.training_rate(presets.tiny(), tmp_path)
 
@@ -130,138 +111,3 @@ def test_a_signal_to_the_training_stops_the_whole(
 def test_no_threads_are_refused() -> None:
     with pytest.raises(ConfigError, match="threads: expected at least 1, found 0"):
         bench.measure("cpu", 0)
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_the_command_prints_one_json_object_or_tables(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    as_json: bool,
-) -> None:
-    monkeypatch.setenv("DEEPCNN_DATA", str(tmp_path))
-    monkeypatch.setattr(bench, "measure", functools.partial(bench.measure, plan=SMALL))
-    arguments = ["bench", "--device", "cpu", "--threads", "1", *(["--json"] if as_json else [])]
-    monkeypatch.setattr(sys, "argv", ["deepcnn", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0
-    out = capsys.readouterr().out
-    if as_json:
-        report = json.loads(out)
-        assert set(report) == {"data", "rates", "limits", "layers", "environment"}
-        assert set(report["layers"][0]) == {"name", "forward", "backward"}
-        assert report["environment"]["threads"] == 1
-    else:
-        for text in ("synthetic images", "training tiny", "conv2", "softmax_linear", "GFLOP/s"):
-            assert text in out
-
-
-@whole_repository
-def test_a_ratio_beyond_the_margin_is_named(check: ModuleType) -> None:
-    committed = {"step": 0.5, "inputs": 0.1, "counted elsewhere": 1.0}
-    limit = 0.5 * (1 + check.MARGIN)
-    found = {"step": limit - 0.001, "inputs": 0.01, "counted here": 7.0}
-    assert check.compare(committed, found) == []
-    (line,) = check.compare(committed, found | {"step": limit + 0.001})
-    assert line.startswith("step: committed 0.500, found 0.576, +15%")
-    assert f"{check.MARGIN:+.0%} is allowed" in line
-    assert len(check.compare(committed, found | {"step": float("nan"), "inputs": 1.0})) == 2
-
-
-@whole_repository
-def test_the_guard_fails_where_something_is_slower_and_can_be_written_anew(
-    check: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    costs = {"ours": 2.0, "yardstick": 4.0}
-    pair = (lambda: costs["ours"], lambda: costs["yardstick"])
-    monkeypatch.setattr(check, "FILE", tmp_path / "check.json")
-    monkeypatch.setattr(check, "PARTS", {"a part": (lambda: pair, 3)})
-    monkeypatch.setattr(sys, "argv", ["check.py", "--write"])
-    check.main()
-    (stored,) = json.loads((tmp_path / "check.json").read_text()).values()
-    assert stored["ratios"] == {"a part": 0.5}
-    assert {"commit", "date", "environment"} <= set(stored)
-    monkeypatch.setattr(sys, "argv", ["check.py"])
-    check.main()
-    costs["ours"] = 3.0
-    with pytest.raises(SystemExit, match=r"a part: committed 0\.500, found 0\.750, \+50%"):
-        check.main()
-    assert "0.750  a part (committed 0.500)" in capsys.readouterr().out
-
-
-@whole_repository
-def test_the_guard_compares_with_ratios_of_the_same_processor(
-    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(check, "FILE", tmp_path / "check.json")
-    monkeypatch.setattr(check, "PARTS", {"a part": (lambda: (lambda: 1.0, lambda: 4.0), 3)})
-    (tmp_path / "check.json").write_text('{"another": {"ratios": {"a part": 0.1}}}')
-    monkeypatch.setattr(sys, "argv", ["check.py"])
-    with pytest.raises(SystemExit, match=r"expected ratios of this .*found those of another"):
-        check.main()
-    monkeypatch.setattr(sys, "argv", ["check.py", "--write"])
-    check.main()
-    stored = json.loads((tmp_path / "check.json").read_text())
-    assert stored.pop("another") == {"ratios": {"a part": 0.1}}
-    assert [one["ratios"] for one in stored.values()] == [{"a part": 0.25}]
-    monkeypatch.setattr(sys, "argv", ["check.py"])
-    check.main()
-
-
-@whole_repository
-def test_a_ratio_is_the_median_of_interleaved_rounds(check: ModuleType) -> None:
-    ours, yardsticks = iter([9.0, 1.0, 2.0, 30.0]), iter([9.0, 1.0, 1.0, 1.0])
-    assert check.ratio((lambda: next(ours), lambda: next(yardsticks)), 3) == 2.0
-
-
-@whole_repository
-def test_the_yardsticks_compute_the_same(check: ModuleType) -> None:
-    ours, plain = build_model("tutorial"), check.PlainTutorial()
-    plain.load_state_dict(ours.state_dict())
-    images = torch.randn(4, 3, 24, 24)
-    torch.testing.assert_close(plain(images), ours(images), atol=1e-4, rtol=1e-4)
-    source = in_memory(synthetic("train"))
-    inputs = Inputs.of(source, **dataclasses.asdict(presets.tutorial().inputs))
-    index, epoch = torch.arange(16), torch.zeros(16, dtype=torch.int64)
-    draws = inputs.draw(0, index=index, epoch=epoch, position=index)
-    some = torch.from_numpy(source.first_images(16))
-    torch.testing.assert_close(
-        check.distort_plainly(inputs, some, draws), inputs.train(some, draws), atol=1e-4, rtol=1e-4
-    )
-
-
-@whole_repository
-def test_every_part_of_the_guard_is_committed_and_can_be_measured(
-    check: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    committed = json.loads(check.FILE.read_text()).values()
-
-    def without_unit(names: object) -> list[str]:
-        assert isinstance(names, dict)
-        return [name.partition(",")[0] for name in names]
-
-    assert committed
-    for of_a_processor in committed:
-        assert without_unit(of_a_processor["ratios"]) == without_unit(check.PARTS)
-    monkeypatch.setattr(check, "MATRIX", 16)
-    assert check.ratio(check.quick_step(), 1) > 0
-    assert check.ratio(check.scoring(), 1) > 0
-
-
-@whole_repository
-def test_instructions_are_counted_only_where_perf_can(
-    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    perf = tmp_path / "perf"
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    for said, expected in (
-        ("123456,,instructions,1,100.00,,", 123456),
-        ("<not supported>,,", None),
-    ):
-        perf.write_text(f"#!/bin/sh\necho 'a warning of the process' >&2\necho '{said}' >&2\n")
-        perf.chmod(0o755)
-        assert check.instructions(["true"]) == expected

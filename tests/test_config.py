@@ -3,12 +3,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
 
 from deepcnn import presets
-from deepcnn.config import Config, changed_fields, from_dict, to_dict
+from deepcnn.cli.train import parse_options
+from deepcnn.config import Config, DataSpec, changed_fields, from_dict, to_dict
 from deepcnn.errors import ConfigError
 
 
@@ -42,7 +44,10 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("steps", True, "config.steps: expected .*int.*, found True"),
         ("steps", 0, "steps: expected at least 1, found 0"),
         ("model", 3, "config.model: expected a group of settings, found 3"),
-        ("model.name", "resnet", "config.model.name: expected .*found 'resnet'"),
+        ("model.name", "resnet", "^model.name: expected one of tutorial, .*, found 'resnet'$"),
+        ("model.name", 3, "config.model.name: expected .*str.*, found 3"),
+        ("validation_size", -1, "validation_size: expected at least 0, found -1"),
+        ("image_size", [0, 5], "image_size: expected at least 1, found 0"),
         ("model.widths", [1, 2.5], r"config.model.widths\[1\]: expected .*found 2.5"),
         ("inputs.contrast", [1.0], "config.inputs.contrast: expected .*found"),
         ("inputs.scales", [[0.1, 0.5]], "inputs.scales: expected pairs .* rising from 0"),
@@ -59,6 +64,55 @@ def broken(path: str, value: Any) -> dict[str, Any]:
 def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict(broken(path, value))
+
+
+def test_what_runs_of_older_versions_lack_means_the_default() -> None:
+    values = to_dict(presets.tutorial())
+    assert values.pop("start_from") is None
+    assert from_dict(values) == presets.tutorial()
+
+
+# The names that stored runs have, and the command line; a change would orphan both.
+STORED = """
+average_decay batch_size class_weights compile data data_dir deterministic device evaluate_every
+evaluate_on feed image_size inputs.contrast inputs.crop inputs.cutout inputs.flip inputs.pad
+inputs.scales inputs.standardize inputs.views keep keep_best label_smoothing log_every
+min_fraction_of_examples_in_queue model.name model.widths optimizer.decay_epochs
+optimizer.decay_factor optimizer.freeze optimizer.head_learning_rate optimizer.learning_rate
+optimizer.momentum optimizer.muon_learning_rate optimizer.muon_momentum optimizer.schedule
+optimizer.weight_decay precision preset readers save_every seed shuffle_buffer skip_bad start_from
+steps steps_per_plan summary_every sync_batch_norm threads towers validation_choice validation_seed
+validation_size
+"""
+
+
+def test_what_says_which_data_is_stored_among_the_other_settings() -> None:
+    config = dataclasses.replace(presets.tiny(), data="x", validation_size=3, data_dir="y")
+    assert isinstance(config, DataSpec)
+    values = to_dict(config)
+    assert (values["data"], values["validation_size"], values["data_dir"]) == ("x", 3, "y")
+    dotted = [
+        f"{name}.{inner}" if isinstance(value, dict) else name
+        for name, value in values.items()
+        for inner in (value if isinstance(value, dict) else ("",))
+    ]
+    assert sorted(dotted) == STORED.split()
+
+
+def test_every_stored_setting_but_the_preset_is_a_flag_of_the_same_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_options(["tiny", "--help"])
+    assert end.value.code in (0, None)
+    found = set(re.findall(r"--[a-z.-]+", capsys.readouterr().out))
+    flags = {"--" + name.replace("_", "-") for name in STORED.split() if name != "preset"}
+    assert flags <= found
+    assert not any("data." in flag or "spec." in flag for flag in found)
+    given = ["--data", "x", "--validation-size", "3", "--image-size", "5", "7", "--skip-bad"]
+    config = parse_options(["tiny", *given]).config
+    assert (config.data, config.validation_size, config.image_size) == ("x", 3, (5, 7))
+    assert config.skip_bad
 
 
 def test_changed_fields_are_named_with_dots() -> None:

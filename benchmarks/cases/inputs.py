@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deepcnn.data.open import open_dataset
-from deepcnn.data.source import Source, in_memory
-from deepcnn.devices import Part
+from deepcnn.data.source import Source
 from deepcnn.inputs.feeds import Feed, Preloaded, Queued, Streamed
-from deepcnn.inputs.loader import Batches
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
-from deepcnn.inputs.transform import Inputs
-
-BATCH = 128
-SEED = 0
-WAITING = 20_000  # as the reference, and tf.data's shuffle buffer
-WHOLE = Part(0, 1, torch.device("cpu"))
-WARM_UP, STEPS = 450, 1200  # as many to warm up as the peers; three epochs to measure
+from tools.comparison import Case
+from tools.distorting import BATCH, SEED, STEPS, WAITING, WARM_UP, WHOLE, distorted
 
 
 def images_per_second(
@@ -30,19 +24,8 @@ def images_per_second(
 ) -> dict[str, Any]:
     """Return the speed of a feed of CIFAR-10, under the name of where it reads from."""
     torch.set_num_threads(1)  # one core distorts; the other one reads, where there is reading
-    source = open_dataset("cifar10", "train")
-    feed: Feed
-    if name == "preloaded":
-        arrays = source.load()
-        source = in_memory(arrays)
-        feed = Preloaded(arrays, Shuffle.full(SEED, len(arrays)), batch_size=BATCH)
-    else:
-        shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING + BATCH)
-        stream = Stream.extract(source.shards, shuffle, threads=name == "queued").shuffle()
-        if name == "queued":
-            feed = Queued(stream, examples_in_queue=WAITING, batch_size=BATCH)
-        else:
-            feed = Streamed(stream, batch_size=BATCH)
+    source = open_dataset("cifar10").split("train")
+    feed = feed_of(name, source)
     batches = distorted(feed, source)
     with closing(feed):
         for step in range(warm_up):
@@ -55,9 +38,23 @@ def images_per_second(
     return {where: round(steps * BATCH / seconds), "seeds": [SEED]}
 
 
-def distorted(feed: Feed, source: Source) -> Batches:
-    """Return what makes the distorted batch of a step, as TensorFlow's tutorial does."""
-    inputs = Inputs.of(
-        source, crop=0.75, pad=0, flip="random", contrast=(0.2, 1.8), standardize="image"
-    )
-    return Batches(feed, inputs, seed=SEED, training_steps=WARM_UP + STEPS)
+def feed_of(name: str, source: Source) -> Feed:
+    """Return the feed of this name."""
+    if name == "preloaded":
+        return Preloaded(source.load(), Shuffle.full(SEED, len(source)), batch_size=BATCH)
+    shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING + BATCH)
+    stream = Stream.extract(source.shards, shuffle, threads=name == "queued").shuffle()
+    if name == "queued":
+        return Queued(stream, examples_in_queue=WAITING, batch_size=BATCH)
+    return Streamed(stream, batch_size=BATCH)
+
+
+CASE = Case(
+    what="distorted inputs from files or memory, batch 128, float32",
+    unit="images/s",
+    contenders={
+        feed: partial(images_per_second, feed) for feed in ("preloaded", "queued", "streamed")
+    },
+    denominator="tensorflow",
+    peers=("tensorflow", "dataloader", "grain"),
+)

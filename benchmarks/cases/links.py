@@ -10,13 +10,14 @@ import os
 import statistics
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from hosts import LINK, torchrun, two_hosts
+from tools.comparison import Case
+from tools.hosts import LINK, torchrun, two_hosts
+from tools.program import as_worker
+from tools.trainings import median_rate
 
-from cases.training import median_rate
-
-WORKERS = Path(__file__).parent.parent / "workers"
 TRAIN = ["train", "tutorial", "--summary-every", "0", "--save-every", "100000", "--threads", "1"]
 BATCH = 128
 
@@ -28,11 +29,11 @@ def milliseconds(megabits: float | None, folder: Path, *, steps: int = 60) -> di
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch, two_hosts(megabits) as hosts:
         out = Path(scratch) / "seconds.json"
-        run_on_both(hosts, [str(WORKERS / "sum_gradients.py"), str(out)])
+        run_on_both(hosts, as_worker("sum_gradients", str(out)))
         found = {"sum": 1000 * statistics.median(json.loads(out.read_text()))}
         for name, program in (
             ("step", ["-m", "deepcnn"]),
-            ("step without overlap", [str(WORKERS / "train_with_one_bucket.py")]),
+            ("step without overlap", as_worker("train_with_one_bucket")),
         ):
             run = Path(scratch) / name.replace(" ", "-")
             train = [*TRAIN, "--steps", str(steps), "--run-dir", str(run)]
@@ -53,3 +54,15 @@ def run_on_both(hosts: tuple[str, str], program: list[str]) -> None:
     errors = [process.communicate()[1].decode() for process in running]
     if any(process.returncode for process in running):
         raise RuntimeError("\n".join(errors))
+
+
+CASE = Case(
+    what="summing gradients, and a step of batch 128, between two hosts (needs root)",
+    unit="ms",
+    contenders={
+        name: partial(milliseconds, megabits)
+        for name, megabits in {"unshaped": None, "1 Gb/s": 1_000, "100 Mb/s": 100}.items()
+    },
+    denominator="unshaped",
+    higher_is_better=False,
+)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepcnn.devices import keep_freed_memory
-from deepcnn.inference.evaluation import load_model, open_split, read_inputs
+from deepcnn.data.open import open_dataset
+from deepcnn.hardware import keep_freed_memory
 from deepcnn.inference.prepared import for_inference
-from deepcnn.runs import checkpoint
+from deepcnn.inference.trained import Trained, newest_checkpoint
 from deepcnn.runs.run import Run
+from tools.comparison import Case
 
 PRESETS = {"tutorial": ("--steps", "300"), "quick": ()}  # with options of their training
 BATCH = 256
@@ -72,11 +73,10 @@ def predict(folder: Path, prepare: Callable[[nn.Module], nn.Module]) -> dict[str
 def load(path: Path) -> tuple[nn.Module, Tensor]:
     """Return the network of a run, and the test set as its input [N, C, H, W]."""
     run = Run.open(path)
-    inputs, classes = read_inputs(run)
-    newest = checkpoint.paths(run.checkpoints)[-1]
-    model, _, _ = load_model(run.config(), inputs, len(classes), newest, averaged=True)
-    arrays = open_split(run.config(), "test").load()
-    return model.eval(), inputs.evaluate(torch.from_numpy(arrays.images)).contiguous()
+    trained = Trained.load(run, newest_checkpoint(run))
+    arrays = open_dataset(trained.config).split("test").load()
+    transform = trained.trained_on.transform
+    return trained.model.eval(), transform.evaluate(torch.from_numpy(arrays.images)).contiguous()
 
 
 def median_seconds(network: nn.Module, images: Tensor, calls: int) -> float:
@@ -89,3 +89,14 @@ def median_seconds(network: nn.Module, images: Tensor, calls: int) -> float:
         network(images)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
+
+
+CASE = Case(
+    what="logits of trained networks: a batch of 256, and one image",
+    unit="images/s, ms",
+    contenders={"deepcnn": prepared, "deepcnn, bf16": prepared_in_bf16, "torch": plain},
+    denominator="onnxruntime",
+    lower_is_better=tuple(f"{preset}: ms, batch 1" for preset in PRESETS),
+    peers=("tensorflow", "onnxruntime"),
+    prepare=train_all,
+)

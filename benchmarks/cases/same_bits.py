@@ -11,7 +11,7 @@ checkpoints and, of some, what the networks answer when they are prepared for pr
 (`workers/answers.py`). A line for each comparison says `same` or what differs first; where
 anything differs the exit status is 1.
 
-This file needs nothing of deepcnn and can be run by itself, also while other cases are broken.
+This file needs nothing of deepcnn, so it can be run while the working tree is broken elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ANSWERS = REPOSITORY / "benchmarks" / "workers" / "answers.py"
+ANSWERS = (str(REPOSITORY / "benchmarks" / "run.py"), "worker", "answers")
 STEPPED = ("losses", "averages", "learning_rate")  # what is compared of a logged step
 EVALUATED = ("correct", "total", "loss")  # and of a score
 
@@ -89,8 +89,8 @@ class FailedError(Exception):
     """A program that should have been compared did not end well; tells its last line."""
 
 
-def main(arguments: list[str]) -> None:
-    """Compare what the arguments ask for; end the program with status 1 where anything differs."""
+def main(arguments: list[str]) -> int:
+    """Compare what the arguments ask for; return 1 where anything differs."""
     options = parse(arguments)
     names = list(dict.fromkeys(options.only)) or [*TRAININGS]
     equal: list[bool] = []
@@ -108,8 +108,7 @@ def main(arguments: list[str]) -> None:
                 equal.append(difference is None)
                 print(f"{name}: {what}: {difference or 'same'}", flush=True)
     print(f"{equal.count(True)} of {len(equal)} comparisons are the same")
-    if not all(equal):
-        sys.exit(1)
+    return 0 if all(equal) else 1
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -183,7 +182,7 @@ def run(training: Training, source: Path, folder: Path) -> dict[str, Items]:
         "last checkpoint": last_checkpoint(folder / "run" / "checkpoints"),
     }
     if training.answers:
-        python(source, folder, str(ANSWERS), "run", "answers.safetensors")
+        python(source, folder, *ANSWERS, "run", "answers.safetensors")
         found["answers"] = load_file(folder / "answers.safetensors")
     return found
 
@@ -249,7 +248,3 @@ def difference_of(base: str | Tensor, tree: str | Tensor) -> str | None:
 def bits(tensor: Tensor) -> Tensor:
     """Return the bytes of a tensor's values: uint8 [values, bytes of each]."""
     return tensor.reshape(-1, 1).view(torch.uint8)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -23,9 +23,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from deepcnn.inference.evaluation import load_model, open_split, read_inputs
-from deepcnn.inputs.transform import Inputs
-from deepcnn.runs import checkpoint
+from deepcnn.data.open import open_dataset
+from deepcnn.inference.trained import Trained, newest_checkpoint
 from deepcnn.runs.run import Run
 
 BATCH = 256
@@ -50,18 +49,16 @@ def open_session(model: nn.Module, shape: tuple[int, int, int]) -> onnxruntime.I
 def predict(path: Path) -> tuple[str, dict[str, float], str]:
     """Return the name of a run's preset, the speed of its network, and how often torch agrees."""
     run = Run.open(path)
-    config = run.config()
-    inputs, classes = read_inputs(run)
-    newest = checkpoint.paths(run.checkpoints)[-1]
-    model, _, _ = load_model(config, inputs, len(classes), newest, averaged=True)
-    session = open_session(model.eval(), inputs.shape)
+    trained = Trained.load(run, newest_checkpoint(run))
+    preset, model = trained.config.preset, trained.model.eval()
+    session = open_session(model, trained.trained_on.transform.shape)
     name = session.get_inputs()[0].name
-    images = test_images(inputs, run)
+    images = test_images(trained)
     speed = {}
     for unit, count in (("images/s", BATCH), ("ms", 1)):
         some = images[:count].numpy()
         seconds = median_seconds(lambda some=some: session.run(None, {name: some}), CALLS[count])
-        speed[f"{config.preset}: {unit}, batch {count}"] = (
+        speed[f"{preset}: {unit}, batch {count}"] = (
             round(1000 * seconds, 3) if count == 1 else round(count / seconds)
         )
     agreeing = 0
@@ -69,13 +66,14 @@ def predict(path: Path) -> tuple[str, dict[str, float], str]:
         for some in images.split(BATCH):
             found = session.run(None, {name: some.numpy()})[0].argmax(1)
             agreeing += int(np.count_nonzero(found == model(some).argmax(1).numpy()))
-    return config.preset, speed, f"{agreeing} of {len(images)}"
+    return preset, speed, f"{agreeing} of {len(images)}"
 
 
-def test_images(inputs: Inputs, run: Run) -> torch.Tensor:
+def test_images(trained: Trained) -> torch.Tensor:
     """Return the test set as the network's input, float32 [N, C, H, W] in plain memory order."""
-    arrays = open_split(run.config(), "test").load()
-    return inputs.evaluate(torch.from_numpy(arrays.images)).contiguous()
+    arrays = open_dataset(trained.config).split("test").load()
+    transform = trained.trained_on.transform
+    return transform.evaluate(torch.from_numpy(arrays.images)).contiguous()
 
 
 def median_seconds(call: Callable[[], object], calls: int) -> float:

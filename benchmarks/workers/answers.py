@@ -1,6 +1,6 @@
 """Write what the network of a run answers for the first test images of CIFAR-10.
 
-`run.py same_bits` runs it from two sources, and compares what they write: answers.py RUN OUT
+`run.py same_bits` runs it from two sources, and compares what they write: worker answers RUN OUT
 
 The network has, first, the weights that the seed gives, then those of the last checkpoint. Both
 are prepared for prediction in fp32 and in bf16. OUT is a safetensors file with float32
@@ -29,9 +29,9 @@ FOR_INFERENCE = ("deepcnn.inference.prepared:for_inference", "deepcnn.inference:
 TRANSFORM = ("deepcnn.inputs.transform:Transform", "deepcnn.data.augment:Inputs")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Read the run, and write the answers."""
-    run, out = Path(sys.argv[1]), Path(sys.argv[2])
+    run, out = map(Path, arguments)
     torch.set_num_threads(1)
     config, about = (
         json.loads((run / f"{name}.json").read_text()) for name in ("config", "inputs")
@@ -50,6 +50,7 @@ def main() -> None:
                 answer = torch.cat([prepared(some) for some in torch.split(images, size)])
                 answers[f"{name}, {dtype}, batches of {size}"] = answer
     save_file(answers, out)
+    return 0
 
 
 def named(places: tuple[str, ...]) -> Any:
@@ -103,7 +104,3 @@ def trained(config: dict[str, Any], transform: Any, classes: int, run: Path) -> 
     }
     model.load_state_dict(weights)
     return model
-
-
-if __name__ == "__main__":
-    main()

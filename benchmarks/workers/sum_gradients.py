@@ -1,12 +1,11 @@
 """As one of several processes: time the sum of as many numbers as the tutorial has gradients.
 
-torchrun runs it for the case `links`: sum_gradients.py OUT
+The case `links` starts it by torchrun: run.py worker sum_gradients OUT
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -17,8 +16,9 @@ PARAMETERS = 1_068_298  # of the tutorial network
 WARM_UP, REPEATS = 5, 25
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Sum, and let rank 0 write the seconds."""
+    (out,) = arguments
     dist.init_process_group("gloo")
     values = torch.ones(PARAMETERS)
     seconds = []
@@ -28,9 +28,6 @@ def main() -> None:
         dist.all_reduce(values)
         seconds.append(time.perf_counter() - began)
     if dist.get_rank() == 0:
-        Path(sys.argv[1]).write_text(json.dumps(seconds[WARM_UP:]))
+        Path(out).write_text(json.dumps(seconds[WARM_UP:]))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -1,14 +1,14 @@
 """As one of several processes: train with all gradients in one bucket, full at the very end.
 
-torchrun runs it for the case `links`, with the arguments of `deepcnn`.
+The case `links` starts it by torchrun, with the arguments of `deepcnn`.
 """
 
 from __future__ import annotations
 
-from deepcnn.cli.main import main as cli
-from deepcnn.team import processes
+from deepcnn.cli.main import run
+from deepcnn.engines import distributed
 
-plain = processes.DistributedDataParallel
+plain = distributed.DistributedDataParallel
 
 
 def one_bucket(*positional: object, **named: object) -> object:
@@ -16,5 +16,7 @@ def one_bucket(*positional: object, **named: object) -> object:
     return plain(*positional, bucket_cap_mb=1000, init_sync=True, **named)
 
 
-processes.DistributedDataParallel = one_bucket
-cli.main()
+def main(arguments: list[str]) -> int:
+    """Train as `deepcnn` does."""
+    distributed.DistributedDataParallel = one_bucket
+    return run(arguments)

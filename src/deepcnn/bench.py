@@ -25,8 +25,7 @@ from deepcnn.config import Config
 from deepcnn.data.fetch import verify
 from deepcnn.data.open import SYNTHETIC, open_dataset
 from deepcnn.data.source import Source
-from deepcnn.devices import Part, Place, describe_environment
-from deepcnn.errors import ConfigError
+from deepcnn.devices import Part, Place, describe_environment, use_threads
 from deepcnn.events import Event, Listener, Noted, Stepped, ignore
 from deepcnn.hardware import float32_products, keep_freed_memory
 from deepcnn.inference.evaluation import Scorer
@@ -122,10 +121,7 @@ def measure(
     and KeyboardInterrupt where it is told to stop.
     """
     plan = plan or Plan()
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads: expected at least 1, found {threads}")
-        torch.set_num_threads(threads)
+    use_threads(threads)
     keep_freed_memory()
     place = Place.choose(device, "auto")
     on_disk = not any(verify("cifar10").values())

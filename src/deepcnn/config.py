@@ -1,7 +1,8 @@
 """Every setting of a run, as frozen dataclasses; a preset is a function that returns one.
 
 A run stores its whole configuration as JSON. Reading it back is strict: a key that is unknown,
-missing or of the wrong type is an error.
+missing or of the wrong type is an error; only settings that runs of older versions could not have
+may be missing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tyro.conf import Suppress
 from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
+# Settings that older runs do not store; they mean what is the default.
+_ADDED_LATER = frozenset({"config.keep_best", "config.start_from"})
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ class Config(DataSpec):
     """Streamed: examples among which the next one is chosen."""
     seed: int = 0
     """Determines the initial weights, the order of the data and every distortion."""
+    start_from: str | None = None
+    """File of weights, of `deepcnn export --to safetensors`, to begin with; they must be those of
+    the same network, with the same shapes. None: initial weights of the network's own."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -181,6 +187,9 @@ class Config(DataSpec):
     """Steps from one evaluation to the next; 0: only after the last step."""
     keep: int = 5
     """Newest checkpoints to keep."""
+    keep_best: bool = False
+    """Keep the checkpoint with the best score on the validation split, too, as told by every
+    evaluation; all that comes after training takes that one."""
 
     def __repr__(self) -> str:
         return _changed_from_default(self)
@@ -201,9 +210,9 @@ class Config(DataSpec):
             ("save_every", self.save_every, 1),
             ("evaluate_every", self.evaluate_every, 0),
             ("keep", self.keep, 1),
-            ("threads", self.threads or 1, 1),
+            ("threads", 1 if self.threads is None else self.threads, 1),
             ("towers", self.towers, 0),
-            ("steps_per_plan", self.steps_per_plan or 1, 1),
+            ("steps_per_plan", 1 if self.steps_per_plan is None else self.steps_per_plan, 1),
             ("readers", self.readers, 1),
             ("shuffle_buffer", self.shuffle_buffer, 1),
             ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
@@ -306,11 +315,14 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         hints = typing.get_type_hints(kind)
         if unknown := sorted(value.keys() - hints.keys()):
             raise ConfigError(f"{where}: unknown setting {unknown[0]!r}")
-        if missing := sorted(hints.keys() - value.keys()):
+        missing = sorted(hints.keys() - value.keys())
+        if missing := [name for name in missing if f"{where}.{name}" not in _ADDED_LATER]:
             raise ConfigError(f"{where}: missing setting {missing[0]!r}")
         return kind(
             **{  # type: ignore[operator]  # a dataclass is a type here
-                name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()
+                name: _read(hint, value[name], f"{where}.{name}")
+                for name, hint in hints.items()
+                if name in value
             }
         )
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -76,6 +76,7 @@ class _Console:
         self._bar: _Bar | None = None
         self._reading_what = ""
         self._reading_told = 0.0
+        self._reading_began = 0.0, 0  # when, and with how many done
         self._preset = preset  # two of them print like the reference's programs
         self._model = ""
         self._fetch_began: float | None = None
@@ -129,9 +130,8 @@ class _Console:
                 self.close()
                 self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
                 self._say(f"Run:            {event.run}")
-                self._say(
-                    f"Look at it:     {_program('tensorboard')} --logdir {shlex.quote(event.run + '/summaries')}"
-                )
+                summaries = shlex.quote(f"{event.run}/summaries")
+                self._say(f"Look at it:     {_program('tensorboard')} --logdir {summaries}")
                 self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
             case Reported():
                 self._say(f"Report:         {event.path}")
@@ -197,6 +197,7 @@ class _Console:
         if self._reading_what != event.what or event.done == event.total:
             self.close()
             self._reading_what, self._reading_told = event.what, now
+            self._reading_began = now, event.done
         elif sys.stderr.isatty():
             if self._bar is None and now - self._reading_told >= 0.5:  # not for what is quick
                 self._bar = _Bar(event.what, event.total, shown="count", done=event.done)
@@ -204,7 +205,8 @@ class _Console:
                 self._bar.move_to(event.done)
         elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
             self._reading_told = now
-            self._say(f"{event.what}: {event.done:,} of {event.total:,}")
+            began, done = self._reading_began
+            self._say(f"{event.what}: {_so_far(event, now - began, event.done - done)}")
 
     def _fetching(self, event: Fetching) -> None:
         now = time.monotonic()
@@ -275,6 +277,14 @@ class _Bar:
         self._progress.stop()
 
 
+def _so_far(event: Reading, seconds: float, done: int) -> str:
+    """Say how far a pass is; `done`: examples that it took these seconds for."""
+    if event.total is None:
+        return f"{event.done:,}"
+    left = (event.total - event.done) * seconds / max(1, done)
+    return f"{event.done:,} of {event.total:,}, {left:.0f} s left"
+
+
 def _table(event: Placed) -> str:
     """Lay out a table in columns as wide as their widest entry."""
     rows = [event.columns, *event.rows]
@@ -299,4 +309,4 @@ def _program(name: str) -> str:
     found = shutil.which(name)
     if found and Path(found).resolve() == ours.resolve():
         return name
-    return os.path.relpath(ours) if ours.exists() else name
+    return shlex.quote(os.path.relpath(ours)) if ours.exists() else name

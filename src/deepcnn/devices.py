@@ -79,6 +79,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def use_threads(threads: int | None) -> None:
+    """Let this process compute with so many processor threads; None: torch's choice."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise ConfigError(f"threads: expected at least 1, found {threads}")
+    torch.set_num_threads(threads)
+
+
 def choose_precision(name: Literal["auto"] | Precision, device: torch.device) -> Precision:
     """Return the precision of that name; auto: the fastest that is as accurate on this device.
 
@@ -86,6 +95,8 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     or AMX), and fp32 elsewhere: emulated, bf16 is about three times slower than fp32.
     """
     if name != "auto":
+        if name not in _DTYPES:
+            raise ConfigError(f"precision: expected auto or {', '.join(_DTYPES)}, found {name!r}")
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

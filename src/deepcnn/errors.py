@@ -31,3 +31,7 @@ class CheckpointError(DeepcnnError):
 
 class TrainingError(DeepcnnError):
     """Training that cannot go on: the loss is no longer finite."""
+
+
+class ExportError(DeepcnnError):
+    """A network that cannot be exported, or whose export does not answer as it does itself."""

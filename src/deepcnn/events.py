@@ -56,11 +56,11 @@ class Fetched(Event):
 
 @dataclass(frozen=True)
 class Reading(Event):
-    """A pass over all examples, before the first step, has come so far."""
+    """A pass over many examples has come so far; `total` is None where nobody knows it."""
 
     what: str
     done: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True)

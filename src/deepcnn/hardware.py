@@ -76,21 +76,25 @@ class _Setting:
         self._read, self._write, self._value = read, write, value
         self._changed = threading.Condition(threading.RLock())
         self._users = 0
+        self._inside = threading.local()  # how deep this thread is in `needed`
         self._waiting = 0  # who wants it left alone: new users let them go first
         self._before = ""
 
     @contextmanager
     def needed(self) -> Iterator[None]:
         """Let the setting have its value."""
+        depth: int = getattr(self._inside, "depth", 0)
         with self._changed:
-            self._changed.wait_for(lambda: self._users or not self._waiting)
+            self._changed.wait_for(lambda: depth or not self._waiting)
             if self._users == 0:
                 self._before = self._read()
                 self._write(self._value)
             self._users += 1
+        self._inside.depth = depth + 1
         try:
             yield
         finally:
+            self._inside.depth = depth
             with self._changed:
                 self._users -= 1
                 if self._users == 0:
@@ -141,7 +145,7 @@ def float32_products(device: torch.device) -> AbstractContextManager[None]:
     """
     if device.type == "cuda":
         return _CONVOLUTIONS_ON_GPU.needed()
-    if device.type == "cpu" and _multiplies_faster_by_onednn():
+    if device.type == "cpu" and multiplies_faster_by_onednn():
         return _PRODUCTS_BY_ONEDNN.needed()
     return nullcontext()
 
@@ -157,7 +161,8 @@ def rough_products(device: torch.device) -> AbstractContextManager[None]:
 
 
 @functools.cache
-def _multiplies_faster_by_onednn() -> bool:
+def multiplies_faster_by_onednn() -> bool:
+    """Tell whether oneDNN's products of float32 are the faster ones here, and are not rounded."""
     can = torch.cpu.get_capabilities()
     if not str(can.get("cpu_name", "")).startswith("AMD") or not can.get("avx512_f"):
         return False

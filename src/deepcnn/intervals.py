@@ -19,7 +19,9 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     middle = share + Z**2 / (2 * total)
     spread = Z * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
     scale = 1 + Z**2 / total
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    low = (middle - spread) / scale if correct else 0.0  # exactly, whatever is rounded
+    high = (middle + spread) / scale if correct < total else 1.0
+    return low, high
 
 
 def described(correct: int, total: int, what: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepcnn import hashing as order
+from deepcnn import hashing
 
 LAYERS = {
     "conv1": ((5, 5, 3, 64), 0.05, 0.0),
@@ -32,8 +32,8 @@ UPDATES = 3
 def uniform(stream: int, *shape: int) -> NDArray[np.float64]:
     """Return float64 values of [0, 1) that depend on `stream` alone."""
     position = np.arange(np.prod(shape), dtype=np.int64)
-    bits = order.bits(7, 100 + stream, np.zeros(1, np.int64), position)
-    return np.asarray(order.unit(bits)).reshape(shape)
+    bits = hashing.bits(7, 100 + stream, np.zeros(1, np.int64), position)
+    return np.asarray(hashing.unit(bits)).reshape(shape)
 
 
 def weights() -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:

@@ -89,7 +89,7 @@ def test_the_newest_run_is_taken_and_said(here: Path, capsys: pytest.CaptureFixt
     assert cli(["report", "--device", "cpu"]) == 0
     said = capsys.readouterr()
     assert said.out == "Report: runs/first/report.html\n"
-    assert said.err == "deepcnn: the report is about runs/first\n"
+    assert said.err == "deepcnn: the run is runs/first\n"
     assert reports(here / "runs" / "first") == FILES
 
 

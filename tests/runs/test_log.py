@@ -1,17 +1,19 @@
-"""Logs are read as they were written, plain or gzipped, and damage is named."""
+"""Logs: what is written is read, plain or gzipped, and damage is named."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from deepcnn.errors import RunError
-from deepcnn.events import Evaluated, Saved
-from deepcnn.runs.log import events, read_log, to_json
+from deepcnn.events import Evaluated, Saved, Stepped
+from deepcnn.runs.log import JsonLog, events, read_log, to_json
 
 LINES = b'{"event": "Saved", "step": 1}\n{"event": "Evaluated", "step": 1}\n'
 LINES += '{"event": "Saved", "step": 2, "path": "a\u2028b"}\n'.encode()
@@ -100,3 +102,15 @@ def test_it_needs_neither_torch_nor_numpy() -> None:
     script = "import sys, deepcnn.runs.log; "
     script += "assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_log_survives_a_line_cut_off_by_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"event": "A"}\n{"event": "B", "st')
+    with closing(JsonLog(path)) as log:
+        log(Evaluated(3, "test", True, 1, 2, float("nan")))
+        log(Stepped(1, {"a": float("inf")}, {}, 0.1, 1.0, 1.0))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["A", "Evaluated", "Stepped"]
+    assert lines[1]["loss"] is None
+    assert lines[2]["losses"] == {"a": None}

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+
+from rich.cells import cell_len, set_cell_size
 
 from deepcnn import atomic
+from deepcnn.cli.arguments import printable
 from deepcnn.data.formats.listings import folder_name, shown
 from deepcnn.errors import DataError
+from deepcnn.inference.as_json import as_json
 from deepcnn.inference.classifier import Prediction, Unread
 
 PATH_WIDTH = 40
+MOST_OF_A_NAME = 10_000
 UNSURE = "unsure"  # the folder of those
+DOUBTS = {"error": "too likely to be wrong", "unknown": "unlike all that was learned"}
 
 Answer = Prediction | Unread
 Writer = Callable[[Answer], None]
 
 
-@contextmanager
-def writer(
-    form: str, out: Path | None, classes: tuple[str, ...], top: int | None
-) -> Iterator[Writer]:
-    """Give what writes answers one by one, to a file that appears whole or to standard output.
+@dataclass(frozen=True)
+class Style:
+    """How answers are written: `form` is table, csv, json or jsonl.
 
-    `form`: table, csv, json or jsonl; `top`: how many classes a table shows, None for all.
+    `classes`: of the network; `top`: how many of them a table shows, None for all; `columns`: of
+    the terminal that a table has to fit, None for lines of any length.
     """
+
+    form: str
+    classes: tuple[str, ...]
+    top: int | None = None
+    columns: int | None = None
+
+
+@contextmanager
+def writer(style: Style, out: Path | None) -> Iterator[Writer]:
+    """Give what writes answers one by one, to a file that appears whole or to standard output."""
     if out is None:
-        with _written(form, sys.stdout.buffer, classes, top) as write:
+        on_terminal = sys.stdout.isatty()
+        if on_terminal:
+            style = replace(style, columns=shutil.get_terminal_size().columns)
+        with _written(style, _to_terminal if on_terminal else sys.stdout.buffer.write) as write:
             yield write
-        sys.stdout.buffer.flush()
+        sys.stdout.flush()
         return
     try:
-        with atomic.writing(out) as file, _written(form, file, classes, top) as write:
+        if out.exists() and not out.is_file():  # a device would be replaced by a file
+            raise DataError(f"{out}: expected a file for the answers, found something else")
+        with atomic.writing(out) as file, _written(style, file.write) as write:
             yield write
     except OSError as error:
         raise DataError(
@@ -48,54 +68,50 @@ def writer(
         ) from error
 
 
+def _to_terminal(content: bytes) -> None:
+    """Print what cannot command the terminal; a progress bar may stand below it."""
+    text = printable(content.decode(errors="surrogateescape"))
+    encoding = sys.stdout.encoding
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 @contextmanager
-def _written(
-    form: str, file: BinaryIO, classes: tuple[str, ...], top: int | None
-) -> Iterator[Writer]:
-    if form == "json":
-        file.write(b"[")
+def _written(style: Style, put: Callable[[bytes], object]) -> Iterator[Writer]:
+    if style.form == "json":
+        put(b"[")
         separator = b"\n"
 
         def write_json(answer: Answer) -> None:
             nonlocal separator
-            file.write(separator + _json(answer, classes).encode())
+            put(separator + _json(answer, style.classes).encode())
             separator = b",\n"
 
         yield write_json
-        file.write(b"\n]\n")
+        put(b"\n]\n")
         return
-    if form == "csv":
-        names = [f"p_{name}" for name in classes]
-        file.write(_row(["path", "label", "probability", "unsure", *names]))
+    if style.form == "csv":
+        names = [f"p_{name}" for name in style.classes]
+        put(_row(["path", "label", "probability", "unsure", *names]))
     lines: dict[str, Callable[[Answer], bytes]] = {
         "csv": _csv,
-        "jsonl": lambda answer: (_json(answer, classes) + "\n").encode(),
-        "table": lambda answer: (_line(answer, classes, top) + "\n").encode(errors="replace"),
+        "jsonl": lambda answer: (_json(answer, style.classes) + "\n").encode(),
+        "table": lambda answer: _lines(answer, style).encode(errors="replace"),
     }
 
     def write(answer: Answer) -> None:
-        if isinstance(answer, Unread) and form != "jsonl":
+        if isinstance(answer, Unread) and style.form != "jsonl":
             print(f"deepcnn: {shown(answer.source)}: {answer.error}", file=sys.stderr)
         else:
-            file.write(lines[form](answer))
+            put(lines[style.form](answer))
 
     yield write
 
 
 def _json(answer: Answer, classes: tuple[str, ...]) -> str:
-    if isinstance(answer, Unread):
-        return json.dumps({"path": _text(answer.source), "error": answer.error}, ensure_ascii=False)
-    chances = [float(f"{p:.9g}") for p in answer.probabilities.tolist()]
-    return json.dumps(
-        {
-            "path": _text(answer.source),
-            "label": answer.label,
-            "probability": float(f"{answer.probability:.9g}"),
-            "unsure": answer.unsure,
-            "probabilities": dict(zip(classes, chances, strict=True)),
-        },
-        ensure_ascii=False,
-    )
+    text = json.dumps(as_json(answer, classes), ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _csv(answer: Answer) -> bytes:
@@ -108,28 +124,49 @@ def _csv(answer: Answer) -> bytes:
 
 def _row(cells: list[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode(errors="surrogateescape")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # so that both of these are quoted
+    return text.getvalue().removesuffix("\r\n").encode(errors="surrogateescape") + b"\n"
 
 
-def _text(source: str) -> str:
-    """Return a path as JSON can hold it: bytes that are no UTF-8 are shown as such."""
-    return os.fsencode(source).decode(errors="backslashreplace")
-
-
-def _line(answer: Answer, classes: tuple[str, ...], top: int | None) -> str:
+def _lines(answer: Answer, style: Style) -> str:
+    """Return the lines of a picture in a table: its path, then its likeliest classes."""
     assert isinstance(answer, Prediction)
-    order = (-answer.probabilities).argsort(kind="stable")[: top or len(classes)].tolist()
-    each = [f"{shown(classes[i])} {answer.probabilities[i]:.1%}" for i in order]
-    doubt = f"  unsure: {_DOUBTS[answer.unsure]}" if answer.unsure else ""
-    return f"{_short(shown(answer.source)):<{PATH_WIDTH}}  {'  '.join(each)}{doubt}"
+    order = (-answer.probabilities).argsort(kind="stable")[: style.top].tolist()
+    cells = [f"{shown(style.classes[i])} {answer.probabilities[i]:.1%}" for i in order]
+    if answer.unsure:
+        cells.append(f"unsure: {DOUBTS[answer.unsure]}")
+    width, room = PATH_WIDTH, None
+    if style.columns is not None:
+        width = min(PATH_WIDTH, style.columns // 2)
+        room = max(1, style.columns - width - 2)
+    path = _short(shown(answer.source), width)
+    found = ""
+    for row in _rows(cells, room):
+        found += f"{set_cell_size(path, width)}  {row}".rstrip() + "\n"
+        path = ""
+    return found
 
 
-_DOUBTS = {"error": "too likely to be wrong", "unknown": "unlike all that was learned"}
+def _rows(cells: list[str], room: int | None) -> Iterator[str]:
+    """Yield cells side by side, as many in a row as there is room for."""
+    row = ""
+    for cell in cells if room is None else (_short(cell, room) for cell in cells):
+        longer = f"{row}  {cell}" if row else cell
+        if row and room is not None and cell_len(longer) > room:
+            yield row
+            longer = cell
+        row = longer
+    yield row
 
 
-def _short(path: str) -> str:
-    return path if len(path) <= PATH_WIDTH else "…" + path[1 - PATH_WIDTH :]
+def _short(text: str, width: int) -> str:
+    """Return the end of a text that is wider than so many columns."""
+    if cell_len(text) <= width:
+        return text
+    text = text[-width:]
+    while text and cell_len(text) > width - 1:
+        text = text[1:]
+    return "…" + text
 
 
 def copy_into(root: Path, answer: Prediction) -> None:
@@ -138,17 +175,24 @@ def copy_into(root: Path, answer: Prediction) -> None:
     folder = root / (UNSURE if answer.unsure else folder_name(answer.label))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(10_000):
-            name = source.name if not number else f"{source.stem}-{number}{source.suffix}"
+        with source.open("rb") as original:
+            for number in range(MOST_OF_A_NAME):
+                name = source.name if not number else f"{source.stem}-{number}{source.suffix}"
+                with contextlib.suppress(FileExistsError):
+                    copy = (folder / name).open("xb")
+                    break
+            else:
+                raise DataError(
+                    f"{folder}: holds {MOST_OF_A_NAME:,} pictures called {shown(source.name)}"
+                )
             try:
-                with (folder / name).open("xb") as copy, source.open("rb") as original:
+                with copy:
                     shutil.copyfileobj(original, copy)
-                return
-            except FileExistsError:
-                continue
+            except BaseException:
+                (folder / name).unlink()
+                raise
     except OSError as error:
         raise DataError(
             f"{folder}: {shown(source)} cannot be copied there ({error.strerror or error}). Free "
             "space, or choose another --sort-into."
         ) from error
-    raise DataError(f"{folder}: holds 10,000 pictures called {shown(source.name)} already")

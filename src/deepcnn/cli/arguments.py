@@ -1,4 +1,4 @@
-"""How arguments become options."""
+"""How arguments become options, and names text that a terminal can be given."""
 
 from __future__ import annotations
 
@@ -47,6 +47,13 @@ def with_dashes(argument: str) -> str:
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
+def printable(text: str) -> str:
+    """Return a text in which no name can command a terminal: lines of characters to be seen."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def own_network(name: str | None) -> str | None:
     """Return the name of a network of the user's own, which is found from here, or None."""
     if name is None or ":" not in name:
@@ -55,6 +62,17 @@ def own_network(name: str | None) -> str | None:
     if here not in sys.path:  # where a program that pip installed does not look by itself
         sys.path.insert(0, here)
     return name
+
+
+def which_run(run: Path | None) -> Path:
+    """Return the run that was named, or the newest one, saying which."""
+    if run is not None:
+        return run
+    from deepcnn.runs.find import newest_run
+
+    found = newest_run()
+    print(f"deepcnn: the run is {printable(str(found))}", file=sys.stderr)
+    return found
 
 
 def value_of(flag: str, arguments: list[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,5 +60,6 @@ def run(options: Options) -> int:
     with console(as_json=False) as tell:
         counts = convert(spec, options.target, options.to, shards=options.shards, emit=tell)
     found = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    print(f"{options.target}: {found}. Train on it: deepcnn train --data {options.target}")
+    target = shlex.quote(str(options.target))
+    print(f"{options.target}: {found}. Train on it: deepcnn train --data {target}")
     return 0

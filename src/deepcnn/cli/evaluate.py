@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 
-from deepcnn.cli.arguments import own_network
+from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.console import console
+from deepcnn.data.formats.listings import shown
+
+if TYPE_CHECKING:
+    from deepcnn.inference.answered import Answered
+    from deepcnn.inference.trained import Trained
 
 
 @dataclass(frozen=True)
 class Options:
     """Score the newest checkpoint of a run."""
 
-    run: tyro.conf.Positional[Path]
-    """Directory of the run."""
+    run: tyro.conf.Positional[Path | None] = None
+    """Directory of the run; None: the newest below runs/."""
     split: Literal["train", "validation", "test"] | None = None
     """Which examples; None: those that the training was scored on."""
     averaged: bool = True
     """Use the moving averages of the parameters, where the run keeps them."""
+    step: int | None = None
+    """Step of the checkpoint; None: the newest."""
+    data: str | None = None
+    """Another labelled data set, or the run's own at another place: a name or a path."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the multiplications; bf16 is faster where the hardware has it."""
+    verbose: bool = False
+    """Print how each class fares, too."""
     examples: int | None = None
     """Score only the first so many; None: all."""
     follow: bool = False
@@ -46,19 +60,48 @@ def run(options: Options) -> int:
     from deepcnn.inference.evaluation import Scorer
     from deepcnn.runs.run import Run
 
-    preset = Run.open(options.run).config().preset
+    path = which_run(options.run)
+    preset = Run.open(path).config().preset
     with console(options.json, preset=preset) as tell:
         scorer = Scorer(
-            options.run,
+            path,
             options.split,
             averaged=options.averaged,
             examples=options.examples,
             device=options.device,
             threads=options.threads,
+            precision=options.precision,
+            data=options.data,
             data_dir=options.data_dir,
             model=own_network(options.model),
             emit=tell,
         )
-        for event in scorer.follow(options.interval) if options.follow else [scorer.once()]:
-            tell(event)
+        if options.follow:
+            for event in scorer.follow(options.interval):
+                tell(event)
+            return 0
+        tell(scorer.once(options.step))
+        if options.verbose:
+            stream = sys.stderr if options.json else sys.stdout
+            _print_classes(*scorer.answered(options.step), stream)
     return 0
+
+
+def _print_classes(trained: Trained, answered: Answered, stream: TextIO) -> None:
+    """Print precision, recall and F1 of each class."""
+    names = trained.trained_on.classes
+    width = max(map(len, [*map(shown, names), "class"]))
+    print(
+        f"{'class':<{width}}  {'examples':>8}  {'right':>6}  precision  recall     F1", file=stream
+    )
+    for label, name in enumerate(names):
+        given, said = answered.labels == label, answered.predicted == label
+        right = int((given & said).sum())
+        precision = right / said.sum() if said.any() else 0.0
+        recall = right / given.sum() if given.any() else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+        print(
+            f"{shown(name):<{width}}  {given.sum():>8,}  {right:>6,}  {precision:>9.3f}  "
+            f"{recall:>6.3f}  {f1:.3f}",
+            file=stream,
+        )

@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 
 from deepcnn import __version__, presets
-from deepcnn.cli.arguments import describe_presets, parse
+from deepcnn.cli.arguments import describe_presets, parse, printable
 from deepcnn.errors import ConfigError, DeepcnnError
 
 # Each command with what follows it. It is done by the module of its name, `data fetch` by
@@ -18,10 +18,13 @@ from deepcnn.errors import ConfigError, DeepcnnError
 # that needs them, when it runs: help must answer at once.
 COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
-    "evaluate": "RUN [--follow]",
+    "evaluate": "[RUN] [--follow]",
     "predict": "[RUN] PICTURE ...",
     "report": "[RUN ...] [-o FILE]",
+    "export": "[RUN] --to FORM",
     "runs": "[FOLDER]",
+    "calibrate": "[RUN] [--error SHARE]",
+    "serve": "[RUN]",
     "bench": "[--json]",
     "data fetch": "[NAME] [--from PATH]",
     "data verify": "[NAME]",
@@ -36,7 +39,7 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except DeepcnnError as error:
         if not error.told:
-            print(f"deepcnn: {error}", file=sys.stderr)
+            print(f"deepcnn: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("deepcnn: stopped", file=sys.stderr)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from deepcnn.cli.arguments import own_network
+from deepcnn.cli.arguments import own_network, which_run
 
 SEVERAL = Path("comparison.html")  # where a comparison goes
 
@@ -30,7 +29,9 @@ class Options:
     split: Literal["train", "validation", "test"] | None = None
     """Which examples; None: those that the training was scored on."""
     step: int | None = None
-    """Step of the checkpoint; None: the newest."""
+    """Step of the checkpoint; None: the best where it is kept, else the newest."""
+    data: str | None = None
+    """Another labelled data set, or the run's own at another place: a name or a path."""
     averaged: bool = True
     """Use the moving averages of the parameters, where the run keeps them."""
     device: str = "auto"
@@ -51,11 +52,8 @@ def run(options: Options) -> int:
     from deepcnn.reports.against import Contender
     from deepcnn.reports.subject import subject_of
     from deepcnn.reports.write import write, write_comparison
-    from deepcnn.runs.find import newest_run
 
-    paths = list({path.resolve(): path for path in options.runs}.values()) or [newest_run()]
-    if not options.runs:
-        print(f"deepcnn: the report is about {paths[0]}", file=sys.stderr)
+    paths = list({path.resolve(): path for path in options.runs}.values()) or [which_run(None)]
     contenders = []
     with console(options.json) as tell:
         for path in paths:
@@ -66,6 +64,7 @@ def run(options: Options) -> int:
                 averaged=options.averaged,
                 device=options.device,
                 threads=options.threads,
+                data=options.data,
                 data_dir=options.data_dir,
                 model=own_network(options.model),
                 emit=tell,

@@ -33,18 +33,20 @@ def run(options: Options) -> int:
         try:
             found = summary(path)
         except RunError as error:
-            print(f"deepcnn: {error}", file=sys.stderr)
+            print(f"deepcnn: {shown(error)}", file=sys.stderr)
             continue
         if options.json:
             print(json.dumps(dataclasses.asdict(found), default=str))
             continue
-        score = f"{found.correct / found.total:.2%}" if found.correct and found.total else ""
+        score = ""
+        if found.correct is not None and found.total:
+            score = f"{found.correct / found.total:.2%}"
         rows.append(
             (
-                str(found.path),
-                found.preset,
+                shown(found.path),
+                shown(found.preset),
                 shown(found.data),
-                f"{score} {found.split or ''}".strip(),
+                f"{score} {shown(found.split or '')}".strip(),
                 f"{found.step:,} of {found.steps:,}",
                 _age(time.time() - found.changed),
                 f"{found.bytes / 1e6:.1f} MB",
@@ -53,7 +55,7 @@ def run(options: Options) -> int:
     if rows:
         _print_table(("run", "preset", "data", "accuracy", "steps", "age", "size"), rows)
     elif not options.json:
-        print(f"{options.folder}: no runs. Train one: deepcnn train")
+        print(f"{shown(options.folder)}: no runs. Train one: deepcnn train")
     return 0
 
 
@@ -67,5 +69,5 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 def _age(seconds: float) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
+            return f"{int(seconds // size)} {unit}"
     return f"{max(0, seconds):.0f} s"

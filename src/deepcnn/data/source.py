@@ -148,6 +148,23 @@ class Source:
         )
 
 
+def relabeled(source: Source, classes: tuple[str, ...]) -> Source:
+    """Return a source with the labels of other `classes`, which have all of its own by name.
+
+    Raises DataError for a class that they lack.
+    """
+    if source.classes == classes:
+        return source
+    label_of = {name: label for label, name in enumerate(classes)}
+    if unknown := [name for name in source.classes if name not in label_of]:
+        raise DataError(
+            f"{source.shards[0].name}: expected classes among {len(classes):,}, such as "
+            f"{classes[0]!r}, found {unknown[0]!r} ({len(unknown):,} unknown ones)"
+        )
+    table = np.array([label_of[name] for name in source.classes], np.int64)
+    return Source(tuple(Relabeled(shard, table) for shard in source.shards), classes)
+
+
 def in_memory(arrays: Arrays) -> Source:
     """Make a source of a set in memory."""
     return Source((Memory(arrays),), arrays.classes)
@@ -174,6 +191,38 @@ class Memory:
         for at in range(start, stop, size):
             part = slice(at, min(at + size, stop))
             yield self.arrays.images[part], self.arrays.labels[part]
+
+
+@dataclass(frozen=True)
+class Relabeled:
+    """Another shard with other labels: `table` int64 [classes] has the new label of each."""
+
+    shard: Shard
+    table: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.shard.name
+
+    @property
+    def shape(self) -> Shape:
+        """Height, width and channels of every image."""
+        return self.shard.shape
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading may start anywhere."""
+        return self.shard.seekable
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`, `size` at a time; see `Shard`."""
+        with closing(_checked(self.shard, len(self.table), size, start, stop)) as blocks:
+            for images, labels in blocks:
+                yield images, self.table[labels]
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,12 @@ class Distributed(Engine):
         )
 
     @override
+    def close(self) -> None:
+        # It holds the processes' group, and what lets go of that last may wait for ever: a thread
+        # of the group wants Python's lock to drop a tensor.
+        self._network = None
+
+    @override
     def placed(self) -> Placed:
         places = self._team.gather(f"{self._place.device} of {socket.gethostname()}")
         columns = tuple(f"rank {i}" for i in range(len(places)))

@@ -34,7 +34,7 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Single._forwa
 
 
 @dataclass(frozen=True)
-class _Recording:
+class Recording:
     """A recorded step: what it reads, and where it leaves the losses."""
 
     graph: torch.cuda.CUDAGraph
@@ -55,6 +55,46 @@ def _stream_for_recordings(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
+class Recorder:
+    """Records steps on a GPU, and makes others as they come.
+
+    Recordings are made on a stream of their own, and what is recorded was warm on it. They are
+    replayed one after another, so they may share their memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = _stream_for_recordings(device)
+        self._memory = torch.cuda.graph_pool_handle()
+
+    def make(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Make a step on the stream that recordings are made on; return its losses."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            losses = compute()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return losses
+
+    def record(self, compute: Callable[[Given], Tensor], given: Given) -> Recording:
+        """Record a step without making it.
+
+        `torch.cuda.graph` would do the same, but wait for the GPU first, which meanwhile makes the
+        steps before, and give back all memory that nobody uses, which then is asked for again.
+        """
+        images, labels, step, numbers = (tensor.clone() for tensor in given)
+        own = images, labels, step, numbers
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._memory)
+            losses = compute(own)
+            graph.capture_end()
+        return Recording(graph, own, losses)
+
+
+def recorder_for(device: torch.device) -> Recorder | None:
+    """Return what records steps on a device; None where they are computed as they come."""
+    return Recorder(device) if device.type == "cuda" else None
+
+
 class Planned(Single):
     """One device, one process, plans for `job.steps_per_plan` steps at a time.
 
@@ -67,29 +107,25 @@ class Planned(Single):
         self._parameters = list(state.model.parameters())
         self._plan: tuple[Tensor, Tensor] = torch.empty(0), torch.empty(0)  # rows: [steps, …]
         self._steps = range(0)  # that the plan is for
-        self._recordings: dict[Kind, _Recording] = {}
+        self._recordings: dict[Kind, Recording] = {}
         self._met: Counter[Kind] = Counter()
         self._forward_unwatched = self._forward
         if job.compile:
             torch._dynamo.config.recompile_limit = MOST_KINDS
             self._forward_unwatched = torch.compile(self._forward, dynamic=False)
             self._change = torch.compile(self._change, dynamic=False)  # type: ignore[method-assign]
-        self._records = place.device.type == "cuda"
-        if self._records:
-            # Recordings are made on a stream of their own, and what is recorded was warm on it.
-            # They are replayed one after another, so they may share their memory.
-            self._stream = _stream_for_recordings(place.device)
-            self._memory = torch.cuda.graph_pool_handle()
+        self._recorder = recorder_for(place.device)
 
     @override
     def _step(self) -> Tensor:
         given = self._next()
         kind = tuple(self.images.shape), tuple(p.requires_grad for p in self._parameters)
-        if not self._records or self._met[kind] < WARM_UP:
+        if self._recorder is None or self._met[kind] < WARM_UP:
             self._met[kind] += 1
             return self._eagerly(given, self._forward_unwatched)
         if kind not in self._recordings:
-            self._recordings[kind] = self._record(given)
+            compute = functools.partial(self._compute, forward=self._forward_unwatched)
+            self._recordings[kind] = self._recorder.record(compute, given)
         losses = self._recordings[kind].replay(given)
         self._state.step += 1
         return losses
@@ -120,28 +156,7 @@ class Planned(Single):
         return losses
 
     def _eagerly(self, given: Given, forward: Forward) -> Tensor:
-        """Make a step, on the stream that recordings are made on."""
-        if not self._records:
-            losses = self._compute(given, forward)
-        else:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                losses = self._compute(given, forward)
-            torch.cuda.current_stream().wait_stream(self._stream)
+        compute = functools.partial(self._compute, given, forward)
+        losses = compute() if self._recorder is None else self._recorder.make(compute)
         self._state.step += 1
         return losses
-
-    def _record(self, given: Given) -> _Recording:
-        """Record a step without making it.
-
-        `torch.cuda.graph` would do the same, but wait for the GPU first, which meanwhile makes the
-        steps before, and give back all memory that nobody uses, which then is asked for again.
-        """
-        images, labels, step, numbers = (tensor.clone() for tensor in given)
-        own = images, labels, step, numbers
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._stream):
-            graph.capture_begin(pool=self._memory)
-            losses = self._compute(own, self._forward_unwatched)
-            graph.capture_end()
-        return _Recording(graph, own, losses)

@@ -40,8 +40,8 @@ class Towers(Engine):
         super().__init__(state, Place(torch.device("cpu"), place.precision), job)
         self._computes_on = devices[0]
         count = len(devices)
-        self._exchange = _Exchange(state.model, count)
-        self._meeting = _Meeting(count)
+        self._exchange = Exchange(state.model, count)
+        self._meeting = Meeting(count)
         threads = max(1, torch.get_num_threads() // count)
         self._towers = [
             _Tower(state.model, Part(i, count, device), self._exchange, threads)
@@ -136,7 +136,7 @@ class _Tower:
     them to sleep between any two pieces of work.
     """
 
-    def __init__(self, model: nn.Module, part: Part, exchange: _Exchange, threads: int) -> None:
+    def __init__(self, model: nn.Module, part: Part, exchange: Exchange, threads: int) -> None:
         self.part = part
         self.model = copy.deepcopy(model).to(part.device).train()
         # Threads of the processor are a setting of each thread that starts them.
@@ -159,7 +159,7 @@ class _Tower:
             mine.requires_grad_(fresh.requires_grad)
 
 
-class _Exchange:
+class Exchange:
     """Averages gradients on the CPU, each as soon as all towers have it.
 
     So this goes on while the towers still go backward through earlier layers. The sum is made in
@@ -192,7 +192,7 @@ class _Exchange:
         return receive
 
 
-class _Meeting:
+class Meeting:
     """Sums tensors of the towers' threads, each of which waits for the others."""
 
     def __init__(self, towers: int) -> None:

@@ -36,6 +36,10 @@ class Answers:
         """
         return self.second_look(images, self.first_look(images))
 
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return softmax of the logits, float32 [b, classes], with no temperature."""
+        return self.logits(images).softmax(1)
+
     @torch.no_grad()
     def first_look(self, images: Tensor) -> Tensor:
         """Return the mean logits over those views that every image gets."""
@@ -72,7 +76,7 @@ class NumpyAnswers:
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits, float32 [N, classes], of images uint8 [N, H, W, C]."""
-        there = to_device(np.ascontiguousarray(images), self._answers.place.device)
+        there = to_device(np.require(images, requirements=["C", "W"]), self._answers.place.device)
         found: NDArray[np.float32] = self._answers.logits(there).cpu().numpy()
         return found
 

@@ -17,12 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.formats.listings import shown
 from deepcnn.errors import RunError
-from deepcnn.inference.kinds import Kind, fit_kind
+from deepcnn.inference.kinds import Kind, check_number, fit_kind
 
 FEWEST = 200  # examples of a split from which a temperature and thresholds can be told
 KNOWN_SHARE = 0.995  # of the split's pictures, by each of the two scores, do not count as unknown
 UNSURE_SHARE = 0.25  # of the split's pictures are looked at again, where views are "unsure"
+TEMPERATURES = 0.05, 20.0  # between which one is looked for
 ERROR = 0.02  # of the answers, at most, are wrong
 
 Doubt = Literal["error", "unknown"] | None
@@ -53,20 +55,30 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> Calibration:
-        """Undo `to_dict`; raises RunError where that cannot be."""
+        """Undo `to_dict`, also after a trip through JSON; raises RunError where that cannot be."""
         try:
-            kind = values.get("kind") and Kind(**values["kind"])
-            found = cls(**{**values, "kind": kind})
-            numbers = found.margin, found.temperature, found.least_probability, found.least_energy
-            if not all(
-                isinstance(n, int | float) and math.isfinite(n) for n in numbers if n is not None
-            ):
-                raise ValueError("expected finite numbers")
-            if found.temperature <= 0:
-                raise ValueError(f"expected a positive temperature, found {found.temperature}")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise RunError(f"{where}: not a calibration as deepcnn writes it ({error})") from error
+            kind = values.get("kind")
+            found = cls(**{**values, "kind": None if kind is None else Kind.from_dict(kind)})
+            found._check()
+        except (AttributeError, ArithmeticError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{where}: not a calibration as deepcnn writes it ({shown(error)}). Bring the file "
+                "back, or remove it: then no answer is called unsure"
+            ) from error
         return found
+
+    def _check(self) -> None:
+        """Raise ValueError for what `calibrate` cannot have found."""
+        for name in ("step", "examples"):
+            if type(value := getattr(self, name)) is not int or value < 0:
+                raise ValueError(f"{name}: expected a number of them, found {value!r:.40}")
+        if type(self.averaged) is not bool or type(self.split) is not str:
+            raise ValueError("averaged, split: expected true or false, and a name")
+        check_number("temperature", self.temperature, *TEMPERATURES)
+        check_number("error", self.error, 0.0, 1.0)
+        for name in ("margin", "least_probability", "least_energy"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, fit for JSON."""
@@ -119,11 +131,23 @@ def margins(logits: Floats) -> Floats:
 
 def margin_of(logits: Floats) -> float:
     """Return the margin below which `UNSURE_SHARE` of the rows of logits lie."""
-    return float(np.quantile(margins(logits), UNSURE_SHARE))
+    return between(margins(logits), UNSURE_SHARE)
+
+
+def between(values: NDArray[np.floating[Any]], share: float) -> float:
+    """Return a number below which so many of the values lie, halfway between two of them.
+
+    So rounding moves none of them over it, in another runtime or on another device.
+    """
+    if len(values) < 2:
+        return float(values[0])
+    below = min(max(1, round(share * len(values))), len(values) - 1)
+    low, high = np.partition(values, [below - 1, below])[below - 1 : below + 1].tolist()
+    return float((low + high) / 2)
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
-    """Return the temperature at which the labels are the likeliest, 0.05 to 20.
+    """Return the temperature at which the labels are the likeliest, one of `TEMPERATURES`.
 
     (Guo, Pleiss, Sun, Weinberger: "On calibration of modern neural networks", 2017.) The loss is
     convex in 1 / temperature, so a golden-section search finds it.
@@ -136,7 +160,7 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
         inverse = math.exp(log_inverse)
         return float((np.log(np.exp(inverse * shifted).sum(1)) - inverse * right).mean())
 
-    low, high = math.log(1 / 20), math.log(20)
+    low, high = (-math.log(limit) for limit in reversed(TEMPERATURES))
     ratio = (math.sqrt(5) - 1) / 2
     while high - low > 1e-6:
         a, b = high - ratio * (high - low), low + ratio * (high - low)
@@ -147,15 +171,19 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
 def fit_threshold(largest: Floats, right: NDArray[np.bool_], error: float) -> float:
     """Return the least probability with which at most `error` of the answers are wrong.
 
-    `largest`: the largest probability of each example; `right`: whether it is the label's. Above 1
-    where even the surest answers are wrong more often.
+    `largest`: the largest probability of each example; `right`: whether it is the label's. It lies
+    halfway to the next smaller one, so that another runtime's rounding makes no answer unsure.
+    Above 1 where even the surest answers are wrong more often.
     """
     order = np.argsort(-largest, kind="stable")
     wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
     # examples of equal probability are answered together
     last = np.append(largest[order][1:] != largest[order][:-1], True)
     fitting = np.flatnonzero((wrong <= error) & last)
-    return float(largest[order][fitting[-1]]) if len(fitting) else 1.1
+    if not len(fitting):
+        return 1.1
+    least, *smaller = largest[order][fitting[-1] : fitting[-1] + 2].tolist()
+    return float((least + (smaller[0] if smaller else 0)) / 2)
 
 
 def expected_calibration_error(largest: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
@@ -201,10 +229,11 @@ def calibrate(
 ) -> Calibration:
     """Find temperature and thresholds from the logits [N, classes] and the labels of a split.
 
-    `statistics`: of its pictures, see `kinds`; None for images that have none.
+    `statistics`: of its pictures, see `kinds`; None for images that have none. Nothing is found
+    from fewer than `FEWEST` examples, or from logits that are not finite.
     """
     common = {"step": step, "averaged": averaged, "split": split, "examples": len(labels)}
-    if len(labels) < FEWEST:
+    if len(labels) < FEWEST or not np.isfinite(logits).all():
         return Calibration(**common, margin=margin, error=error)  # type: ignore[arg-type]
     temperature = fit_temperature(logits, labels)
     found = probabilities(logits, temperature)
@@ -214,6 +243,6 @@ def calibrate(
         temperature=temperature,
         error=error,
         least_probability=fit_threshold(found.max(1), found.argmax(1) == labels, error),
-        least_energy=float(np.quantile(energy(logits), 1 - KNOWN_SHARE)),
+        least_energy=between(energy(logits), 1 - KNOWN_SHARE),
         kind=None if statistics is None else fit_kind(statistics, KNOWN_SHARE),
     )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepcnn.data.formats.decoding import BadPictureError, Format, decode, fit
-from deepcnn.data.formats.listings import SUFFIXES
+from deepcnn.data.formats.decoding import BadPictureError, Format, decode, fit, reasons
+from deepcnn.data.formats.listings import SUFFIXES, is_folder, shown
 from deepcnn.errors import DataError
 from deepcnn.inference.calibration import Calibration, Doubt, Floats, probabilities
 
@@ -45,7 +46,7 @@ class Prediction:
     source: str
     label: str
     probability: float
-    probabilities: Floats = field(repr=False)
+    probabilities: Floats = field(repr=False, compare=False)
     unsure: Doubt = None
 
 
@@ -80,48 +81,56 @@ class Classifier:
 
     def __repr__(self) -> str:
         height, width, channels = self.image_shape
-        names = ", ".join(self.classes[:5]) + (", …" if len(self.classes) > 5 else "")
+        names = ", ".join(shown(name)[:30] for name in self.classes[:5])
+        names += ", …" if len(self.classes) > 5 else ""
         return f"<Classifier of {len(self.classes)} classes ({names}), {height}×{width}×{channels}>"
 
     def probabilities(self, images: Pixels) -> Floats:
         """Return the probabilities, float32 [N, classes], of images uint8 [N, *image_shape]."""
         self._check(images)
+        if not len(images):
+            return np.empty((0, len(self.classes)), np.float32)
         return self._soften(self._network.logits(images))
 
     def predict(self, what: One | Many) -> Iterator[Prediction]:
         """Yield the answer for each picture, in order; memory does not grow with their number.
 
         `what`: a path, a folder (all pictures below it, by path), the bytes of a file, a PIL image,
-        an array uint8 [H, W] or [H, W, C], or many of these; an array [N, H, W, C] is many too.
-        Raises DataError, naming it, for a picture that cannot be read.
+        an array uint8 [H, W] or [H, W, C], or many of these; an array [N, H, W, C] is many too. A
+        PIL image counts with the pixels that it has: those of a file may differ from them a
+        little, for a large JPEG is decoded at a fraction of its size. Raises DataError, naming it,
+        for a picture that cannot be read, and for what is none of these.
         """
         for found in self.try_predict(what):
             if isinstance(found, Unread):
-                raise DataError(f"{found.source}: {found.error}")
+                raise DataError(f"{shown(found.source)}: {found.error}")
             yield found
 
     def try_predict(self, what: One | Many, *, batch: int = BATCH) -> Iterator[Prediction | Unread]:
         """Yield the answer for each picture, or why it could not be read; see `predict`."""
-        for some in _batched(enumerate(_each(what)), batch):
-            read = [(_name(one, number), self._read(one)) for number, one in some]
+        things = enumerate(_each(what))
+        # each is read as it comes: pictures may be far larger than what is left of them
+        while read := [(_name(one, i), self._read(one)) for i, one in islice(things, batch)]:
             images = [pixels for _, pixels in read if not isinstance(pixels, str)]
-            answers = iter(self._answers(np.stack(images)) if images else ())
+            names = [name for name, pixels in read if not isinstance(pixels, str)]
+            answers = iter(self.answer(np.stack(images), names) if images else ())
             for name, pixels in read:
-                if isinstance(pixels, str):
-                    yield Unread(name, pixels)
-                else:
-                    label, chances, doubt = next(answers)
-                    yield Prediction(
-                        name, self.classes[label], float(chances[label]), chances, doubt
-                    )
+                yield Unread(name, pixels) if isinstance(pixels, str) else next(answers)
 
-    def _answers(self, images: Pixels) -> Iterator[tuple[int, Floats, Doubt]]:
+    def answer(self, images: Pixels, names: Sequence[str]) -> Iterator[Prediction]:
+        """Yield the answer for each of images uint8 [N, *image_shape], with these names."""
+        self._check(images)
+        if not len(images):
+            return
         logits = self._network.logits(images)
         doubts: list[Doubt] = [None] * len(logits)
         if self.calibration is not None:
             doubts = self.calibration.doubts(images, logits)
         labels = logits.argmax(1).tolist()  # probabilities may be rounded to equal ones
-        yield from zip(labels, self._soften(logits), doubts, strict=True)
+        for name, label, chances, doubt in zip(
+            names, labels, self._soften(logits), doubts, strict=True
+        ):
+            yield Prediction(name, self.classes[label], float(chances[label]), chances, doubt)
 
     def _soften(self, logits: Floats) -> Floats:
         return probabilities(logits, self.calibration.temperature if self.calibration else 1.0)
@@ -132,8 +141,12 @@ class Classifier:
         try:
             if isinstance(one, np.ndarray):
                 return self._from_array(one, form)
+            self._check_channels()
             if isinstance(one, Image.Image):
-                return fit(one, form)
+                with reasons():
+                    return fit(one, form)
+            if one == "":
+                raise BadPictureError("expected the path of a picture, found an empty one")
             return decode(io.BytesIO(one) if isinstance(one, bytes) else Path(one), form)
         except BadPictureError as error:
             return str(error)
@@ -142,12 +155,23 @@ class Classifier:
         if pixels.dtype == np.uint8 and pixels.shape == self.image_shape:
             return pixels
         flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-        if pixels.dtype != np.uint8 or not (flat.ndim == 2 or flat.shape[2:] in ((3,), (4,))):
+        fits = flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] in (3, 4))
+        if pixels.dtype != np.uint8 or not fits or not pixels.size:
             raise BadPictureError(
                 "expected an image uint8 [height, width] or [height, width, 1, 3 or 4], found "
                 f"{pixels.dtype} {list(pixels.shape)}"
             )
-        return fit(Image.fromarray(flat), form)
+        self._check_channels()
+        with reasons():
+            return fit(Image.fromarray(flat), form)
+
+    def _check_channels(self) -> None:
+        """Raise BadPictureError where no picture is what the network takes."""
+        if self.image_shape[2] not in (1, 3):
+            raise BadPictureError(
+                f"expected an array uint8 {list(self.image_shape)}: pictures are gray or RGB, and "
+                f"this network takes {self.image_shape[2]} channels"
+            )
 
     def _check(self, images: Pixels) -> None:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
@@ -158,32 +182,56 @@ class Classifier:
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """Yield the pictures of a folder and of all below it, by path, hidden ones left out."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from pictures_below(path)
-        elif path.name.lower().endswith(SUFFIXES):
+    """Yield the pictures of a folder and of all below it, by path, hidden ones left out.
+
+    Of each folder on the way only the names are held. A folder that cannot be listed is yielded
+    itself. A link to a folder that it lies in is passed over.
+    """
+    return _below(folder, frozenset())
+
+
+def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        yield folder
+        return
+    for name in names:
+        path = folder / name
+        if is_folder(path):
+            yield from _below(path, above | {real})
+        elif name.lower().endswith(SUFFIXES):
             yield path
 
 
 def _each(what: One | Many) -> Iterator[One]:
     """Yield pictures one by one; a folder becomes its pictures."""
     if isinstance(what, str | Path):
-        path = Path(what)
-        yield from pictures_below(path) if path.is_dir() else [path]
+        yield from pictures_below(Path(what)) if is_folder(what) else [what]
     elif isinstance(what, bytes | Image.Image) or (isinstance(what, np.ndarray) and what.ndim < 4):
         yield what
-    else:
+    elif isinstance(what, np.ndarray) or _holds_others(what):
         for one in what:
             yield from _each(one)
+    else:
+        raise DataError(
+            "expected a path, the bytes of a file, a PIL image, an array uint8, or several of "
+            f"these, found {type(what).__name__}"
+        )
+
+
+def _holds_others(what: object) -> bool:
+    """Tell whether something is to be asked for pictures, one by one; no tensor or buffer is."""
+    is_values = isinstance(what, bytearray | memoryview) or hasattr(what, "__array__")
+    return isinstance(what, Iterable) and not is_values
 
 
 def _name(one: One, number: int) -> str:
-    return str(one) if isinstance(one, str | Path) else str(getattr(one, "filename", "") or number)
-
-
-def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while some := list(itertools.islice(items, size)):
-        yield some
+    if isinstance(one, str | Path):
+        return str(one)
+    name = getattr(one, "filename", "")  # of a PIL image that was opened
+    return os.fsdecode(name) if name else str(number)

@@ -12,25 +12,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from deepcnn.data.dataset import reading
+from deepcnn.config import Config
+from deepcnn.data.dataset import Dataset, reading
 from deepcnn.data.open import open_dataset
-from deepcnn.data.source import Source
+from deepcnn.data.shards import by
+from deepcnn.data.source import Source, relabeled
 from deepcnn.data.splits import Split
-from deepcnn.devices import Place, Precision
+from deepcnn.devices import Place, Precision, use_threads
 from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
 from deepcnn.inference.answered import Answered
-from deepcnn.inference.scoring import Kept, blocks_to_score, score, splits_to_score
+from deepcnn.inference.answers import Answers
+from deepcnn.inference.calibration import ERROR, Calibration, Floats, calibrate
+from deepcnn.inference.scoring import (
+    Kept,
+    blocks_to_score,
+    find_margin,
+    score,
+    splits_to_score,
+)
 from deepcnn.inference.trained import Trained, checkpoint_of, newest_checkpoint
 from deepcnn.models.build import Given
 from deepcnn.runs import statistics
-from deepcnn.runs.run import Run
+from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
 
+LIKELIEST: tuple[Split, ...] = ("test", "validation", "train")  # to be meant of other data
 _POLL_SECONDS = 0.5
 
 
@@ -43,6 +55,7 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
+    data: str | Path | None = None,
     data_dir: str | Path | None = None,
     model: Given | None = None,
     emit: Listener = ignore,
@@ -56,6 +69,7 @@ def evaluate(
         device=device,
         threads=threads,
         precision=precision,
+        data=data,
         data_dir=data_dir,
         model=model,
         emit=emit,
@@ -67,9 +81,10 @@ class Scorer:
 
     `split`: None is the one that the training was scored on; `averaged`: with the moving averages
     of the parameters, if the run keeps any; `device`, `threads`, `precision`: where and how to
-    compute, independent of the training; `data_dir`: the folder of all data sets, None: the run's
-    own; `model`: the network again, where it is none of this package; `emit` is told if data has to
-    be fetched. Raises RunError, ConfigError or DataError, saying what is missing or does not fit.
+    compute, independent of the training; `data`: another labelled data set, or the same at another
+    place; `data_dir`: the folder of all data sets, None: the run's own; `model`: the network again,
+    where it is none of this package; `emit` is told if data has to be fetched. Raises RunError,
+    ConfigError or DataError, saying what is missing or does not fit.
 
     `source`: the examples; `split`: what they are called.
     """
@@ -84,6 +99,7 @@ class Scorer:
         device: str = "auto",
         threads: int | None = None,
         precision: Precision = "fp32",
+        data: str | Path | None = None,
         data_dir: str | Path | None = None,
         model: Given | None = None,
         emit: Listener = ignore,
@@ -91,59 +107,91 @@ class Scorer:
         self._run = Run.open(Path(run))
         self._averaged = averaged
         self._model = model
-        config = self._run.config()
+        self._config = config = self._run.config()
+        self._own = data is None
         keep_freed_memory()
         self._place = Place.choose(device, precision)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        use_threads(threads)
         if data_dir is not None:
             config = dataclasses.replace(config, data_dir=str(data_dir))
-        dataset = open_dataset(config, emit=emit)
-        self.split: Split = split or splits_to_score(config, dataset)[-1]
-        source = dataset.split(self.split)
+        trained_on = TrainedOn.read(self._run)
+        if data is None:
+            self.split, source = _own_split(config, trained_on, split, emit)
+        else:
+            self.split, source = other_split(config, trained_on, str(data), split, emit)
         if examples is not None and not 1 <= examples <= len(source):
             raise ConfigError(f"examples: expected 1 to {len(source)}, found {examples}")
-        keep = config.feed in ("preloaded", "fed")
-        source = dataset.read_whole(self.split, keep=keep, progress=reading(self.split, emit))
-        trained_on = TrainedOn.read(self._run)
-        for each in {self.split, "train"} if config.validation_size else {self.split}:
-            counts = dataset.counts(each)
-            trained_on.check(config.data, each, dataset.split(each), counts)
         self.source = _first(source, examples)
         values = math.prod(trained_on.transform.shape)
         self._blocks = partial(blocks_to_score, self.source, values, self._place, Team())
 
-    def once(self) -> Evaluated:
-        """Score the newest checkpoint; raise CheckpointError where there is none."""
+    def once(self, step: int | None = None) -> Evaluated:
+        """Score the checkpoint of a step, None: the newest, and write its summaries.
+
+        Raises CheckpointError where there is none.
+        """
         while True:
             try:
-                return self._score(newest_checkpoint(self._run))[0]
+                evaluated, summary = self._score(checkpoint_of(self._run, step))
             except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
                 continue
+            if self._own and self._config.summary_every:
+                with closing(_Board(self._run, self.split)) as board:
+                    board.show(evaluated, summary)
+            return evaluated
 
     def answered(self, step: int | None = None) -> tuple[Trained, Answered]:
-        """Return the network of a checkpoint, None: the newest, and all its answers.
+        """Return the network of a checkpoint, None: the best or the newest, and all its answers.
 
         Raises DataError where there are too many for the memory.
         """
-        trained = Trained.load(
-            self._run,
-            checkpoint_of(self._run, step),
-            averaged=self._averaged,
-            model=self._model,
+        trained = self._load(step)
+        logits, labels, _ = self._all_answers(trained.answers(self._place))
+        return trained, Answered(
+            self.split, trained.step, trained.averaged, logits, labels, trained.calibration
         )
+
+    def calibrate(self, step: int | None = None, *, error: float = ERROR) -> Calibration:
+        """Find a temperature and thresholds on the split, and store them in the run.
+
+        `error`: the share of the answers that may be wrong. Raises ConfigError for one that is no
+        share, DataError where there are too many examples for the memory.
+        """
+        if not 0 < error < 1:
+            raise ConfigError(f"error: expected above 0 and below 1, found {error}")
+        trained = self._load(step)
+        answers = trained.answers(self._place)
+        answers.margin = find_margin(answers, self._blocks, Team())
+        logits, labels, statistics = self._all_answers(answers)
+        found = calibrate(
+            logits,
+            labels,
+            step=trained.step,
+            averaged=trained.averaged,
+            split=self.split,
+            margin=answers.margin,
+            statistics=statistics,
+            error=error,
+        )
+        self._run.write(CALIBRATION, found.to_dict())
+        return found
+
+    def _load(self, step: int | None) -> Trained:
+        path = checkpoint_of(self._run, step)
+        return Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+
+    def _all_answers(
+        self, answers: Answers
+    ) -> tuple[Floats, NDArray[np.int64], NDArray[np.float64] | None]:
         kept = Kept()
-        score(trained.answers(self._place), self._blocks, kept)
+        score(answers, self._blocks, kept)
         known = kept.over(Team())
         if known is None:
             raise DataError(
                 f"{self.split}: {len(self.source):,} examples have more answers than are kept in "
                 "memory. Take fewer: --examples"
             )
-        logits, labels, _ = known
-        return trained, Answered(
-            self.split, trained.step, trained.averaged, logits, labels, trained.calibration
-        )
+        return known
 
     def follow(self, interval: float) -> Iterator[Event]:
         """Score the newest checkpoint again and again, until the run's training ends or dies.
@@ -230,6 +278,58 @@ class _Board:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _own_split(
+    config: Config, trained_on: TrainedOn, split: Split | None, emit: Listener
+) -> tuple[Split, Source]:
+    """Read a split of the data that a run was trained on, and check that they are the same."""
+    dataset = open_dataset(config, emit=emit)
+    chosen: Split = split or splits_to_score(config, dataset)[-1]
+    keep = config.feed in ("preloaded", "fed")
+    source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
+    for each in {chosen, "train"} if config.validation_size else {chosen}:
+        trained_on.check(config.data, each, dataset.split(each), dataset.counts(each))
+    return chosen, source
+
+
+def other_split(
+    config: Config, trained_on: TrainedOn, data: str, split: Split | None, emit: Listener
+) -> tuple[Split, Source]:
+    """Read a split of other data, or of the same data at another place, with a run's labels.
+
+    Where these are as many examples of each class as the run was trained on, they count as the
+    same: then what was held out is held out again, and scored if that is what the training was
+    scored on. Pictures of other sizes are brought to the run's. `split`: None for the likeliest.
+    """
+    height, width, _ = trained_on.transform.image_shape
+    moved = dataclasses.replace(config, data=data, image_size=(height, width))
+    dataset = open_dataset(moved, emit=emit)
+    likeliest = splits_to_score(config, dataset)[-1:]
+    it_matters = bool(config.validation_size) or (split is None and likeliest != ("test",))
+    if not it_matters or not _is_same(dataset, trained_on):
+        dataset = dataset.hold_out(0)
+        likeliest = ()
+    likeliest = (*likeliest, *LIKELIEST)
+    chosen = split if split is not None else next(s for s in likeliest if s in dataset.splits)
+    keep = config.feed in ("preloaded", "fed")
+    source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
+    if source.shape != trained_on.transform.image_shape:
+        raise DataError(
+            f"{data}: expected images of {by(trained_on.transform.image_shape)}, as this run was "
+            f"trained on, found {by(source.shape)}"
+        )
+    return chosen, relabeled(source, trained_on.classes)
+
+
+def _is_same(dataset: Dataset, trained_on: TrainedOn) -> bool:
+    """Tell whether a training set has the classes and the counts that a run was trained on."""
+    held = dataset.spec.validation_size
+    if "train" not in dataset.own_splits or dataset.classes != trained_on.classes:
+        return False
+    if held and len(dataset.hold_out(0).split("train")) <= held:
+        return False
+    return trained_on.counts.get("train") == [*map(int, dataset.counts("train"))]
 
 
 def _first(source: Source, examples: int | None) -> Source:

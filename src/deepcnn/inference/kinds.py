@@ -9,7 +9,8 @@ The distance is Mahalanobis's, for which the logarithms of the statistics are ta
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,36 @@ class Kind:
     `most_distance`: what a picture of this kind has at most, but for a few in a thousand.
     """
 
-    mean: tuple[float, ...]
-    precision: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...] = field(repr=False)
+    precision: tuple[tuple[float, ...], ...] = field(repr=False)
     most_distance: float
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Kind:
+        """Undo `dataclasses.asdict`, after JSON has turned tuples into lists.
+
+        Raises TypeError or ValueError where that cannot be.
+        """
+        found = cls(**values)
+        rows = [found.mean, *found.precision]
+        if len(rows) != len(NAMES) + 1 or {len(row) for row in rows} != {len(NAMES)}:
+            raise ValueError(f"kind: expected {len(NAMES)} statistics")
+        for number in (*(n for row in rows for n in row), found.most_distance):
+            check_number("kind", number)
+        mean, *precision = map(tuple, rows)
+        return cls(mean, tuple(precision), found.most_distance)
 
     def distances(self, images: NDArray[np.uint8]) -> Floats:
         """Return how unlike the kind each image uint8 [N, H, W, C] is, float64 [N]."""
         away = statistics_of(images) - np.array(self.mean)
         found: Floats = np.einsum("ni,ij,nj->n", away, np.array(self.precision), away)
         return found
+
+
+def check_number(what: str, value: Any, least: float = -math.inf, most: float = math.inf) -> None:
+    """Raise ValueError for all but a finite number from `least` to `most`."""
+    if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
+        raise ValueError(f"{what}: expected a finite number, found {value!r:.40}")
 
 
 def statistics_of(images: NDArray[np.uint8]) -> Floats:

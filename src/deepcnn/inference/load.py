@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from deepcnn.errors import RunError
+from deepcnn.errors import ConfigError, RunError
 from deepcnn.inference.classifier import Classifier
 
 if TYPE_CHECKING:
     from deepcnn.devices import Precision
     from deepcnn.models.build import Given
+
+ONNX, WEIGHTS = ".onnx", ".safetensors"  # how the names of files that can be opened end
+
+Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 
 def load(
@@ -21,29 +25,66 @@ def load(
     device: str = "auto",
     precision: Precision = "fp32",
     threads: int | None = None,
+    runtime: Runtime = "auto",
     model: Given | None = None,
 ) -> Classifier:
-    """Open the network of a run, to ask it about pictures.
+    """Open the network of a run, or of a file that was exported from one, to ask about pictures.
 
-    `step`: of the checkpoint, None: the newest; `averaged`: with the moving averages of the
-    parameters, if the run keeps any; `device`, `precision`, `threads`: where and how to compute;
-    "bf16" is faster and less exact; `model`: the network again, where it is none of this package.
-    Raises a DeepcnnError that says what is missing or does not fit.
+    `run`: its directory, or a file .onnx or .safetensors of `deepcnn export`; `step`: of the
+    checkpoint, None: the newest; `averaged`: with the moving averages of the parameters, if the run
+    keeps any; `device`, `precision`, `threads`: where and how to compute; "bf16" is faster and less
+    exact; `runtime`: what computes; "auto": torch for a run and for weights; for ONNX, which needs
+    no torch, ONNX Runtime, or OpenVINO where bf16 is asked for; `model`: the network again, where
+    it is none of this package. A file is of one step, with the averages or without. Raises a
+    DeepcnnError that says what is missing or does not fit.
     """
     path = Path(run)
     if not path.exists():
         raise RunError(f"{path}: there is no such run")
-    import torch
-
-    from deepcnn.devices import Place
+    if path.is_file():
+        if step is not None or not averaged:
+            raise ConfigError(
+                f"{path}: a file holds the network of one step; leave out step and averaged"
+            )
+        if path.suffix == ONNX:
+            return _open_onnx(path, device, precision, threads, runtime)
+    if runtime not in ("auto", "torch"):
+        raise ConfigError(
+            f"runtime: torch computes what {path} holds. {runtime} reads ONNX: deepcnn export RUN "
+            "--to onnx"
+        )
+    from deepcnn.devices import Place, use_threads
     from deepcnn.hardware import keep_freed_memory
     from deepcnn.inference.trained import Trained, checkpoint_of
     from deepcnn.runs.run import Run
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     keep_freed_memory()
+    place = Place.choose(device, precision)
+    if path.suffix == WEIGHTS and path.is_file():
+        from deepcnn.inference.weights import trained_of
+
+        return trained_of(path, model).classifier(place)
     opened = Run.open(path)
     found = checkpoint_of(opened, step)
     trained = Trained.load(opened, found, averaged=averaged, model=model)
-    return trained.classifier(Place.choose(device, precision))
+    return trained.classifier(place)
+
+
+def is_file_of_network(path: Path) -> bool:
+    """Tell whether a path is a file that `load` opens, by its name."""
+    return path.suffix in (ONNX, WEIGHTS) and path.is_file()
+
+
+def _open_onnx(
+    path: Path, device: str, precision: str, threads: int | None, runtime: Runtime
+) -> Classifier:
+    from deepcnn.inference.onnx_file import open_onnx
+
+    if runtime == "torch":
+        raise ConfigError(
+            f"runtime: torch does not read {path}; expected onnxruntime, openvino or auto"
+        )
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device: {path} is computed on the processor, found {device!r}")
+    return open_onnx(path, runtime, precision=precision, threads=threads)

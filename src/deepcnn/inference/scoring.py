@@ -109,7 +109,7 @@ def find_margin(answers: Answers, blocks: Callable[[], Blocks], team: Team) -> f
         return None
     found = [margins(answers.first_look(images)).cpu().numpy() for images, _ in blocks()]
     everyone = team.gather(np.concatenate(found) if found else np.empty(0, np.float32))
-    return float(np.quantile(np.concatenate(everyone), calibration.UNSURE_SHARE))
+    return calibration.between(np.concatenate(everyone), calibration.UNSURE_SHARE)
 
 
 def splits_to_score(config: Config, dataset: Dataset) -> tuple[Split, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,10 +84,15 @@ def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:
 
 
 def checkpoint_of(run: Run, step: int | None) -> Path:
-    """Return the checkpoint of a step, None: the newest; raise CheckpointError for none."""
+    """Return the checkpoint of a step; None: the best where it is kept, else the newest.
+
+    Raises CheckpointError where there is none.
+    """
+    best = checkpoint.paths(run.best)
     if step is None:
-        return newest_checkpoint(run)
-    found = {checkpoint.step_of(path): path for path in checkpoint.paths(run.checkpoints)}
+        return best[-1] if best else newest_checkpoint(run)
+    every = [*best, *checkpoint.paths(run.checkpoints)]
+    found = {checkpoint.step_of(path): path for path in every}
     if step not in found:
         raise CheckpointError(
             f"{run.path}: expected a checkpoint of step {step:,}, found "
@@ -101,7 +107,7 @@ def newest_checkpoint(run: Run) -> Path:
     if not found:
         raise CheckpointError(
             f"No checkpoint file found in {run.checkpoints}. If nobody trains this run, go on with "
-            f"it: deepcnn train --resume {run.path}"
+            f"it: deepcnn train --resume {shlex.quote(str(run.path))}"
         )
     return found[-1]
 

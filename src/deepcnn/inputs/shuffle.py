@@ -4,7 +4,7 @@ An epoch is read by a number of readers, each at a place of its own, in files wh
 every epoch; what they read goes through a shuffle buffer, from which examples leave at random.
 All of it is a function of (seed, epoch): which readers read what is settled beforehand, their
 blocks are taken in turn, and the slot that an example leaves is a hash. So the same order can be
-computed over indices alone, without a file, and threads carry work but never hashing. A buffer as
+computed over indices alone, without a file, and threads carry work but never order. A buffer as
 large as the set gives a permutation of the whole set, whatever the files are.
 """
 
@@ -77,7 +77,7 @@ class Shuffle:
         return sum(self.counts)
 
     def pieces(self, epoch: int) -> list[list[Piece]]:
-        """Return, for each reader, what it reads in an epoch, in hashing."""
+        """Return, for each reader, what it reads in an epoch, in order."""
         parts = -(-self.readers // len(self.counts))
         pieces = []
         for shard, (count, seekable) in enumerate(zip(self.counts, self.seekable, strict=True)):
@@ -95,7 +95,7 @@ class Shuffle:
 
     def epoch(self, epoch: int) -> Int64s:
         """Return the indices of all examples in the order of an epoch: int64 [n], read-only."""
-        return _epoch(self, epoch)
+        return epoch_order(self, epoch)
 
     def batch(self, step: int, batch_size: int, *, steps: int = 1) -> tuple[Int64s, Int64s, Int64s]:
         """Return (index, epoch, position) of each example of a step's batch: int64 [batch_size].
@@ -146,7 +146,8 @@ def places(
 
 
 @functools.lru_cache(maxsize=3)
-def _epoch(shuffle: Shuffle, epoch: int) -> Int64s:
+def epoch_order(shuffle: Shuffle, epoch: int) -> Int64s:
+    """Return the indices of all examples in the order of an epoch: int64 [n], read-only."""
     if shuffle.buffer >= shuffle.examples:  # then the order of reading does not matter
         return permutation(shuffle.seed, epoch, shuffle.examples)
     readers = [

@@ -304,21 +304,38 @@ class Transform:
 
     def _standardize(self, crops: Tensor, contrast: Tensor | None) -> Tensor:
         """Apply `(x - centre) * scale + offset`, three passes over memory that is still cached."""
+        if contrast is None and torch.compiler.is_compiling():
+            return self._in_a_graph(crops)
         count, height, width, channels = crops.shape
         values = crops.to(torch.float32).reshape(count, height, width * channels)
         if self.standardize == "image":
-            sums, squares = _sums(values, channels), _sums(values.square(), channels)
-            parts = _by_image(sums, squares, contrast, area=height * width)
+            sums, squares = channel_sums(values, channels), channel_sums(values.square(), channels)
+            parts = image_moments(sums, squares, contrast, area=height * width)
         else:
             mean, std = _on_device(self.mean, crops.device), _on_device(self.std, crops.device)
             parts = torch.stack([mean, 1 / std, torch.zeros_like(mean)])[:, None]
             if contrast is not None:
-                centre = _sums(values, channels) / (height * width)
+                centre = channel_sums(values, channels) / (height * width)
                 parts = torch.stack([centre, contrast[:, None] / std, (centre - mean) / std])
         # The same for each pixel of a row, since loops over the channels alone would be slow.
         centre, scale, offset = parts.repeat(1, 1, width)[:, :, None]
         values.sub_(centre).mul_(scale).add_(offset)
         return values.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def _in_a_graph(self, crops: Tensor) -> Tensor:
+        """Do the same without contrast, where it is traced to be computed elsewhere.
+
+        In float32 alone, since some runtimes have no int64 and no float64. Means are subtracted
+        before anything is squared, so that nothing large cancels; they are taken of rows, then of
+        columns, so that the mean of equal values is exact.
+        """
+        values = crops.to(torch.float32).permute(0, 3, 1, 2)
+        if self.standardize != "image":
+            mean, std = (torch.tensor(each)[:, None, None] for each in (self.mean, self.std))
+            return (values - mean) / std
+        values = values - _mean_of_each(values)
+        deviation = _mean_of_each(values.square()).sqrt()
+        return values / deviation.clamp_min(1 / math.sqrt(math.prod(self.shape)))
 
 
 def _shifted(central: Tensor) -> list[tuple[float, Tensor]]:
@@ -326,6 +343,11 @@ def _shifted(central: Tensor) -> list[tuple[float, Tensor]]:
     padded = F.pad(central, (1, 1, 1, 1), mode="reflect")
     shifted = [padded[:, :, i : i + height, i : i + width] for i in (0, 2)]
     return [(0.25, view) for view in [*shifted, *(view.flip(3) for view in shifted)]]
+
+
+def _mean_of_each(values: Tensor) -> Tensor:
+    """Return the mean of each image of [N, C, H, W]: [N, 1, 1, 1]."""
+    return values.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
 def _within(index: Tensor, size: int) -> Tensor:
@@ -338,7 +360,7 @@ def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-def _sums(values: Tensor, channels: int) -> Tensor:
+def channel_sums(values: Tensor, channels: int) -> Tensor:
     """Sum each channel of integers in float32 [B, H, W·C] over the pixels: int64 [B, C], exact.
 
     Columns are summed first, since float32 holds sums of 256 squares of pixels exactly, in any
@@ -350,20 +372,20 @@ def _sums(values: Tensor, channels: int) -> Tensor:
     return columns.view(len(values), -1, channels).sum(1)
 
 
-def _by_image(sums: Tensor, squares: Tensor, contrast: Tensor | None, *, area: int) -> Tensor:
+def image_moments(sums: Tensor, squares: Tensor, contrast: Tensor | None, *, area: int) -> Tensor:
     """Return m_c, the scale and the offset of this module's docstring: float32 [3, B, C].
 
     `sums`, `squares`: int64 [B, C], of the pixels and of their squares, over `area` pixels.
     """
     if sums.device.type == "cpu":  # NumPy is quicker where numbers are few
         factor = None if contrast is None else contrast.numpy().astype(np.float64)
-        found = _moments(sums.numpy(), squares.numpy(), factor, area)
+        found = moments(sums.numpy(), squares.numpy(), factor, area)
         return torch.from_numpy(np.stack(found).astype(np.float32))
-    return torch.stack(_moments(sums, squares, contrast, area)).to(torch.float32)
+    return torch.stack(moments(sums, squares, contrast, area)).to(torch.float32)
 
 
-def _moments(sums: Any, squares: Any, factor: Any, area: int) -> tuple[Any, Any, Any]:
-    """Do the arithmetic of `_by_image`, on NumPy arrays or torch tensors."""
+def moments(sums: Any, squares: Any, factor: Any, area: int) -> tuple[Any, Any, Any]:
+    """Do the arithmetic of `image_moments`, on NumPy arrays or torch tensors."""
     channels = sums.shape[1]
     of_sums = (sums * sums).sum(1)
     image = sums.sum(1)

@@ -28,12 +28,13 @@ def crop(
             images.contiguous().numpy(), row.numpy(), column.numpy(), flip.numpy(), size, pad
         )
         return torch.from_numpy(cropped)
-    return _crop_by_index(images, row, column, flip, size, pad)
+    return crop_by_index(images, row, column, flip, size, pad)
 
 
-def _crop_by_index(
+def crop_by_index(
     images: Tensor, row: Tensor, column: Tensor, flip: Tensor, size: tuple[int, int], pad: int
 ) -> Tensor:
+    """Do what `crop` does by one indexing of all pixels, which suits a GPU; on any device."""
     height, width = size
     rows = row[:, None] - pad + torch.arange(height, device=images.device)
     across = torch.arange(width, device=images.device)

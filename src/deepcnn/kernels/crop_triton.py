@@ -1,7 +1,7 @@
 """Cropping, mirroring and standardizing on a GPU in one pass over memory.
 
 torch's own functions gather single bytes, turn them into numbers, and go over these three times.
-Written for Triton, as `models/speednet_gpu.py` is; see there.
+Written for Triton, as `norm_silu.py` is; see there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def crop_and_standardize(
     mean: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """Cut and mirror windows as `augment.crop` does, and return (window - mean) · scale.
+    """Cut and mirror windows as `crop.crop` does, and return (window - mean) · scale.
 
     `images`: uint8 [B, H, W, C]; `where`: row and column, int64 [B], and flip, bool [B]; `mean`,
     `scale`: float32 [C]. Returns float32 [B, C, *size], in channels_last memory.
@@ -35,7 +35,7 @@ def crop_and_standardize(
         device=images.device,
         memory_format=torch.channels_last,
     )
-    _crop_and_standardize[(count, triton.cdiv(channels * height * width, _BLOCK))](
+    make_window[(count, triton.cdiv(channels * height * width, _BLOCK))](
         *(images.contiguous(), *where, mean, scale, out),
         *(full_height, full_width, height, width, pad),
         CHANNELS=channels,
@@ -45,7 +45,7 @@ def crop_and_standardize(
 
 
 @triton.jit
-def _crop_and_standardize(
+def make_window(
     images,
     row,
     column,

@@ -25,10 +25,10 @@ from torch.autograd.function import once_differentiable
 import deepcnn.kernels.norm_silu_triton as kernels
 
 # A program holds a tile: so many values, of at most so many channels. What adds up all pixels does
-# so in few programs, since their sums are added up by one: `_PROGRAMS` keep a GPU busy. With
+# so in few programs, since their sums are added up by one: `PROGRAMS` keep a GPU busy. With
 # `_WARPS` they take few registers, so that a GPU has others to go on with while one waits.
 _TILE, _CHANNELS, _PIXELS = 2048, 64, 128
-_PROGRAMS, _WARPS = 1024, 8
+PROGRAMS, _WARPS = 1024, 8
 _COLUMNS = 16  # of sums that one program adds up
 _FILTERS = 32  # cuDNN convolves multiples of it faster
 _CHANNELS_LAST = torch.channels_last
@@ -229,7 +229,7 @@ def _forward(
     kernels.conclude[(triton.cdiv(channels, _COLUMNS),)](
         *(partial, moments, running_mean, running_var, batches, pixels, channels, grid[0]),
         *(tiles * shape["PIXELS"], eps, momentum),
-        PROGRAMS=_PROGRAMS,
+        PROGRAMS=PROGRAMS,
         CHANNELS=_COLUMNS,
         num_warps=_WARPS,
     )
@@ -354,16 +354,16 @@ def _few_programs(pixels: int, channels: int) -> tuple[tuple[int, int], int, dic
 
 def _few(tiles: int) -> tuple[int, int]:
     """Return by how many programs tiles are worked on, and how many each takes."""
-    each = triton.cdiv(tiles, _PROGRAMS)
+    each = triton.cdiv(tiles, PROGRAMS)
     return triton.cdiv(tiles, each), each
 
 
 def _added_up(partial: Tensor) -> Tensor:
-    """Return the sum of what at most `_PROGRAMS` programs summed up, in a fixed order."""
+    """Return the sum of what at most `PROGRAMS` programs summed up, in a fixed order."""
     sums = torch.empty(partial.shape[1:], device=partial.device)
     kernels.add_up[(triton.cdiv(sums.numel(), _COLUMNS),)](
         *(partial, sums, sums.numel(), len(partial)),
-        PROGRAMS=_PROGRAMS,
+        PROGRAMS=PROGRAMS,
         COLUMNS=_COLUMNS,
         num_warps=_WARPS,
     )

@@ -34,7 +34,7 @@ def onednn_pays(images: torch.Size, weight: torch.Size, dtype: torch.dtype) -> b
         inputs == 3
         and outputs % _CHANNELS_TOGETHER == 0
         and count * outputs * height * width >= _FEWEST_RESULTS
-        and _is_suitable(dtype)
+        and is_suitable(dtype)
     )
 
 
@@ -67,7 +67,7 @@ def all_finite(*tensors: Tensor) -> bool:
 
 
 @functools.cache
-def _is_suitable(dtype: torch.dtype) -> bool:
+def is_suitable(dtype: torch.dtype) -> bool:
     """Tell whether this processor is of a kind that was measured, and oneDNN computes the type."""
     return bool(torch.cpu.get_capabilities().get("avx512_f")) and onednn_computes(dtype)
 

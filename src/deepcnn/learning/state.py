@@ -69,6 +69,18 @@ class TrainState:
         self.good_steps = self.good_steps.to(device)
 
     @torch.no_grad()
+    def begin_with(self, weights: dict[str, Tensor], source: str) -> None:
+        """Take on the weights of a network, by name, before the first step.
+
+        Raises CheckpointError, naming the tensor, where they do not fit; then nothing changed.
+        """
+        check_fit(self.model.state_dict(), weights, source)
+        self.model.load_state_dict(weights)
+        if self.averages is not None:
+            for name, average in self.averages.tensors.items():
+                average.copy_(weights[name])
+
+    @torch.no_grad()
     def load(self, step: int, tensors: dict[str, Tensor], source: str) -> None:
         """Take on the state of a checkpoint; `source` is how errors call it.
 

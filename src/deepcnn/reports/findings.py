@@ -27,13 +27,15 @@ SAMPLES = 10  # images of all the split that are shown as the network sees them
 class Subject:
     """What a report is about: a run, its network, and what that answered about `source`.
 
-    `source`: the split's examples, in the order of the answers.
+    `source`: the split's examples, in the order of the answers; `scored_on`: the data that they are
+    of, None: the run's own.
     """
 
     run: Run
     trained: Trained
     answered: Answered
     source: Source
+    scored_on: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -22,14 +22,15 @@ def subject_of(
     device: str = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
+    data: str | Path | None = None,
     data_dir: str | Path | None = None,
     model: Given | None = None,
     emit: Listener = ignore,
 ) -> Subject:
     """Let a run's network answer about a split, and return what a report needs.
 
-    `step`: of the checkpoint, None: the newest; for the other arguments and the errors see
-    `Scorer`.
+    `step`: of the checkpoint, None: the best where it is kept, else the newest; for the other
+    arguments and the errors see `Scorer`.
     """
     scorer = Scorer(
         run,
@@ -38,9 +39,11 @@ def subject_of(
         device=device,
         threads=threads,
         precision=precision,
+        data=data,
         data_dir=data_dir,
         model=model,
         emit=emit,
     )
     trained, answered = scorer.answered(step)
-    return Subject(Run.open(Path(run)), trained, answered, scorer.source)
+    scored_on = None if data is None else str(data)
+    return Subject(Run.open(Path(run)), trained, answered, scorer.source, scored_on)

@@ -88,6 +88,8 @@ def _verdict(subject: Subject, found: Findings) -> View:
     low, high = wilson(found.correct, found.total)
     what = "training" if answered.split == "train" else answered.split
     notes = []
+    if subject.scored_on is not None:
+        notes.append(f"Scored on {subject.scored_on}, not where the run has its data.")
     if found.not_numbers:
         notes.append(f"{found.not_numbers:,} answers are no numbers, and count as wrong.")
     if answered.split == "train":
@@ -352,6 +354,8 @@ def _facts(subject: Subject, found: Findings) -> View:
     config, on = subject.trained.config, subject.trained.trained_on
     split = subject.answered.split
     data = [("name or path", config.data), ("image", by(subject.source.shape))]
+    if subject.scored_on is not None:
+        data.insert(1, ("scored on", subject.scored_on))
     data += [
         (f"{name} examples", f"{sum(counts):,} of {len(on.classes):,} classes")
         for name, counts in on.counts.items()

@@ -87,6 +87,7 @@ def _twin(subject: Subject, found: Findings) -> dict[str, Any]:
         "averaged": answered.averaged,
         "split": answered.split,
         "data": config.data,
+        "scored_on": subject.scored_on,
         **findings.to_dict(subject, found),
         "settings": settings_of(config),
         "environment": environment,

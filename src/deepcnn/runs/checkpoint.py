@@ -94,8 +94,13 @@ def _digest(step: int, tensors: dict[str, Tensor], feed: dict[str, Any] | None) 
     digest = hashlib.sha256(str(step).encode())
     if feed is not None:
         digest.update(json.dumps(feed, sort_keys=True).encode())
+    add_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
+def add_tensors(digest: hashlib._Hash, tensors: dict[str, Tensor]) -> None:
+    """Update a digest with tensors on the CPU, contiguous: names, types, shapes and values."""
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from deepcnn.data.formats.listings import is_file
 from deepcnn.errors import DeepcnnError, RunError
 from deepcnn.runs.log import events, read_log
 from deepcnn.runs.run import CONFIG, INPUTS, Run
@@ -35,7 +37,7 @@ class Summary:
 
 def is_run(path: Path) -> bool:
     """Tell whether a directory is a run."""
-    return (path / CONFIG).is_file() and (path / INPUTS).is_file()
+    return is_file(path / CONFIG) and is_file(path / INPUTS)
 
 
 def all_runs(folder: Path = RUNS) -> list[Path]:
@@ -62,7 +64,6 @@ def summary(path: Path) -> Summary:
     with contextlib.suppress(DeepcnnError):  # no log yet, or a damaged one
         scores = list(events(read_log(run.log), "Evaluated"))
     last = scores[-1] if scores else {}
-    files = [each for each in path.rglob("*") if each.is_file()]
     return Summary(
         path=path,
         preset=config.preset,
@@ -72,7 +73,7 @@ def summary(path: Path) -> Summary:
         correct=_number(last.get("correct")),
         total=_number(last.get("total")),
         split=str(last["split"]) if "split" in last else None,
-        bytes=sum(each.stat().st_size for each in files),
+        bytes=sum(map(_size, path.rglob("*"))),
         changed=_changed(path),
     )
 
@@ -83,9 +84,18 @@ def _newest_step(run: Run) -> int:
 
 
 def _number(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and 0 <= value < 2**53 else None
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):  # a training may have removed it meanwhile
+        status = path.lstat()
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return 0
 
 
 def _changed(path: Path) -> float:
-    log = Run(path).log
-    return (log if log.exists() else path).stat().st_mtime
+    for written in (Run(path).log, path):
+        with contextlib.suppress(OSError):  # no log yet, or the run is gone
+            return written.stat().st_mtime
+    return 0.0

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,11 @@ class Run:
     def checkpoints(self) -> Path:
         """The directory of the checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The directory of the checkpoint with the best score, where that is kept."""
+        return self.checkpoints / "best"
 
     @property
     def summaries(self) -> Path:
@@ -97,8 +103,9 @@ class Run:
             )
         if not overwrite:
             raise RunError(
-                f"{self.path}: holds a run already. Go on with it by --resume {self.path}, replace "
-                "it by --overwrite, or choose another --run-dir."
+                f"{self.path}: holds a run already. Go on with it by --resume "
+                f"{shlex.quote(str(self.path))}, replace it by --overwrite, or choose another "
+                "--run-dir."
             )
 
     def _problem(self) -> str | None:
@@ -174,7 +181,7 @@ class Run:
         """Return what `write` stored under `name`."""
         try:
             values = json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{self.path / name}: cannot be read ({error})") from error
         if not isinstance(values, dict):
             raise RunError(f"{self.path / name}: expected a JSON object")

@@ -77,10 +77,14 @@ class Signs:
                 self._changed.wait(BEAT)
             return self._stopped.get(rank)
 
-    def leave(self, reason: str = "") -> None:
-        """Tell the others that this process ends: in error, or, without a reason, well."""
+    def fall_silent(self) -> None:
+        """Stop sending and listening, without a word, as when this process is killed."""
         self._end.set()
         self._thread.join()
+
+    def leave(self, reason: str = "") -> None:
+        """Tell the others that this process ends: in error, or, without a reason, well."""
+        self.fall_silent()
         for _ in range(3):  # a datagram may get lost
             self._send(reason)
         self._socket.close()
@@ -137,11 +141,11 @@ class Signs:
                 self._changed.notify_all()
                 blamed = self._lost(LOST)
             if self._parent is not None and os.getppid() != self._parent:
-                _exit(f"rank {self._rank}: the process that started this one has ended")
+                end_process(f"rank {self._rank}: the process that started this one has ended")
             if blamed is not None:
                 given_up += 1
                 if given_up > GRACE:
-                    _exit(f"rank {self._rank}: {blamed}. {ADVICE}")
+                    end_process(f"rank {self._rank}: {blamed}. {ADVICE}")
 
 
 ADVICE = (
@@ -150,7 +154,7 @@ ADVICE = (
 )
 
 
-def _exit(message: str) -> None:
+def end_process(message: str) -> None:
     """End this process, whose main thread may be in an operation that will never return."""
     sys.stderr.write(f"deepcnn: {message}\n")  # nobody is left who could be told otherwise
     sys.stderr.flush()

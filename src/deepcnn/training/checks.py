@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from deepcnn.config import Config, changed_fields
@@ -13,7 +15,8 @@ from deepcnn.runs.run import Run
 
 FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
-    *("evaluate_every", "keep"),
+    *("evaluate_every", "keep", "keep_best"),
+    *("data", "data_dir"),  # the same data may have been moved
 )
 
 
@@ -40,6 +43,15 @@ def check_feed(run: Run, fed_by: str | None, *, is_given: bool) -> None:
         raise RunError(
             f"{run.path}: this run was fed from Python. Resume it there: "
             "deepcnn.resume(run, feed=…)"
+        )
+
+
+def check_keep_best(config: Config, to_score: Sequence[str]) -> None:
+    """Raise ConfigError where the best checkpoint would be chosen on what is only reported."""
+    if config.keep_best and to_score[-1] != "validation":
+        raise ConfigError(
+            f"keep_best: expected to be scored on a validation split, found {to_score[-1]}, which "
+            "is for reporting. Hold some training examples out: --validation-size 5000"
         )
 
 

@@ -13,9 +13,10 @@ from deepcnn.data.splits import Split
 from deepcnn.devices import Place
 from deepcnn.events import Evaluated
 from deepcnn.inference.answered import Answered
+from deepcnn.inference.answers import Answers
 from deepcnn.inference.calibration import calibrate
 from deepcnn.inference.scoring import Blocks, Kept, blocks_to_score, find_margin, score
-from deepcnn.inference.trained import answers_of
+from deepcnn.inference.trained import Trained, answers_of
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning.state import TrainState
 from deepcnn.runs.log import events, read_log
@@ -47,43 +48,53 @@ class Scores:
     def of(self, state: TrainState, *, last: bool = False) -> Iterator[Evaluated]:
         """Yield the score of a state on each split; the engine must have settled it.
 
-        The last split is the one that counts: its margin holds for all splits, and after the `last`
-        step `answered` has all answers about it, unless there are too many for the memory.
+        The last split is the one that counts: its margin holds for all splits. `last`: after the
+        last step; then `answered` has all answers about it, unless memory has no room for them.
         """
         answers = answers_of(state, self._transform, self._place)
+        return self._score(answers, state.step, state.averages is not None, last)
+
+    def of_trained(self, trained: Trained) -> Iterator[Evaluated]:
+        """Yield the score of a checkpoint on each split, and set `answered`, as `of` does."""
+        answers = trained.answers(self._place)
+        return self._score(answers, trained.step, trained.averaged, True)
+
+    def _score(
+        self, answers: Answers, step: int, averaged: bool, last: bool
+    ) -> Iterator[Evaluated]:
         *_, counting = self._blocks
         answers.margin = find_margin(answers, self._blocks[counting], self._team)
         for split, blocks in self._blocks.items():
             keep = Kept() if last and split == counting else None
             found = score(answers, blocks, keep).over(self._team)
-            if keep is not None:
-                self.answered = self._answered(keep, state, split, answers.margin)
-            yield Evaluated(
-                step=state.step,
+            evaluated = Evaluated(
+                step=step,
                 split=split,
-                averaged=state.averages is not None,
+                averaged=averaged,
                 correct=found.correct,
                 total=found.total,
                 loss=found.loss,
             )
+            if keep is not None:
+                self.answered = self._answered(keep, evaluated, answers.margin)
+            yield evaluated
 
-    def _answered(
-        self, kept: Kept, state: TrainState, split: Split, margin: float | None
-    ) -> Answered | None:
+    def _answered(self, kept: Kept, evaluated: Evaluated, margin: float | None) -> Answered | None:
         known = kept.over(self._team)
         if known is None:
             return None
         logits, labels, statistics = known
+        step, averaged, split = evaluated.step, evaluated.averaged, evaluated.split
         calibration = calibrate(
             logits,
             labels,
-            step=state.step,
-            averaged=state.averages is not None,
+            step=step,
+            averaged=averaged,
             split=split,
             margin=margin,
             statistics=statistics,
         )
-        return Answered(split, state.step, state.averages is not None, logits, labels, calibration)
+        return Answered(split, step, averaged, logits, labels, calibration)
 
     def _blocks_of(self, source: Source, *, stay: bool) -> Callable[[], Blocks]:
         values = math.prod(self._transform.shape)
@@ -94,11 +105,19 @@ class Scores:
         return lambda: there
 
 
-def logged_scores(log: Path, step: int) -> list[Evaluated]:
-    """Return the scores of a step that a log holds."""
+def logged_scores(
+    log: Path, *, step: int | None = None, split: str | None = None, before: int | None = None
+) -> list[Evaluated]:
+    """Return the scores that a log holds: of a step, of a split, of the steps before one."""
     fields = [field.name for field in dataclasses.fields(Evaluated)]
-    return [
+    found = [
         Evaluated(**{name: entry[name] for name in fields})
         for entry in events(read_log(log) if log.exists() else [], "Evaluated")
-        if entry["step"] == step
+    ]
+    return [
+        evaluated
+        for evaluated in found
+        if step in (None, evaluated.step)
+        and split in (None, evaluated.split)
+        and (before is None or evaluated.step < before)
     ]

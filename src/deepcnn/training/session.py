@@ -32,7 +32,8 @@ from deepcnn.events import (
 )
 from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inference.answered import Answered
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.trained import Trained, checkpoint_of
+from deepcnn.inference.weights import read_weights
 from deepcnn.inputs.fed import FeedSource
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
@@ -46,7 +47,7 @@ from deepcnn.runs.run import CALIBRATION, CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
-from deepcnn.training.checks import check_feed, check_finite
+from deepcnn.training.checks import check_feed, check_finite, check_keep_best
 from deepcnn.training.feeding import make_feed
 from deepcnn.training.material import open_material
 from deepcnn.training.scores import Scores, logged_scores
@@ -92,6 +93,7 @@ class Session:
             seed=config.seed,
         )
         self.transform = transform if stored is not None else _fit(transform, config, model)
+        check_keep_best(config, [*material.to_score])
         _initialize(model, self.transform, source, self.place)
         self.state = make_state(config, model)
         self.schedule = make_schedule(config, len(source))
@@ -127,6 +129,7 @@ class Session:
 
     def begin(self, path: Path | None, command: dict[str, Any], *, overwrite: bool) -> None:
         """Make the directory of a new run; `command`: the configuration as it was asked for."""
+        self.team.once(self._take_initial_weights)
         if self.trained_on.fed_by == "iterator":
             self._emit(
                 Noted(
@@ -155,6 +158,7 @@ class Session:
         def load() -> tuple[int, dict[str, Any] | None]:
             self._closing.enter_context(run.lock())
             if not (found := checkpoint.paths(run.checkpoints)):
+                self._take_initial_weights()
                 return 0, None
             step, tensors, feed_state = checkpoint.load(found[-1])
             self.state.load(step, tensors, str(found[-1]))
@@ -165,6 +169,12 @@ class Session:
             self.feed.restore(fed_by, feed_state)
         self.team.once(self._note_environment)
         self._open_engine(first_step=self.state.step)
+
+    def _take_initial_weights(self) -> None:
+        """Take those of a file, where the configuration names one; engines spread them."""
+        if self.config.start_from is not None:
+            _, weights = read_weights(Path(self.config.start_from))
+            self.state.begin_with(weights, self.config.start_from)
 
     def _note_environment(self) -> None:
         """Say where it differs from what the run had before, and store it with the settings."""
@@ -224,7 +234,7 @@ class Session:
         if self.config.summary_every:
             board = TensorBoard(self.run.summaries / "train", first_step=first_step)
             self._listeners.append(self._closing.enter_context(closing(board)))
-            for evaluated in logged_scores(self.run.log, first_step) if first_step else ():
+            for evaluated in logged_scores(self.run.log, step=first_step) if first_step else ():
                 board(evaluated)  # of this very step, which `first_step` drops from view
 
     def tell(self, event: Event) -> None:
@@ -294,9 +304,35 @@ class Session:
         for evaluated in self._scores.of(self.state, last=last):
             self.tell(evaluated)
             found.append(evaluated)
+        if self.config.keep_best and self.team.once(lambda: self._is_best(found[-1])):
+            self.team.once(self._save_best)
+        elif last and self.config.keep_best:
+            found = self._score_best()
         if last:
             self.team.once(self._store_calibration)
         return tuple(found)
+
+    def _is_best(self, evaluated: Evaluated) -> bool:
+        """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
+        earlier = logged_scores(self.run.log, split=evaluated.split, before=evaluated.step)
+        best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
+        return (evaluated.correct, -evaluated.loss) > best
+
+    def _save_best(self) -> None:
+        self.check()
+        step = self.state.step
+        checkpoint.save(self.run.best, step, self.state.tensors(), keep=1)
+
+    def _score_best(self) -> list[Evaluated]:
+        """Score the best checkpoint, since it is the one that answers from now on."""
+        (path,) = checkpoint.paths(self.run.best)
+        trained = Trained.load(self.run, path, model=self._given.model)
+        self.tell(Noted(f"The best checkpoint is that of step {trained.step:,}: {path}"))
+        found = []
+        for evaluated in self._scores.of_trained(trained):
+            self.tell(evaluated)
+            found.append(evaluated)
+        return found
 
     def _store_calibration(self) -> None:
         if self.answered is not None and self.answered.calibration is not None:
@@ -329,7 +365,8 @@ class Session:
 
         if self.answered is None:
             raise DataError("the split has more answers than are kept in memory")
-        trained = Trained.load(self.run, newest_checkpoint(self.run), model=self._given.model)
+        path = checkpoint_of(self.run, self.answered.step)  # the best one's, where it is kept
+        trained = Trained.load(self.run, path, model=self._given.model)
         return str(write(Subject(self.run, trained, self.answered, self.scored)))
 
     def evaluation_is_due(self) -> bool:
@@ -337,7 +374,7 @@ class Session:
         step, every = self.state.step, self.config.evaluate_every
         if not every or step % every or not 0 < step < self.config.steps:
             return False
-        return self.team.once(lambda: not logged_scores(self.run.log, step))
+        return self.team.once(lambda: not logged_scores(self.run.log, step=step))
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcnn import presets
-from deepcnn.config import Config, to_dict
+from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.data.open import NAMES
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Listener, Noted, ignore
@@ -29,7 +29,7 @@ def train(
     *,
     run_dir: str | Path | None = None,
     overwrite: bool = False,
-    feed: FeedSource | None = None,
+    feed: FeedSource | str | None = None,
     model: Given | None = None,
     report: bool = False,
     progress: bool = False,
@@ -43,14 +43,16 @@ def train(
     `report`: write `report.html` in the run at the end.
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `feed`: where the batches come from instead of the training set, which then
-    only tells the classes and the statistics; see `fed.Fed`. `model`: a network of your own, any
-    `nn.Module`, which is trained in place, or what makes one, or where that is imported from;
-    see `models.build.build_given`. `emit` is told of everything that happens. The first SIGINT or
-    SIGTERM saves and returns; the second stops at once. Processes that torchrun has started train
-    together: each calls this, one of them writes and emits. Raises a DeepcnnError that says what
-    to do: for settings or data that cannot be used, a directory that is taken, or a loss that is
-    not finite.
+    only tells the classes and the statistics, see `fed.Fed`; a name is the setting. `model`: a
+    network of your own, any `nn.Module`, which is trained in place, or what makes one, or where
+    that is imported from; see `models.build.build_given`. `emit` is told of everything that
+    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes
+    that torchrun has started train together: each calls this, one of them writes and emits. Raises
+    a DeepcnnError that says what to do: for settings or data that cannot be used, a directory that
+    is taken, or a loss that is not finite.
     """
+    if isinstance(feed, str):
+        feed, settings = None, settings | {"feed": feed}
     config = _config(config, settings)
     with join() as team, _heard(emit, progress) as heard:
         emit = team.listener(heard)
@@ -138,7 +140,16 @@ def _config(config: Config | str, settings: dict[str, Any]) -> Config:
     known = {field.name for field in dataclasses.fields(config)}
     if unknown := sorted(settings.keys() - known):
         raise ConfigError(f"{unknown[0]}: there is no such setting; see deepcnn.Config")
-    return dataclasses.replace(config, **settings)
+    if not settings:
+        return config
+    return from_dict(to_dict(config) | {name: _plain(value) for name, value in settings.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as JSON would bring it, so that it is checked as what comes from there."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 @contextmanager
@@ -164,4 +175,5 @@ def with_absolute_paths(config: Config) -> Config:
     folder = Path(config.data).expanduser()
     is_path = config.data not in NAMES and folder.exists()
     data = str(folder.resolve()) if is_path else config.data
-    return dataclasses.replace(config, data=data, data_dir=data_dir)
+    start_from = config.start_from and str(Path(config.start_from).expanduser().resolve())
+    return dataclasses.replace(config, data=data, data_dir=data_dir, start_from=start_from)

@@ -103,15 +103,20 @@ def opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
 
     Raises BadPictureError for whatever goes wrong, also inside the `with` statement.
     """
+    with reasons(), _bytes_of(source) as file, Image.open(file, formats=DECODERS) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise BadPictureError(
+                f"expected at most {MAX_PIXELS:,} pixels, found {picture.width * picture.height:,}"
+            )
+        yield picture
+
+
+@contextmanager
+def reasons() -> Iterator[None]:
+    """Raise BadPictureError for whatever goes wrong with a picture inside the `with` statement."""
     ignore_warnings_of_pillow()
     try:
-        with _bytes_of(source) as file, Image.open(file, formats=DECODERS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise BadPictureError(
-                    f"expected at most {MAX_PIXELS:,} pixels, found "
-                    f"{picture.width * picture.height:,}"
-                )
-            yield picture
+        yield
     except BadPictureError:
         raise
     # Pillow's decoders let through whatever their own parsing of hostile bytes runs into: OSError,
@@ -128,6 +133,8 @@ def _bytes_of(source: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield source
         return
     status = source.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise BadPictureError("expected a picture, found a folder that cannot be listed")
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
         raise BadPictureError("expected a file, found something else, such as a pipe")
     if not status.st_size:

@@ -17,7 +17,15 @@ from pathlib import Path
 from deepcnn.config import DataSpec
 from deepcnn.data.formats import decoding, listings, pictures
 from deepcnn.data.shards import Shape, ToWrite, by
-from deepcnn.data.splits import NAMES_OF_FOLDERS, SPLITS, Opener, Split, only_one, split_of
+from deepcnn.data.splits import (
+    NAMES_OF_FOLDERS,
+    NAMES_OF_SPLITS,
+    SPLITS,
+    Opener,
+    Split,
+    only_one,
+    split_of,
+)
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, Reading
 
@@ -67,7 +75,8 @@ def recognize_tables(
     found: dict[Split, listings.Listing] = {}
     for split in SPLITS:
         if split in by_split:
-            places = [folder / split, folder / "images", folder]
+            names = [name for name, meant in NAMES_OF_SPLITS.items() if meant == split]
+            places = [folder / name for name in (split, *names, "images", "")]
             place = next(p for p in places if p.is_dir())
             found[split] = listings.list_table(by_split[split], place, classes)
             classes = classes or found[split].classes

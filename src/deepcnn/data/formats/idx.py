@@ -190,8 +190,8 @@ def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
     labels_of: dict[Split, Path] = {}
     for name in files:
         match = re.fullmatch(r"(.*)images([.-]idx)3(-ubyte(?:\.gz)?)", name)
-        if match is None:
-            continue
+        if match is None or name.removesuffix(".gz") in set(files) - {name}:
+            continue  # a compressed copy beside the plain file, as gunzip -k leaves it
         head, middle, tail = match.groups()
         plain = tail.removesuffix(".gz")
         places = [folder / f"{head}labels{middle}1{t}" for t in (tail, plain, plain + ".gz")]

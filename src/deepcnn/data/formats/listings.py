@@ -65,6 +65,22 @@ def shown(name: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def is_folder(path: str | Path) -> bool:
+    """Tell whether a path is a folder, for any text: the empty one and much too long ones, too."""
+    try:
+        return path != "" and Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a file, for any text."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 # Names of classes and folders
 
 

@@ -1,0 +1,1 @@
+"""Campaigns in which processes are killed or stopped, and machines are lost."""

@@ -1,0 +1,1 @@
+"""The documents' figures, made from the committed logs."""

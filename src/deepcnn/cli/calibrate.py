@@ -1,0 +1,75 @@
+"""Find out how sure a trained network is, and when it should say "unsure"."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.console import console
+
+
+@dataclass(frozen=True)
+class Options:
+    """Find out how sure a trained network is, and when it should say "unsure".
+
+    Training does so at its end, with an error of 0.02.
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Directory of the run, which keeps what is found; None: the newest below runs/."""
+    error: float = 0.02
+    """Share of the answers that may be wrong; the others are called unsure."""
+    data: str | None = None
+    """Another labelled data set to find it on: a name or a path; None: the run's own."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Which examples; None: those that the training was scored on."""
+    step: int | None = None
+    """Step of the checkpoint; None: the best where it is kept, else the newest."""
+    averaged: bool = True
+    """Use the moving averages of the parameters, where the run keeps them."""
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
+    """A network of your own, named again as package.module:function: else its code does not run."""
+    json: bool = False
+    """Print what is found as one JSON object."""
+
+
+def run(options: Options) -> int:
+    """Calibrate, and say what was found."""
+    from deepcnn.inference.evaluation import Scorer
+
+    with console(as_json=False, stream=sys.stderr if options.json else None) as tell:
+        scorer = Scorer(
+            which_run(options.run),
+            options.split,
+            averaged=options.averaged,
+            device=options.device,
+            data=options.data,
+            model=own_network(options.model),
+            emit=tell,
+        )
+        found = scorer.calibrate(options.step, error=options.error)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return 0
+    print(f"Found on {found.examples:,} {found.split} images, for step {found.step:,}:")
+    if found.least_probability is None:
+        print("  too few for a temperature or thresholds")
+        return 0
+    print(f"  temperature {found.temperature:.3f}")
+    if found.least_probability > 1:
+        print(f"  no answer is sure enough to be wrong in at most {found.error:.1%} of the cases")
+    else:
+        print(
+            f"  at least {found.least_probability:.1%} sure: at most {found.error:.1%} of such "
+            "answers are wrong"
+        )
+    return 0

@@ -1,0 +1,112 @@
+"""Write a trained network as one file, proved to answer as its run does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.console import console
+from deepcnn.intervals import described
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write a trained network as one file, proved to answer as its run does."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Directory of the run; None: the newest below runs/."""
+    to: Literal["onnx", "safetensors"] = "onnx"
+    """onnx: from pixels to probabilities, for any program that reads ONNX; every image that the run
+    was scored on is answered by both, and the file appears only if they agree. safetensors: the
+    weights, for deepcnn and for --start-from."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The file; None: export/model.onnx or .safetensors in the run."""
+    step: int | None = None
+    """Step of the checkpoint; None: the newest."""
+    averaged: bool = True
+    """Use the moving averages of the parameters, where the run keeps them."""
+    data: str | None = None
+    """Where the images that the run was scored on lie now, a name or a path; None: as the run
+    says."""
+    data_dir: Path | None = None
+    """Folder of all data sets; None: the run's own."""
+    device: str = "auto"
+    """Where the run's own answers are computed: auto (cuda, else mps, else cpu), or any device that
+    torch knows."""
+    threads: int | None = None
+    """Processor threads; None: torch's choice."""
+    model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
+    """A network of your own, named again as package.module:function: else its code does not run."""
+    json: bool = False
+    """Print events and what was found as JSON, a line each."""
+
+
+def run(options: Options) -> int:
+    """Export, and say what was found."""
+    from deepcnn.inference.export import export
+
+    path = which_run(options.run)
+    with console(options.json) as tell:
+        exported = export(
+            path,
+            options.to,
+            out=options.out,
+            step=options.step,
+            averaged=options.averaged,
+            model=own_network(options.model),
+            device=options.device,
+            threads=options.threads,
+            data=options.data,
+            data_dir=options.data_dir,
+            emit=tell,
+        )
+    if options.json:
+        print(json.dumps({"path": str(exported.path), **exported.record}))
+        return 0
+    record = exported.record
+    kind = "averaged parameters" if record["averaged"] else "raw parameters"
+    print(f"Network:      step {record['step']:,}, {kind}")
+    print(f"Written:      {exported.path} ({_size(record['bytes'])}{_beside(record)})")
+    if options.to == "safetensors":
+        print(f"Compared:     {record['tensors']} tensors were read back, equal bit for bit")
+    else:
+        for line in _proof(record):
+            print(line)
+    return 0
+
+
+def _proof(record: dict[str, Any]) -> list[str]:
+    """Return lines about how an ONNX file was proved."""
+    version = record["versions"]["onnxruntime"]
+    margin = record["at_margin"]
+    either = f"; {margin} at the margin of a second look are answered as either" if margin else ""
+    one, many = record["milliseconds"]["one"], record["milliseconds"]["many"]
+    return [
+        f"Compared:     all {record['examples']:,} {record['split']} images by ONNX Runtime "
+        f"{version}: no label differs, no probability by more than "
+        f"{record['largest_difference']:.1g}{either}",
+        f"Accuracy:     {_accuracy(record, 'run')} by the run",
+        f"              {_accuracy(record, 'onnxruntime')} by ONNX Runtime",
+        f"Milliseconds: one image {one['run']:.2f} by the run, {one['onnxruntime']:.2f} by ONNX "
+        f"Runtime; {many['images']} images {many['run']:.1f} and {many['onnxruntime']:.1f} "
+        f"({record['threads']} threads)",
+        "Beside it:    export.json, vectors.npz",
+    ]
+
+
+def _accuracy(record: dict[str, Any], who: str) -> str:
+    return described(record["correct"][who], record["examples"], f"{record['split']} images")
+
+
+def _beside(record: dict[str, Any]) -> str:
+    before = record["checkpoint_bytes"]
+    return "" if before is None else f"; the checkpoint has {_size(before)}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

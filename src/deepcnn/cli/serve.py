@@ -1,0 +1,128 @@
+"""Answer about pictures over HTTP, with a trained network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import tyro
+
+from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.errors import ConfigError
+
+TOKEN = "DEEPCNN_TOKEN"
+FEWEST_SIGNS = 8  # of a token
+PACKAGES = ("starlette", "uvicorn", "python_multipart")  # what the extra brings
+
+
+@dataclass(frozen=True)
+class Options:
+    """Answer about pictures over HTTP, with a trained network: a page, POST /predict, GET /health.
+
+    Stop it with Ctrl-C or SIGTERM: what is under way is finished.
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Directory of the run; None: the newest below runs/."""
+    host: str = "127.0.0.1"
+    """Address to listen at. One that other machines reach needs a token."""
+    port: int = 8000
+    """Port to listen at; 0: any that is free."""
+    token: str | None = None
+    """What requests must bear, as Authorization: Bearer TOKEN; browsers ask for it as a password.
+    None: the environment's DEEPCNN_TOKEN, which no list of processes shows."""
+    cors: tuple[str, ...] = ()
+    """Other sites whose pages may ask, such as https://example.org."""
+    verbose: bool = False
+    """Print a line for each request on standard error."""
+    max_bytes: int = 16 * 2**20
+    """Bytes of a request, at most."""
+    max_pictures: int = 64
+    """Pictures of a request, at most."""
+    max_waiting: int = 128
+    """Requests that wait for their answer; one more is told to try again."""
+    timeout: float = 10.0
+    """Seconds that a peer may be silent in a request."""
+    step: int | None = None
+    """Step of the checkpoint; None: the newest."""
+    averaged: bool = True
+    """Use the moving averages of the parameters, where the run keeps them."""
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or any device that torch knows."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the multiplications; bf16 is faster where the hardware has it."""
+    threads: int | None = None
+    """Processor threads; None: torch's choice."""
+    model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
+    """A network of your own, named again as package.module:function: else its code does not run."""
+
+
+def run(options: Options) -> int:
+    """Serve until a signal asks to stop."""
+    token = _checked(options)
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"serve needs {' and '.join(missing)}: pip install 'deepcnn[serve]'")
+    from deepcnn.inference.load import load
+    from deepcnn.serving import server
+    from deepcnn.serving.app import Access, make_app
+    from deepcnn.serving.limits import Limits
+    from deepcnn.serving.page import Page
+    from deepcnn.serving.service import Service
+
+    limits = Limits(
+        bytes=options.max_bytes,
+        pictures=options.max_pictures,
+        waiting=options.max_waiting,
+        seconds=options.timeout,
+    )
+    with server.bound(options.host, options.port, anywhere=token is not None) as socket:
+        path = which_run(options.run)
+        classifier = load(
+            path,
+            step=options.step,
+            averaged=options.averaged,
+            device=options.device,
+            precision=options.precision,
+            threads=options.threads,
+            model=own_network(options.model),
+        )
+        service = Service(classifier, limits, path.resolve().name)
+        access = Access(host=options.host, token=token, origins=options.cors)
+        address = server.listen(socket)
+        print(f"Answers come from {path}: {classifier!r}")
+        print(f"Open {address} (Ctrl-C stops)", flush=True)
+        try:
+            server.run(
+                make_app(service, Page.upload(), access), socket, limits, verbose=options.verbose
+            )
+        finally:
+            service.close()
+    return 0
+
+
+def _checked(options: Options) -> str | None:
+    """Return the token, None without one; raise ConfigError for options that cannot be used."""
+    if not 0 <= options.port <= 65535:
+        raise ConfigError(f"--port: expected 0 to 65535, found {options.port}")
+    for name in ("max_bytes", "max_pictures", "max_waiting", "timeout"):
+        if not getattr(options, name) > 0:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag}: expected more than 0, found {getattr(options, name)}")
+    for origin in options.cors:
+        parts = urlsplit(origin)
+        if origin != "*" and origin != f"{parts.scheme}://{parts.netloc}":
+            raise ConfigError(f"--cors: expected an origin such as https://example.org, {origin!r}")
+    token = options.token if options.token is not None else os.environ.get(TOKEN) or None
+    if token is not None and not (
+        len(token) >= FEWEST_SIGNS and token.isascii() and token.isprintable() and " " not in token
+    ):
+        raise ConfigError(
+            f"the token: expected at least {FEWEST_SIGNS} signs of ASCII without spaces, such as "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' prints"
+        )
+    return token

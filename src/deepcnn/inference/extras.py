@@ -1,0 +1,19 @@
+"""Packages that only some commands need."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from deepcnn.errors import ConfigError
+
+
+def needed(module: str, extra: str) -> ModuleType:
+    """Import a package of an extra; raise ConfigError, saying how to install it, without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"the package {module} is needed for this, and cannot be imported ({error}). Install "
+            f"it: pip install 'deepcnn[{extra}]'"
+        ) from error

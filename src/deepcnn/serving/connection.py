@@ -1,0 +1,89 @@
+"""A connection of HTTP that gives its peer a limited time, which uvicorn's own does not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from deepcnn.serving.limits import SLOWEST, Limits
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
+    b"content-length: 0\r\n\r\n"
+)
+_LOOKS = 4  # at a connection while a peer's time runs
+
+
+class Connection(H11Protocol):
+    """As uvicorn's, but a peer must take its turn in time, and not too many may be here.
+
+    While the application reads a body or makes an answer, the time is its own affair. Else the peer
+    must send the whole head of a request, or read its answer, within `limits.seconds`.
+    """
+
+    limits: ClassVar[Limits] = Limits()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self._turn = self.loop.time()  # since when the peer has been waited for
+        self._left = 0  # bytes that it has not read
+        self._look_again()
+        if len(self.connections) > self.limits.connections:
+            transport.write(_FULL)
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Go on where a peer has sent a whole request and only closed its own direction."""
+        if not self._answers() or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def on_response_complete(self) -> None:
+        """Give the turn back to the peer."""
+        self._turn = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless an answer to what came before is still to be sent."""
+        if self._answers():
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
+
+    def _answers(self) -> bool:
+        """Tell whether the application has a request to answer."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _look_again(self) -> None:
+        self._timer = self.loop.call_later(self.limits.seconds / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        """Give the connection up where its peer has had its time."""
+        left = self.transport.get_write_buffer_size()
+        reads = self._left - left >= SLOWEST * self.limits.seconds / _LOOKS
+        if reads or (self._answers() and not self.flow.write_paused):
+            self._turn = self.loop.time()
+        self._left = left
+        if self.loop.time() - self._turn > self.limits.seconds:
+            self.transport.abort()
+        else:
+            self._look_again()
+
+
+def connection_with(limits: Limits) -> type[Connection]:
+    """Return the class of connections with these limits; uvicorn makes them of a class."""
+
+    class Limited(Connection):
+        pass
+
+    Limited.limits = limits
+    return Limited

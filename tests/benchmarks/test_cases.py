@@ -1,0 +1,69 @@
+"""The contenders of each case, for as short as they can run; what is measured is not tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.conftest import BENCHMARKS, Import
+
+
+@pytest.mark.usefixtures("cifar10_folder")
+@pytest.mark.parametrize(
+    ("feed", "where"), [("preloaded", "memory"), ("queued", "files"), ("streamed", "files")]
+)
+def test_inputs(benchmark: Import, tmp_path: Path, feed: str, where: str) -> None:
+    found = benchmark("cases.inputs").images_per_second(feed, tmp_path, warm_up=1, steps=2)
+    assert found.pop(where) > 0
+    assert found == {"seeds": [0]}
+
+
+@pytest.mark.usefixtures("cifar10_folder")
+def test_reading(benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reading = benchmark("cases.reading")
+    monkeypatch.setattr(reading, "FORMS", ("npz",))
+    reading.convert_to_all(tmp_path)
+    assert len(list((tmp_path / "npz").glob("train-*.npz"))) == 5
+    for name in (reading.BY_NAME, "npz"):
+        assert reading.seconds(name, tmp_path)["seconds"] > 0
+
+
+@pytest.mark.usefixtures("cifar10_folder")
+def test_streaming_memory(benchmark: Import, tmp_path: Path) -> None:
+    found = benchmark("cases.streaming_memory").megabytes(0.04, tmp_path)
+    assert found["at the most"] >= found["at the start"] > 0
+    assert found["on the way"]["files"] == 2
+    assert found["on the way"]["images"] == 20_000
+
+
+def test_training(benchmark: Import, tmp_path: Path) -> None:
+    trainings = benchmark("tools.trainings")
+    short = ("--data", "synthetic", "--threads", "1", "--summary-every", "0", "--batch-size", "8")
+    found = trainings.images_per_second("fp32", short, tmp_path, steps=41)
+    assert found.pop("fp32") > 0
+    assert found == {"seeds": [0]}
+
+
+def test_prediction(benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    prediction = benchmark("cases.prediction")
+    options = ("--data", "synthetic", "--steps", "2", "--batch-size", "16", "--summary-every", "0")
+    monkeypatch.setattr(prediction, "PRESETS", {"tutorial": options})
+    monkeypatch.setattr(prediction, "CALLS", {prediction.BATCH: 1, 1: 1})
+    prediction.train_all(tmp_path)
+    for contender in (prediction.prepared, prediction.prepared_in_bf16, prediction.plain):
+        found = contender(tmp_path)
+        assert found["tutorial: images/s, batch 256"] > 0
+        assert found["tutorial: ms, batch 1"] > 0
+        agreeing, total = map(int, found["agreement with torch"]["tutorial"].split(" of "))
+        assert agreeing > 0.95 * total
+
+
+def test_gradients_are_summed_by_several_processes(tmp_path: Path, benchmark: Import) -> None:
+    worker = benchmark("tools.program").as_worker("sum_gradients", str(tmp_path / "seconds"))
+    assert Path(worker[0]) == BENCHMARKS / "run.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run([*command, "--nproc-per-node", "2", *worker], check=True, capture_output=True)
+    assert len((tmp_path / "seconds").read_text().split(",")) == 25

@@ -1,0 +1,200 @@
+"""Training by the command line: settings, stops and kills, and going on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deepcnn import presets
+from deepcnn.config import Config
+from deepcnn.learning.assembly import make_schedule
+from deepcnn.training.start import train
+from tests.helpers.command import ENVIRONMENT, deepcnn, run_here, train_no_more
+from tests.helpers.tiny import saved, tiny
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], presets.quick()),
+        (["tutorial", "--steps", "500"], dataclasses.replace(presets.tutorial(), steps=500)),
+        (["--seed=7"], dataclasses.replace(presets.quick(), seed=7)),
+        (["tiny", "--data-dir", "x"], dataclasses.replace(presets.tiny(), data_dir="x")),
+    ],
+)
+def test_the_preset_may_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: Config
+) -> None:
+    asked = train_no_more(monkeypatch)
+    assert run_here(monkeypatch, "train", *arguments) == 0
+    assert asked == [expected]
+
+
+def test_a_resume_without_a_run_is_refused(tmp_path: Path) -> None:
+    done = deepcnn("train", "--resume", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+
+
+def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
+    done = deepcnn("train", "tiny", "--optimizer.lerning-rate", "3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--optimizer.learning-rate" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_resume_and_evaluate(tmp_path: Path) -> None:
+    done = deepcnn("train", "tiny", "--steps", "21", "--run-dir", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ": step 10, loss = " in done.stdout
+    assert " examples/sec; " in done.stdout
+    assert " sec/batch)" in done.stdout
+    assert " / 512 correct, test, step 21, averaged parameters" in done.stdout
+    assert "tensorboard --logdir run/summaries" in done.stdout
+    assert "evaluate run" in done.stdout
+    assert done.stderr == ""
+    done = deepcnn("train", "--resume", "run", "--steps", "25", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    (started,) = [line for line in lines if line["event"] == "Started"]
+    assert (started["step"], started["steps"]) == (21, 25)
+    done = deepcnn("train", "tiny", "--steps", "2", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["event"] == "Finished"
+    done = deepcnn("evaluate", "run", "--examples", "10", "--no-averaged", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert " / 10 correct, test, step 25, raw parameters" in done.stdout
+    done = deepcnn("train", "--resume", "run", "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "seed: cannot change" in done.stderr
+
+
+def test_killed_at_any_instant_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL during start-up, steps and saves: the end is the one of a run left in peace."""
+    command = ["train", "tiny", "--steps", "120", "--save-every", "3", "--summary-every", "0"]
+    done = deepcnn(*command, "--run-dir", "peace", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = saved(tmp_path / "peace")[-1]
+    arguments = [*command, "--run-dir", "run"]
+    kills = 0
+    for seconds_after_start in (0.05, 0.31, 0.02, 0.47, 0.13):
+        trainer = subprocess.Popen(
+            [sys.executable, "-m", "deepcnn", *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert trainer.stdout is not None
+        first_line = trainer.stdout.readline()
+        assert first_line.startswith("tiny:"), first_line
+        time.sleep(seconds_after_start)
+        trainer.send_signal(signal.SIGKILL)
+        trainer.communicate()
+        kills += trainer.returncode == -signal.SIGKILL
+        arguments = ["train", "--resume", "run"]
+    assert kills >= 3
+    done = deepcnn(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/checkpoints" / expected.name).read_bytes() == expected.read_bytes()
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_control_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    trainer = subprocess.Popen(
+        [sys.executable, "-m", "deepcnn", "train", "tiny", "--steps", "100000", "--run-dir", "run"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert trainer.stdout is not None
+    for line in trainer.stdout:
+        if ": step 10," in line:
+            break
+    trainer.send_signal(signal.SIGINT)
+    out, err = trainer.communicate(timeout=60)
+    assert trainer.returncode == 130
+    assert "train --resume run" in out
+    assert "Traceback" not in err
+    assert saved(tmp_path / "run")
+
+
+def test_the_table_of_what_lies_where_has_a_column_for_each_tower(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["tiny", "--towers", "2", "--steps", "1", "--device", "cpu", "--threads", "1"]
+    arguments += ["--run-dir", str(tmp_path / "run"), "--log-device-placement"]
+    assert run_here(monkeypatch, "train", *arguments) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["what", "type", "state", "tower", "0", "tower", "1"] in lines
+    variable = ["conv1.weight", "float32", "[16,", "3,", "5,", "5]", "cpu", "cpu", "cpu"]
+    assert variable in lines
+    assert ["momentum", "float32", "[49370]", "cpu"] in lines
+    assert ["moving", "averages", "float32", "[49370]", "cpu"] in lines
+    assert ["mean", "of", "the", "gradients", "cpu"] in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "towers", "batch_size", "decay_steps"),
+    [
+        (["tutorial"], 0, 128, 136_718),
+        (["tutorial", "--num-gpus", "2"], 2, 256, 68_359),
+        (["tutorial", "--num-gpus=4"], 4, 512, 34_179),
+        (["tutorial", "--num_gpus", "2"], 2, 256, 68_359),  # the spelling of TensorFlow's program
+        (["tutorial", "--num-gpus", "2", "--batch-size", "128"], 2, 128, 136_718),
+        (["tutorial", "--towers", "2"], 2, 128, 136_718),
+    ],
+)
+def test_num_gpus_multiplies_the_batch_and_the_schedule_follows(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    towers: int,
+    batch_size: int,
+    decay_steps: int,
+) -> None:
+    asked = train_no_more(monkeypatch)
+    assert run_here(monkeypatch, "train", *arguments) == 0
+    (config,) = asked
+    assert (config.towers, config.batch_size) == (towers, batch_size)
+    schedule = make_schedule(config, 50_000)
+    assert [schedule(s) for s in (decay_steps - 1, decay_steps)] == pytest.approx([1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "run", "--num-gpus", "2"], "--num-gpus changes the size of a batch, which"),
+        (["tiny", "--num-gpus", "0"], "--num-gpus: expected at least 1, found 0"),
+        (["tiny", "--num-gpus", "2", "--towers", "3"], "--num-gpus says how many towers there are"),
+        (["tiny", "--devices", "2", "--towers", "2"], "--devices starts processes, --towers"),
+        (["tiny", "--devices", "2", "--num-gpus", "2"], "--devices starts processes, --towers"),
+        (["tiny", "--devices", "0"], "--devices: expected at least 1, found 0"),
+        (["tiny", "--towers", "33"], "towers: expected at most one for each of the 32 examples"),
+        (["tiny", "--resume", "run"], "--resume goes on with the preset of the run; leave out"),
+        (["--resume", "run", "--overwrite"], "--resume goes on in the run's own directory"),
+        (["--resume", "run", "--run-dir", "other"], "--resume goes on in the run's own directory"),
+    ],
+)
+def test_settings_that_cannot_be_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    train(tiny(steps=1), run_dir=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert run_here(monkeypatch, "train", *arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]

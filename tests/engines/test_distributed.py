@@ -1,0 +1,80 @@
+"""What several processes train, against what one does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from deepcnn.training.start import train
+from tests.helpers.processes import launched, seen, watched_batches, with_steps
+from tests.helpers.tiny import PLAIN, QUICK, SUMMATION, difference, last, tensors
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launched(2, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launched(3, tmp_path_factory)
+
+
+@pytest.fixture(params=[2, 3])
+def some(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue({2: "two", 3: "three"}[request.param])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """The end of `PLAIN` on one device."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    train(PLAIN, run_dir=run)
+    return tensors(run)
+
+
+def test_processes_train_to_the_numbers_of_one_device(some: Path, alone: dict[str, Tensor]) -> None:
+    """Two have 16 examples of 32 each, three 10, 11 and 11."""
+    seen(some)
+    assert difference(tensors(some / "plain"), alone) < SUMMATION
+
+
+def test_two_processes_write_the_bytes_of_two_towers(two: Path, tmp_path: Path) -> None:
+    seen(two)
+    train(dataclasses.replace(PLAIN, towers=2), run_dir=tmp_path / "towers")
+    assert last(two / "plain") == last(tmp_path / "towers")
+
+
+def test_processes_resume_to_the_same_bits(some: Path) -> None:
+    """Three numbers and more have several sums: their order must not depend on where one began."""
+    seen(some)
+    assert sum(t.numel() for n, t in tensors(some / "whole").items() if "model" in n) * 4 > 1 << 20
+    assert last(some / "resumed") == last(some / "whole")
+
+
+def test_batch_normalization_over_two_processes_is_that_of_one_device(
+    two: Path, tmp_path: Path
+) -> None:
+    seen(two)
+    train(QUICK, run_dir=tmp_path / "single")
+    assert difference(tensors(two / "quick"), tensors(tmp_path / "single")) < 2e-3
+
+
+def test_the_order_of_the_examples_does_not_depend_on_the_processes(
+    two: Path, tmp_path: Path
+) -> None:
+    """Two, one, and again two processes, ten steps each."""
+    first, second = seen(two)
+    changes = ["processes: was 2, is 1", "processes: was 1, is 2"]
+    assert [text for text in first["changes"] if text.startswith("processes")] == changes
+    assert second["changes"] == []
+    with watched_batches() as expected:
+        train(with_steps(PLAIN, 30), run_dir=tmp_path / "single")
+    joined = [a + b for a, b in zip(first["batches"], second["batches"], strict=True)]
+    assert joined == expected
+    assert {len(examples) for examples in second["batches"]} == {0, 16}
+    assert difference(tensors(two / "changing"), tensors(tmp_path / "single")) < SUMMATION

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.source import in_memory
+from deepcnn.inputs.transform import Transform
+from deepcnn.models.build import build_model
+from deepcnn.models.speednet import Speednet
+
+
+def test_speednet_whitens_real_patches(cifar10_test: Arrays) -> None:
+    transform = Transform.of(
+        in_memory(cifar10_test), crop=1, pad=1, flip="none", contrast=None, standardize="dataset"
+    )
+    images = transform.evaluate(torch.from_numpy(cifar10_test.images[:5000]))
+    model = build_model("speednet", shape=(3, 32, 32))
+    assert isinstance(model, Speednet)
+    model.initialize(images)
+    with torch.no_grad():
+        out = model.stem(images).permute(1, 0, 2, 3).flatten(1).double()
+    second_moments = (out[:12] @ out[:12].t()) / out.shape[1]
+    diagonal = second_moments.diagonal()
+    assert torch.all((diagonal > 0.5) & (diagonal < 1.01))  # epsilon takes some of the faintest
+    assert (second_moments - second_moments.diag().diag()).abs().max() < 1e-3
+    assert torch.allclose(out[12:], -out[:12], atol=1e-4)
+
+
+def test_speednets_filters_and_scales_are_no_parameters() -> None:
+    model = build_model("speednet", shape=(3, 32, 32))
+    blocks = [f"group{group}_{k}" for group, k in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1))]
+    blocks += ["group3_2", "group3_3"]
+    learning = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learning == [
+        "stem.bias",
+        *(f"{block}.{name}" for block in blocks for name in ("conv.weight", "norm.bias")),
+        "head.weight",
+    ]
+    assert model(torch.zeros(4, 3, 32, 32)).shape == (4, 10)
+
+
+def test_a_residual_group_adds_what_its_first_block_made() -> None:
+    """Against torch's own functions, in the order of the literature."""
+    model = build_model("residual_speednet", shape=(3, 32, 32), widths=(8, 12, 16), seed=1)
+    assert isinstance(model, Speednet)
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    model.initialize(images)
+
+    def convolved(x: Tensor, name: str) -> Tensor:
+        return F.conv2d(x, model.get_parameter(f"{name}.conv.weight"), padding=1)
+
+    def normal(x: Tensor, name: str) -> Tensor:
+        bias = model.get_parameter(f"{name}.norm.bias")
+        return F.batch_norm(x, None, None, None, bias, training=True)
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.bias"):
+                parameter.normal_(generator=torch.Generator().manual_seed(3))
+        x = F.silu(F.conv2d(images, model.stem.weight, model.stem.bias))
+        for group in ("group1", "group2", "group3"):
+            x = F.silu(normal(F.max_pool2d(convolved(x, f"{group}_1"), 2), f"{group}_1"))
+            first = x
+            x = F.silu(normal(convolved(x, f"{group}_2"), f"{group}_2"))
+            x = F.silu(normal(convolved(x, f"{group}_3"), f"{group}_3") + first)
+        expected = F.linear(x.amax((2, 3)), model.head.weight) / 16
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)

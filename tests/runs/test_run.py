@@ -1,0 +1,177 @@
+"""A run's directory: who may begin one in it, who waits, and which job finds it again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from deepcnn import atomic
+from deepcnn.config import to_dict
+from deepcnn.errors import RunError
+from deepcnn.runs import run as runs
+from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, LOCK, Run
+from tests.helpers.tiny import TINY, tiny
+
+ABOUT = {"inputs": {"crop": 1.0}, "classes": ["cat", "dog"]}  # what a run says of its data
+
+
+def a_run(path: Path) -> Run:
+    """Make what is a run, by its files."""
+    path.mkdir(parents=True, exist_ok=True)
+    run = Run(path)
+    (path / LOCK).touch()
+    run.write(INPUTS, ABOUT)
+    run.write(CONFIG, to_dict(TINY))
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and path.name != LOCK
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({CONFIG: "{}"}, r"inputs\.json: cannot be read"),
+        ({CONFIG: json.dumps(to_dict(TINY))}, r"inputs\.json: cannot be read"),
+        ({CONFIG: '{"name": "vite"}', INPUTS: '{"keys": 3}'}, "has no inputs or no classes"),
+        ({CONFIG: "{}", INPUTS: json.dumps(ABOUT)}, r"config\.json: config: missing setting"),
+        ({CONFIG: "[]", INPUTS: json.dumps(ABOUT)}, "expected a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_merely_holds_a_config_is_never_replaced(
+    tmp_path: Path, files: dict[str, str], problem: str, overwrite: bool
+) -> None:
+    for name, text in {**files, "thesis.tex": "ten years"}.items():
+        (tmp_path / name).write_text(text)
+    before = contents(tmp_path)
+    with (
+        pytest.raises(RunError, match=f"is no run of deepcnn .*{problem}.*choose another"),
+        Run.begin(tmp_path, "tiny", overwrite=overwrite),
+    ):
+        pass
+    assert contents(tmp_path) == before
+
+
+def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "old").touch()
+    with (
+        pytest.raises(RunError, match=r"holds a run already.*--resume.*--overwrite"),
+        Run.begin(tmp_path, "tiny"),
+    ):
+        pass
+    assert (run.checkpoints / "old").exists()
+    with Run.begin(tmp_path, "tiny", overwrite=True) as new:
+        assert [entry.name for entry in new.path.iterdir()] == [LOCK]
+
+
+def test_a_run_in_training_is_not_replaced(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    before = contents(tmp_path)
+    with (
+        run.lock(),
+        pytest.raises(RunError, match="another process is training this run"),
+        Run.begin(tmp_path, "tiny", overwrite=True),
+    ):
+        pass
+    assert contents(tmp_path) == before
+
+
+def test_what_remains_of_a_killed_start_is_taken_over(tmp_path: Path) -> None:
+    for name in (LOCK, JOB, ENVIRONMENT, INPUTS, f".{CONFIG}.ab{atomic.TEMPORARY}"):
+        (tmp_path / name).write_text("{}")
+    with Run.begin(tmp_path, "tiny") as run:
+        assert [entry.name for entry in run.path.iterdir()] == [LOCK]
+        assert run.in_training()
+    assert not run.in_training()
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(RunError, match="neither empty nor a run"), Run.begin(tmp_path, "tiny"):
+        pass
+
+
+def test_a_run_that_was_made_while_a_start_waited_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find an empty directory; the first makes its run and ends before the second's turn."""
+    waits = threading.Event()
+
+    class Announced(FileLock):
+        def acquire(self, *arguments: Any, **settings: Any) -> Any:
+            waits.set()
+            return super().acquire(*arguments, **settings)
+
+    refused: list[str] = []
+
+    def second() -> None:
+        try:
+            with Run.begin(tmp_path, "tiny"):
+                pass
+        except RunError as error:
+            refused.append(str(error))
+
+    with Run.begin(tmp_path, "tiny") as first:
+        monkeypatch.setattr(runs, "FileLock", Announced)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(20)
+        a_run(first.path)
+        (first.path / "log.jsonl").write_text("precious")
+    thread.join()
+    assert len(refused) == 1
+    assert "holds a run already" in refused[0]
+    assert first.log.read_text() == "precious"
+    assert first.config() == TINY
+
+
+def test_runs_without_a_directory_get_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Run.begin(None, "tiny") as first, Run.begin(None, "tiny") as second:
+        assert first.path != second.path
+        assert {first.path.parent, second.path.parent} == {Path("runs")}
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="found a file"), Run.begin(tmp_path / "file", "tiny"):
+        pass
+
+
+def begun_by(path: Path, job: str | None, command: dict[str, Any]) -> Run:
+    run = a_run(path)
+    run.write(JOB, {"job": job, "command": command})
+    return run
+
+
+def test_a_job_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, other = to_dict(TINY), to_dict(tiny(seed=7))
+    begun_by(Path("runs/a"), "another 1", command)
+    begun_by(Path("runs/b"), "mine 1", command)
+    begun_by(Path("runs/c"), None, command)
+    begun_by(Path("elsewhere"), "mine 2", command)
+
+    def found(job: str | None, path: Path | None, command: dict[str, Any]) -> Path | None:
+        run = Run.of_job(job, path, command)
+        return None if run is None else run.path
+
+    assert found("mine 1", None, command) == Path("runs/b")
+    assert found("mine 1", Path("runs/b"), command) == Path("runs/b")
+    assert found("mine 2", Path("elsewhere"), command) == Path("elsewhere")
+    assert found("mine 2", None, command) is None
+    assert found("mine 1", Path("elsewhere"), command) is None
+    assert found(None, None, command) is None, "a program that nobody restarts"
+    assert found("mine 1", None, other) is None, "another command's, whose job has the same name"
+    assert found("mine 1", Path("runs/b"), other) is None
+    (tmp_path / "runs" / "b" / CONFIG).unlink()  # killed before it was a run
+    assert found("mine 1", None, command) is None

@@ -1,0 +1,193 @@
+"""What the program says of scores and of how far it is; and the commands that it prints."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich import progress
+
+from deepcnn.console import console
+from deepcnn.errors import RunError
+from deepcnn.events import Evaluated, Finished, Interrupted, Reading, Started
+from deepcnn.runs.run import Run
+from tests.helpers.command import ENVIRONMENT
+
+SCORE = Evaluated(step=290, split="test", averaged=False, correct=8670, total=10_000, loss=0.5673)
+
+
+def started(preset: str) -> Started:
+    counts = {"step": 0, "steps": 9, "batch_size": 8, "parameters": 1, "examples": 1, "threads": 1}
+    return Started(
+        run="run",
+        preset=preset,
+        model="tutorial",
+        device="cpu",
+        precision="fp32",
+        towers=0,
+        processes=1,
+        **counts,
+    )
+
+
+# Scores
+
+
+@pytest.mark.parametrize("preset", ["quick", "tiny", "speedrun94", ""])
+def test_an_accuracy_is_told_with_its_interval(
+    preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console(as_json=False, preset=preset) as tell:
+        tell(SCORE)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.sub(r"^[-\d]+ [:.\d]+: ", "", line) == (
+        "step 290, accuracy 86.70 % (8,670 of 10,000 test images, 95 % interval 86.0 to 87.4), "
+        "loss = 0.567, raw parameters"
+    )
+
+
+@pytest.mark.parametrize("by_event", [True, False])
+def test_the_presets_of_the_reference_keep_its_lines(
+    by_event: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both while a training tells its preset and when a run is scored later."""
+    lines = {}
+    for preset in ("tutorial", "mnist"):
+        with console(as_json=False, preset="" if by_event else preset) as tell:
+            if by_event:
+                tell(started(preset))
+            tell(SCORE)
+        lines[preset] = capsys.readouterr().out.splitlines()[1 if by_event else 0 :]
+    (line,) = lines["tutorial"]
+    assert line.partition(": ")[2] == (
+        "precision @ 1 = 0.867 (8670 / 10000 correct, test, step 290, raw parameters, loss = 0.567)"
+    )
+    assert lines["mnist"] == [
+        "Test Data Eval:",
+        "Num examples: 10000  Num correct: 8670  Precision @ 1: 0.8670",
+    ]
+
+
+def test_json_says_the_same_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    with console(as_json=True, preset="tutorial") as tell:
+        tell(SCORE)
+    out, err = capsys.readouterr()
+    assert '"correct": 8670, "total": 10000' in out
+    assert '"split": "test"' in out
+    assert err == ""
+
+
+# How far it is
+
+
+def test_what_is_left_is_told_in_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with console(as_json=False, stream=sys.stderr) as tell:
+        for total in (1000, None):
+            for done in range(500, 1001, 100):
+                tell(Reading(f"reading {total}", done, total))
+                now[0] += 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "reading 1000: 700 of 1,000, 12 s left",
+        "reading 1000: 900 of 1,000, 4 s left",
+        "reading None: 700",
+        "reading None: 900",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("total", [1000, None])
+def test_a_terminal_gets_a_bar_after_a_while(
+    total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    seen: list[progress.Task] = []
+    plain = progress.Progress.update
+
+    def update(self: progress.Progress, *arguments: object, **settings: object) -> None:
+        plain(self, *arguments, **settings)  # type: ignore[arg-type]
+        seen[:] = [*self.tasks]
+
+    monkeypatch.setattr(progress.Progress, "update", update)
+    with console(as_json=False) as tell:
+        tell(Reading("answering", 100, total))
+        now[0] += 0.2
+        tell(Reading("answering", 200, total))
+        assert seen == []
+        now[0] += 0.4
+        tell(Reading("answering", 300, total))
+    (task,) = seen
+    assert (task.description, task.completed, task.total) == ("answering", 300, total)
+    assert "answering" in terminal.getvalue()
+
+
+# Commands
+
+
+def printed(capsys: pytest.CaptureFixture[str], event: Finished | Interrupted) -> str:
+    with console(as_json=False) as tell:
+        tell(event)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "evaluate " in line or "--resume " in line]
+    return line.partition(": ")[2].strip()
+
+
+def test_commands_are_printed_as_a_shell_takes_them(
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With spaces and quotes, also in the path of the program, which is not to be found."""
+    folder = tmp_path / "my 'bin"
+    folder.mkdir()
+    program = folder / "deepcnn"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m deepcnn "$@"\n')
+    program.chmod(0o755)
+    run = Path(shutil.copytree(tiny_run, tmp_path / 'the "run" & $HOME'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    for event, word in (
+        (Finished(40, str(run), 1.0), "evaluate"),
+        (Interrupted(40, str(run)), "--resume"),
+    ):
+        command = printed(capsys, event)
+        assert shlex.split(command)[0] == "my 'bin/deepcnn"
+        assert shlex.split(command)[-2:] == [word, str(run)]
+    done = subprocess.run(
+        ["sh", "-c", f"{printed(capsys, Finished(40, str(run), 1.0))} --examples 5"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " of 5 test images, " in done.stdout
+
+
+def test_commands_that_errors_name_are_such_as_well(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "my run"))
+    with pytest.raises(RunError) as raised, Run.begin(run, "tiny"):
+        pass
+    assert f"--resume '{tmp_path}/my run', " in str(raised.value)

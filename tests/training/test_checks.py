@@ -1,0 +1,143 @@
+"""What a training checks as it goes on, and what a resumed run may not change."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepcnn.config import Config
+from deepcnn.errors import ConfigError, TrainingError
+from deepcnn.events import Event, Saved
+from deepcnn.learning import assembly, objective
+from deepcnn.learning.state import TrainState
+from deepcnn.runs import checkpoint
+from deepcnn.training import session
+from deepcnn.training.checks import FREE_TO_CHANGE, check_changes
+from deepcnn.training.start import resume, train
+from tests.helpers.tiny import QUICK, saved, tiny, with_inputs, with_optimizer
+
+
+def with_steps(steps: int) -> Callable[[Config], Config]:
+    return lambda config: dataclasses.replace(config, steps=steps)
+
+
+def test_a_resumed_run_refuses_what_would_change_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(tiny(steps=2), run_dir=path)
+    refused: list[tuple[str, Callable[[Config], Config]]] = [
+        ("batch_size", lambda c: dataclasses.replace(c, batch_size=64)),
+        ("optimizer.learning_rate", lambda c: with_optimizer(c, learning_rate=0.5)),
+    ]
+    for name, change in refused:
+        with pytest.raises(ConfigError, match=f"^{name}: cannot change"):
+            resume(path, changes=change)
+    linear = tmp_path / "linear"
+    train(with_optimizer(tiny(steps=2), schedule="linear"), run_dir=linear)
+    with pytest.raises(ConfigError, match=r"^steps: cannot change"):
+        resume(linear, changes=with_steps(4))
+    assert resume(path, changes=with_steps(4)).step == 4
+
+
+def test_layers_that_stop_learning_fix_the_number_of_steps(tmp_path: Path) -> None:
+    """On the staircase too: they stop at a share of all steps."""
+    config = with_optimizer(tiny(steps=4), schedule="staircase", freeze=(("conv1", 0.5),))
+    train(config, run_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^steps: cannot change"):
+        resume(tmp_path / "run", changes=with_steps(8))
+    assert resume(tmp_path / "run").step == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "may"),
+    [
+        (tiny(), True),
+        (with_optimizer(tiny(), schedule="linear"), False),
+        (with_optimizer(tiny(), freeze=(("conv1", 0.5),)), False),
+        (with_inputs(tiny(), scales=((0.0, 0.5), (0.5, 1.0))), False),
+    ],
+)
+def test_steps_may_change_where_nothing_happens_at_a_share_of_them(
+    config: Config, may: bool
+) -> None:
+    more = dataclasses.replace(config, steps=2 * config.steps)
+    if may:
+        check_changes(config, more)
+        return
+    with pytest.raises(ConfigError, match=r"^steps: cannot change .* what can: ") as error:
+        check_changes(config, more)
+    allowed = str(error.value).partition("what can: ")[2]
+    assert allowed.startswith("towers, steps_per_plan, log_every")
+    assert "steps" in FREE_TO_CHANGE
+
+
+@pytest.mark.parametrize(("rate", "log_every"), [(1e6, 10), (1e20, 100)])
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(
+    tmp_path: Path, rate: float, log_every: int
+) -> None:
+    config = with_optimizer(tiny(steps=300, save_every=1, log_every=log_every), learning_rate=rate)
+    heard: list[Event] = []
+    with pytest.raises(TrainingError) as error:
+        train(config, run_dir=tmp_path / "run", emit=heard.append)
+    found = saved(tmp_path / "run")
+    last = max([event.step for event in heard if isinstance(event, Saved)], default=0)
+    message = str(error.value)
+    assert f"not finite at step {last}, at learning rate {rate:g}" in message
+    assert (str(found[-1]) if found else "There is no checkpoint yet") in message
+    for path in found:
+        _, tensors, _ = checkpoint.load(path)
+        assert all(t.isfinite().all() for t in tensors.values()), path
+
+
+def test_the_bad_update_and_all_later_ones_are_masked(
+    tmp_path: Path, every_step: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is not a number at step 5 of 50: the state stays that of 5 updates."""
+    original, make = objective.losses, assembly.make_state
+    kept: list[TrainState] = []
+
+    def losses(*arguments: object, **settings: object) -> dict[str, torch.Tensor]:
+        found = original(*arguments, **settings)  # type: ignore[arg-type]
+        if kept[0].step == 5:
+            found[objective.TOTAL] = found[objective.TOTAL] * float("nan")
+        return found
+
+    def new_state(config: Config, model: torch.nn.Module) -> TrainState:
+        kept.append(make(config, model))
+        return kept[0]
+
+    monkeypatch.setattr(session, "make_state", new_state)
+    monkeypatch.setattr(objective, "losses", losses)
+    config = tiny(steps=50, save_every=1000, log_every=50)
+    with pytest.raises(TrainingError, match=r"not finite at step 5, at learning rate 0.02"):
+        train(config, run_dir=tmp_path / "run")
+    (state,) = kept
+    assert (int(state.failed), state.step) == (5, 50)
+    _, expected, _ = checkpoint.load(every_step / "checkpoints" / "step-000000005.safetensors")
+    for name, tensor in state.tensors().items():
+        assert name == "loss_averages" or torch.equal(tensor, expected[name]), name
+
+
+def test_what_is_to_be_fixed_sooner_has_to_be_a_layer_that_learns(tmp_path: Path) -> None:
+    config = with_optimizer(QUICK, freeze=(("group2", 0.5), ("conv1", 0.8)))
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.freeze: .*speednet one of stem, group1_1.*found 'conv1'"
+    ):
+        train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_networks_that_take_any_size_can_see_images_grow(tmp_path: Path) -> None:
+    config = with_inputs(tiny(), scales=((0.0, 0.5),))
+    with pytest.raises(ConfigError, match="the network tutorial takes images of one size"):
+        train(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'warp' cannot be used here .*expected auto, cpu"):
+        train(tiny(device="warp"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,114 @@
+"""Training on data of one's own: other sizes, other classes, other splits."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deepcnn
+from deepcnn import presets
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.fetch import fetch
+from deepcnn.data.open import load_dataset
+from deepcnn.devices import Place
+from deepcnn.events import Event, Noted
+from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.runs.run import Run
+from tests.helpers.own_data import images_of, write_pictures
+from tests.helpers.shards import FASHION_MNIST
+
+
+@pytest.mark.parametrize("preset", list(presets.PRESETS))
+@pytest.mark.parametrize("shape", [(28, 28, 1), (20, 36, 3), (40, 24, 4)])
+def test_other_sizes_flow_through_every_preset(
+    tmp_path: Path, preset: str, shape: tuple[int, int, int]
+) -> None:
+    images, labels = images_of(60, *shape, classes=4)
+    np.savez(tmp_path / "train.npz", images=images, labels=labels)
+    np.savez(tmp_path / "test.npz", images=images, labels=labels)
+    config = dataclasses.replace(
+        presets.PRESETS[preset](),
+        data=str(tmp_path),
+        steps=2,
+        batch_size=10,
+        validation_size=0,
+        evaluate_on=(),
+        summary_every=1,
+        device="cpu",
+        precision="fp32",
+    )
+    result = deepcnn.train(config, run_dir=tmp_path / "run")
+    assert result.evaluated is not None
+    assert (result.evaluated.split, result.evaluated.total) == ("test", 60)
+    assert deepcnn.evaluate(tmp_path / "run") == result.evaluated
+
+
+def test_a_folder_without_splits_trains_and_is_scored_on_held_out_examples(
+    tmp_path: Path,
+) -> None:
+    images, labels = images_of(300, 16, 16, 3)
+    write_pictures(tmp_path / "set", images, labels)
+    heard: list[Event] = []
+    config = dataclasses.replace(
+        presets.quick(), data=str(tmp_path / "set"), steps=40, batch_size=30, summary_every=0
+    )
+    result = deepcnn.train(config, run_dir=tmp_path / "run", emit=heard.append)
+    assert any(isinstance(e, Noted) and "30 of its examples are held out" in e.text for e in heard)
+    assert result.evaluated is not None
+    assert (result.evaluated.split, result.evaluated.total) == ("validation", 30)
+    assert result.evaluated.accuracy == 1.0
+    assert deepcnn.evaluate(tmp_path / "run", "validation") == result.evaluated
+
+
+def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
+    """Nine in ten are of one class; the other one differs little, under much noise."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 1500), ("test", 600)):
+        labels = (np.arange(count) % 10 == 0).astype(np.int64)
+        images = rng.integers(0, 200, (count, 12, 12, 1))
+        images[:, :3] += (labels * 25)[:, None, None, None]
+        np.savez(tmp_path / f"{split}.npz", images=images.astype(np.uint8), labels=labels)
+    test = load_dataset(tmp_path, "test")
+    recall = {}
+    for weights in ("none", "balanced"):
+        config = dataclasses.replace(
+            presets.mnist(),
+            data=str(tmp_path),
+            validation_size=0,
+            evaluate_on=("test",),
+            steps=200,
+            class_weights=weights,
+            summary_every=0,
+        )
+        heard: list[Event] = []
+        deepcnn.train(config, run_dir=tmp_path / weights, emit=heard.append)
+        recall[weights] = recall_of_rare(tmp_path / weights, test)
+    assert recall["balanced"] > recall["none"] + 0.3, recall
+
+
+def recall_of_rare(run: Path, test: Arrays) -> float:
+    opened = Run.open(run)
+    trained = Trained.load(opened, newest_checkpoint(opened), averaged=False)
+    answers = trained.answers(Place.choose("cpu", "fp32"))
+    rare = test.select(test.labels == 1)
+    found = answers.logits(torch.from_numpy(rare.images)).argmax(1)
+    return float((found == 1).float().mean())
+
+
+def test_the_mnist_program_on_real_data(tmp_path: Path) -> None:
+    fetched = fetch("fashion_mnist", data_dir=tmp_path, source=FASHION_MNIST)
+    config = dataclasses.replace(
+        presets.mnist(), data="fashion_mnist", data_dir=str(fetched.parent), steps=600
+    )
+    assert (config.model.widths, config.batch_size) == ((128, 32), 100)
+    result = deepcnn.train(config, run_dir=tmp_path / "run")
+    assert [(s.split, s.total) for s in result.scores] == [
+        ("train", 55_000),
+        ("validation", 5_000),
+        ("test", 10_000),
+    ]
+    assert 0.68 < result.scores[2].accuracy < 0.78  # 2,000 steps give about 0.80
