@@ -1,5 +1,6 @@
 # make train   set up, fetch CIFAR-10, train the default preset, score it
 # make test    set up, fetch what the tests need, then the whole test suite
+# make endurance  the tests that take minutes
 # make check   lint, format, types
 # make format  apply the format
 # make bench-check  fail where deepcnn has become slower, by ratios to fixed work
@@ -7,7 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check format bench-check
+.PHONY: train test endurance check format bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
@@ -15,6 +16,11 @@ test: .venv/installed
 	$(BIN)/deepcnn data fetch cifar10
 	$(BIN)/python tests/packages.py
 	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+endurance: .venv/installed
+	$(BIN)/deepcnn data fetch cifar10
+	$(BIN)/python tests/packages.py
+	$(BIN)/pytest -m endurance
 
 check: .venv/installed
 	$(BIN)/ruff check

@@ -21,6 +21,7 @@ ROOMS = [
     "bench",
     "serving",
     "training",
+    "reports",
     "inference",
     "engines",
     "team",

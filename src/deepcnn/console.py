@@ -27,6 +27,7 @@ from deepcnn.events import (
     Noted,
     Placed,
     Reading,
+    Reported,
     SourceFailed,
     Started,
     Stepped,
@@ -132,6 +133,8 @@ class _Console:
                 summaries = shlex.quote(f"{event.run}/summaries")
                 self._say(f"Look at it:     {_program('tensorboard')} --logdir {summaries}")
                 self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
+            case Reported():
+                self._say(f"Report:         {event.path}")
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)

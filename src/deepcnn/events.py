@@ -227,3 +227,10 @@ class Finished(Event):
     step: int
     run: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Reported(Event):
+    """A report about the run was written: a page, with its twin and its answers beside it."""
+
+    path: str

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "[PRESET] [--FIELD VALUE ...]",
     "evaluate": "[RUN] [--follow]",
     "predict": "[RUN] PICTURE ...",
+    "report": "[RUN ...] [-o FILE]",
     "export": "[RUN] --to FORM",
     "runs": "[FOLDER]",
     "calibrate": "[RUN] [--error SHARE]",

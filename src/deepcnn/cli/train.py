@@ -33,6 +33,8 @@ class Options:
     """Processes to start on this machine, each with a device; for many machines see torchrun."""
     num_gpus: int | None = None
     """So many towers, and so many times the preset's batch, as in TensorFlow's tutorial."""
+    report: bool = True
+    """Write report.html in the run at the end: what the network is worth, with a box to try it."""
     log_device_placement: bool = False
     """Print a table of what lies on which device."""
     launch: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -81,11 +83,16 @@ def run(options: Options) -> int:
                 options.resume,
                 changes=lambda _: options.config,
                 model=options.model,
+                report=options.report,
                 emit=tell,
             )
         else:
             result = start.train(
-                options.config, run_dir=options.run_dir, overwrite=options.overwrite, emit=tell
+                options.config,
+                run_dir=options.run_dir,
+                overwrite=options.overwrite,
+                report=options.report,
+                emit=tell,
             )
     return 0 if result.evaluated else 128 + signal.SIGINT
 

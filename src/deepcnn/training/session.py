@@ -18,20 +18,21 @@ from deepcnn.data.source import Source
 from deepcnn.devices import Place, describe_environment
 from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Job
-from deepcnn.errors import ConfigError
+from deepcnn.errors import ConfigError, DataError, DeepcnnError
 from deepcnn.events import (
     EnvironmentChanged,
     Evaluated,
     Event,
     Listener,
     Noted,
+    Reported,
     Saved,
     Started,
     Traced,
 )
 from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inference.answered import Answered
-from deepcnn.inference.trained import Trained
+from deepcnn.inference.trained import Trained, checkpoint_of
 from deepcnn.inference.weights import read_weights
 from deepcnn.inputs.fed import FeedSource
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
@@ -341,6 +342,32 @@ class Session:
     def answered(self) -> Answered | None:
         """All answers about the split that counts, after the last step."""
         return self._scores.answered
+
+    @property
+    def scored(self) -> Source:
+        """The examples of the split that counts."""
+        *_, counting = self._material.to_score.values()
+        return counting
+
+    def report(self) -> None:
+        """Write the report about the run, after the last step; what fails is only told."""
+        try:
+            path = self.team.once(self._write_report)
+        except Exception as error:  # whatever it is, the training is done and saved
+            what = error if isinstance(error, DeepcnnError) else f"{type(error).__name__}: {error}"
+            self._emit(Noted(f"No report: {what}"))
+            return
+        self._emit(Reported(path))
+
+    def _write_report(self) -> str:
+        from deepcnn.reports.findings import Subject
+        from deepcnn.reports.write import write
+
+        if self.answered is None:
+            raise DataError("the split has more answers than are kept in memory")
+        path = checkpoint_of(self.run, self.answered.step)  # the best one's, where it is kept
+        trained = Trained.load(self.run, path, model=self._given.model)
+        return str(write(Subject(self.run, trained, self.answered, self.scored)))
 
     def evaluation_is_due(self) -> bool:
         """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""

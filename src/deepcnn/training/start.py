@@ -31,6 +31,7 @@ def train(
     overwrite: bool = False,
     feed: FeedSource | str | None = None,
     model: Given | None = None,
+    report: bool = False,
     progress: bool = False,
     emit: Listener = ignore,
     **settings: Any,
@@ -39,6 +40,7 @@ def train(
 
     `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
     `train("quick", data="photos", steps=100)`. `progress`: print what the command line prints.
+    `report`: write `report.html` in the run at the end.
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `feed`: where the batches come from instead of the training set, which then
     only tells the classes and the statistics, see `fed.Fed`; a name is the setting. `model`: a
@@ -67,10 +69,10 @@ def train(
         begun = team.once(lambda: Run.of_job(team.job(), path, command))
         if begun is not None and not (overwrite and begun.is_finished()):
             emit(Noted(f"{begun.path}: the same job began this run, and goes on with it."))
-            return _resume(team, begun, lambda c: c, given, emit)
+            return _resume(team, begun, lambda c: c, given, emit, report=report)
         with Session.open(team, config, given, emit) as session:
             session.begin(path, command, overwrite=overwrite)
-            return make_steps(session)
+            return _finished(session, report=report)
 
 
 def resume(
@@ -79,6 +81,7 @@ def resume(
     changes: Callable[[Config], Config] = lambda c: c,
     feed: FeedSource | None = None,
     model: Given | None = None,
+    report: bool = False,
     progress: bool = False,
     emit: Listener = ignore,
 ) -> Result:
@@ -94,7 +97,8 @@ def resume(
     """
     with join() as team, _heard(emit, progress) as heard:
         run = team.once(lambda: Run.open(Path(run_dir)))
-        return _resume(team, run, changes, FromPython(feed, model), team.listener(heard))
+        given = FromPython(feed, model)
+        return _resume(team, run, changes, given, team.listener(heard), report=report)
 
 
 def _resume(
@@ -103,6 +107,8 @@ def _resume(
     changes: Callable[[Config], Config],
     given: FromPython,
     emit: Listener,
+    *,
+    report: bool,
 ) -> Result:
     old, stored = team.once(lambda: (run.config(), TrainedOn.read(run)))
     config = team.once(lambda: changes(old))
@@ -111,7 +117,15 @@ def _resume(
     check_changes(old, config)
     with Session.open(team, config, given, emit, stored) as session:
         session.go_on(run, stored.fed_by)
-        return make_steps(session)
+        return _finished(session, report=report)
+
+
+def _finished(session: Session, *, report: bool) -> Result:
+    """Make all steps, and write the report of a run that was not interrupted."""
+    result = make_steps(session)
+    if report and result.evaluated is not None:
+        session.report()
+    return result
 
 
 def _config(config: Config | str, settings: dict[str, Any]) -> Config:

@@ -1,0 +1,168 @@
+"""How a training went, as figures: losses, learning rate and accuracy, from the run's log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from deepcnn.reports.measures import AtThreshold, Bin
+from deepcnn.reports.svg import Axes, Point, Series, Style, chart, number, thin, vertical
+from deepcnn.runs.log import events
+
+Log = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and what is to be said about it."""
+
+    svg: Markup
+    caption: str
+
+
+def curves(log: Log) -> list[Figure]:
+    """Return the figures of a training; none where its log tells nothing."""
+    steps = _last_of_each_step(events(log, "Stepped"))
+    scores = _last_of_each_step(events(log, "Evaluated"))
+    found = [_losses(steps), _rate(steps), _accuracy(scores)]
+    return [figure for figure in found if figure is not None]
+
+
+def _last_of_each_step(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return events by rising step: what a resumed training did again counts once."""
+    last = {(event["step"], event.get("split")): event for event in found}
+    return [last[key] for key in sorted(last, key=lambda key: key[0])]
+
+
+def _values(steps: list[dict[str, Any]], *path: str) -> list[Point]:
+    """Return the points of a number that events hold, without those that are none."""
+    points = []
+    for event in steps:
+        value: Any = event
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, int | float) and math.isfinite(value):
+            points.append((float(event["step"]), float(value)))
+    return points
+
+
+def _losses(steps: list[dict[str, Any]]) -> Figure | None:
+    raw, averaged = _values(steps, "losses", "total_loss"), _values(steps, "averages", "total_loss")
+    if len(raw) < 2:
+        return None
+    series = [
+        Series("of the step", thin(raw), "thin"),
+        Series("averaged", thin(averaged), "strong"),
+    ]
+    alone = _values(steps, "averages", "cross_entropy")
+    if alone and alone != averaged:
+        series.append(Series("cross-entropy, averaged", thin(alone), "dotted"))
+    axes = Axes("Loss by step", "step", "loss", _range(raw), _heights(*(s.points for s in series)))
+    by_step = dict(thin(averaged))
+    tips = []
+    for x, y in thin(raw):
+        average = f", averaged {number(by_step[x])}" if x in by_step else ""
+        tips.append((x, f"step {x:,.0f}: {number(y)}{average}"))
+    caption = f"The loss of {len(raw):,} steps that were logged, and its moving average."
+    if len(raw) > len(tips):
+        caption += f" Each of the {len(tips)} points is the mean of some."
+    return Figure(chart(axes, series, tips), caption)
+
+
+def _rate(steps: list[dict[str, Any]]) -> Figure | None:
+    rates = _values(steps, "learning_rate")
+    if len(rates) < 2:
+        return None
+    points = thin(rates)
+    axes = Axes("Learning rate by step", "step", "learning rate", _range(rates), _heights(points))
+    tips = [(x, f"step {x:,.0f}: {number(y)}") for x, y in points]
+    series = [Series("", points, "strong")]
+    return Figure(chart(axes, series, tips), "The learning rate of stochastic gradient descent.")
+
+
+def _accuracy(scores: list[dict[str, Any]]) -> Figure | None:
+    lines: dict[str, list[Point]] = {}
+    for event in scores:
+        point = (float(event["step"]), event["correct"] / event["total"])
+        lines.setdefault(str(event["split"]), []).append(point)
+    if max(map(len, lines.values()), default=0) < 2:
+        return None
+    styles: tuple[Style, ...] = ("strong", "dashed", "dotted")
+    series = [
+        Series(split, thin(points), style, marks=len(points) <= 30)
+        for (split, points), style in zip(lines.items(), styles, strict=False)
+    ]
+    every = [point for points in lines.values() for point in points]
+    xs, ys = zip(*every, strict=True)
+    ranges = (min(xs), max(xs)), (min(ys), max(ys))
+    axes = Axes("Accuracy by step", "step", "accuracy", *ranges, percent=True)
+    tips: dict[float, list[str]] = {}
+    for each in series:
+        for x, y in each.points:
+            tips.setdefault(x, []).append(f"{each.name} {100 * y:.2f} %")
+    told = [(x, f"step {x:,.0f}: " + ", ".join(tips[x])) for x in sorted(tips)]
+    return Figure(chart(axes, series, told), "The accuracy whenever the network was scored.")
+
+
+def reliability(before: list[Bin], after: list[Bin] | None, errors: tuple[str, str]) -> Figure:
+    """Draw how many answers are right by how sure they are; `errors`: as they are to be said."""
+    diagonal = Series("", [(0.0, 0.0), (1.0, 1.0)], "dotted")
+    series = [diagonal, Series("before", _of_bins(before), "dashed", marks=True)]
+    caption = f"Answers by their probability: on the dotted line both agree. {errors[0]}"
+    if after is not None:
+        series.append(Series("after a temperature", _of_bins(after), "strong", marks=True))
+        caption += f" {errors[1]}"
+    whole = (0.0, 1.0)
+    axes = Axes("Reliability diagram", "probability", "share right", whole, whole, percent=True)
+    tips = []
+    for index, each in enumerate(before):
+        told = [_tip("before", each)] + ([_tip("after", after[index])] if after else [])
+        tips.append(((index + 0.5) / len(before), "; ".join(told)))
+    return Figure(chart(axes, series, tips), caption)
+
+
+def _of_bins(bins: list[Bin]) -> list[Point]:
+    return [(each.probability, each.right / each.examples) for each in bins if each.examples]
+
+
+def _tip(name: str, each: Bin) -> str:
+    if not each.examples:
+        return f"{name}: none"
+    share, sure = 100 * each.right / each.examples, 100 * each.probability
+    return f"{name}: {each.right:,} of {each.examples:,} right ({share:.1f} %) at {sure:.1f} %"
+
+
+def by_threshold(found: list[AtThreshold], mark: float | None, caption: str) -> Figure:
+    """Draw accuracy and share of the answers by the probability that is asked for."""
+    total = found[0].answered
+    right = [(each.threshold, each.right / each.answered) for each in found if each.answered]
+    kept = [(each.threshold, each.answered / total) for each in found]
+    series = [Series("answered", kept, "dashed"), Series("right of those", right, "strong")]
+    low = min(y for _, y in [*right, *kept])
+    axes = Axes(
+        "Accuracy by threshold", "probability asked for", "share", (0, 1), (low, 1), percent=True
+    )
+    tips = [
+        (
+            each.threshold,
+            f"at least {each.threshold:.2f}: {each.answered:,} answered, {each.right:,} right"
+            + (f" ({100 * each.right / each.answered:.1f} %)" if each.answered else ""),
+        )
+        for each in found
+    ]
+    svg = chart(axes, series, tips)
+    if mark is not None and 0 <= mark <= 1:
+        svg = vertical(svg, axes, mark, "unsure below")
+    return Figure(svg, caption)
+
+
+def _range(points: list[Point]) -> tuple[float, float]:
+    return points[0][0], points[-1][0]
+
+
+def _heights(*lines: Iterable[Point]) -> tuple[float, float]:
+    return 0.0, max((y for line in lines for _, y in line), default=1.0)

@@ -1,0 +1,41 @@
+"""Scripts without what only a reader needs: a page is to be small."""
+
+from __future__ import annotations
+
+import re
+
+# Strings, templates, comments; names and numbers; blanks; any other sign. No regular expressions:
+# the scripts of this package have none.
+_PARTS = re.compile(
+    r"""(?P<text>"(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)|(?P<comment>//[^\n]*)|(?P<word>[\w$]+)"""
+    r"""|(?P<line>\n\s*)|(?P<blank>[ \t]+)|(?P<sign>.)"""
+)
+
+
+def shrunk(script: str) -> str:
+    """Return a script without comments, and without the blanks that mean nothing.
+
+    A line's end stays where it may end a statement. For scripts that have no regular expression
+    and no template inside a template.
+    """
+    kept = ""
+    blank = ""  # what stood before the next part
+    for part in _PARTS.finditer(script):
+        if part.lastgroup in ("comment", "blank"):
+            blank = blank or " "
+            continue
+        if part.lastgroup == "line":
+            blank = "\n"
+            continue
+        if blank == "\n":
+            kept += "" if kept[-1:] in ("", ";", "{", "(", "[", ",") else "\n"
+        elif blank and _needs_blank(kept[-1:], part[0][0]):
+            kept += " "
+        kept, blank = kept + part[0], ""
+    return kept + "\n"
+
+
+def _needs_blank(before: str, after: str) -> bool:
+    """Tell whether two signs would become another thing without a blank between them."""
+    words = re.fullmatch(r"[\w$]{2}", before + after) is not None
+    return words or (before == after and before in "+-")

@@ -1,0 +1,141 @@
+"""Reports as files: a page, its twin in JSON, and the answers to a whole split as CSV."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepcnn
+from deepcnn import atomic
+from deepcnn.config import to_dict as settings_of
+from deepcnn.data.formats.pictures import PictureShard
+from deepcnn.data.source import Source, Subset
+from deepcnn.errors import DataError, RunError
+from deepcnn.reports import findings
+from deepcnn.reports.against import Contender, compared
+from deepcnn.reports.box import demo
+from deepcnn.reports.findings import Findings, Subject
+from deepcnn.reports.page import render
+from deepcnn.reports.views import view
+from deepcnn.runs.log import read_log
+from deepcnn.runs.run import ENVIRONMENT
+
+NAME = "report.html"
+LARGEST = 1 << 16  # rows of a CSV that are put together at a time
+
+
+def write(subject: Subject, out: Path | None = None) -> Path:
+    """Write the report about a run, and return where; None: `report.html` in the run.
+
+    Beside the page lie its twin, with the ending .json, and the answers to every example of the
+    split, with the ending .csv. Each appears whole or not at all. Raises DataError where they
+    cannot be written.
+    """
+    path = out if out is not None else subject.run.path / NAME
+    found = findings.find(subject)
+    try:
+        log = read_log(subject.run.log)
+    except RunError:  # it may be gone, and then only the curves are missing
+        log = []
+    html = render("report.html", view(subject, found, log, demo(subject.trained)))
+    save(path.with_suffix(".csv"), _rows(subject, found))
+    save(path.with_suffix(".json"), [_json(_twin(subject, found))])
+    save(path, [html.encode()])
+    return path
+
+
+def write_comparison(contenders: list[Contender], out: Path) -> Path:
+    """Write a page that compares two runs and more, its twin beside it, and return where.
+
+    Raises DataError where they cannot be written.
+    """
+    page, twin = compared(contenders)
+    html = render("comparison.html", page)
+    save(out.with_suffix(".json"), [_json({**_made(), **twin})])
+    save(out, [html.encode()])
+    return out
+
+
+def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
+    """Write a file atomically; raise DataError, saying what to do, where that cannot be."""
+    try:
+        with atomic.writing(path) as file:
+            for part in parts:
+                file.write(part)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}). Free space, or choose "
+            "another place: --out"
+        ) from error
+
+
+def _twin(subject: Subject, found: Findings) -> dict[str, Any]:
+    answered, config = subject.answered, subject.trained.config
+    try:
+        environment = subject.run.read(ENVIRONMENT)
+    except RunError:
+        environment = {}
+    return {
+        **_made(),
+        "run": str(subject.run.path),
+        "step": answered.step,
+        "averaged": answered.averaged,
+        "split": answered.split,
+        "data": config.data,
+        "scored_on": subject.scored_on,
+        **findings.to_dict(subject, found),
+        "settings": settings_of(config),
+        "environment": environment,
+    }
+
+
+def _made() -> dict[str, str]:
+    now = datetime.datetime.now().isoformat(timespec="seconds")
+    return {"deepcnn": deepcnn.__version__, "made": now}
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _rows(subject: Subject, found: Findings) -> Iterator[bytes]:
+    """Yield the lines of the CSV: what `predict` writes, and the class that was given."""
+    names = subject.classes
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["path", "label", "probability", "unsure", "given", *(f"p_{n}" for n in names)])
+    answers = zip(
+        names_of(subject.source, subject.answered.split),
+        found.predicted.tolist(),
+        found.chances.tolist(),
+        found.seen.doubts,
+        subject.answered.labels.tolist(),
+        strict=True,
+    )
+    for name, label, chances, doubt, given in answers:
+        shown = [f"{chance:.9g}" for chance in chances]
+        lines.writerow([name, names[label], shown[label], doubt or "", names[given], *shown])
+        if text.tell() > LARGEST:
+            yield text.getvalue().encode(errors="surrogateescape")
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode(errors="surrogateescape")
+
+
+def names_of(source: Source, split: str) -> Iterator[str]:
+    """Yield what each example is called: the path of its file, else the split and its number."""
+    number = 0
+    for shard in source.shards:
+        chosen = shard.chosen.tolist() if isinstance(shard, Subset) else range(len(shard))
+        inner = shard.shard if isinstance(shard, Subset) else shard
+        for index in chosen:
+            if isinstance(inner, PictureShard):
+                yield str(inner.listing.paths[index])
+            else:
+                yield f"{split}/{number}"
+            number += 1
