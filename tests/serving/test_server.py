@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deepcnn.cli.arguments import parse
 from deepcnn.cli.main import run as cli
+from deepcnn.cli.serve import Options
 from deepcnn.errors import ConfigError
 from deepcnn.inference.as_json import as_json
 from deepcnn.inference.classifier import Classifier
@@ -139,6 +141,7 @@ def test_other_machines_are_let_in_only_with_a_token(run: Path) -> None:
         (["--timeout", "-1"], "--timeout: expected more than 0"),
         (["--cors", "example.org"], "--cors: expected an origin"),
         (["--cors", "https://example.org/"], "--cors: expected an origin"),
+        (["--cors", "https://a.example", "--cors", "b.example"], "expected an origin.*'b.example'"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(
@@ -146,6 +149,11 @@ def test_options_that_cannot_be_used_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         cli(["serve", str(run), *options])
+
+
+def test_the_run_may_follow_a_site() -> None:
+    options = parse("serve", Options, ["--cors", "https://a.example", "run"])
+    assert (options.run, options.cors) == (Path("run"), ("https://a.example",))
 
 
 def test_a_missing_extra_is_one_line_with_the_command(run: Path) -> None:

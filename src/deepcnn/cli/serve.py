@@ -35,8 +35,8 @@ class Options:
     token: str | None = None
     """What requests must bear, as Authorization: Bearer TOKEN; browsers ask for it as a password.
     None: the environment's DEEPCNN_TOKEN, which no list of processes shows."""
-    cors: tuple[str, ...] = ()
-    """Other sites whose pages may ask, such as https://example.org."""
+    cors: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Another site whose pages may ask, such as https://example.org; may be given again."""
     verbose: bool = False
     """Print a line for each request on standard error."""
     max_bytes: int = 16 * 2**20
@@ -79,6 +79,7 @@ def run(options: Options) -> int:
         pictures=options.max_pictures,
         waiting=options.max_waiting,
         seconds=options.timeout,
+        held=max(Limits.held, options.max_bytes),
     )
     with server.bound(options.host, options.port, anywhere=token is not None) as socket:
         path = which_run(options.run)
