@@ -291,10 +291,11 @@ def test_damaged_kinds_are_refused(field: str, value: Any) -> None:
         Calibration.from_dict(values, "here")
 
 
-@pytest.mark.parametrize("values", [None, 3, "a", [], [1], {}, {"step": 1}, {"other": 1}])
+@pytest.mark.parametrize("values", [None, 3, "a", [], [1], {}, {"step": 1}, {"\x1b[31m": 1}])
 def test_what_is_no_calibration_at_all_is_refused(values: Any) -> None:
-    with pytest.raises(RunError, match="here: not a calibration"):
+    with pytest.raises(RunError, match="here: not a calibration") as raised:
         Calibration.from_dict(values, "here")
+    assert str(raised.value).isprintable()
 
 
 JSON = st.recursive(

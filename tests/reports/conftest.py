@@ -15,7 +15,7 @@ from deepcnn import presets
 from deepcnn.config import ModelConfig
 from deepcnn.data.arrays import Arrays
 from tests import packages
-from tests.browser import Browser, chromium
+from tests.helpers.browser import Browser, chromium
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from deepcnn.inference.trained import Trained, newest_checkpoint
 from deepcnn.reports.box import demo_page
 from deepcnn.reports.write import write
 from deepcnn.runs.run import Run
-from tests.browser import Browser, Page
+from tests.helpers.browser import Browser, Page
 from tests.reports.pictures import write_pictures
 from tests.reports.subjects import subject
 from tests.reports.test_page import NASTY

@@ -26,7 +26,7 @@ from deepcnn.reports.packing import follow, packed, rounded
 from deepcnn.reports.page import SCRIPTS, asset, script
 from deepcnn.reports.program import trace
 from deepcnn.reports.shrink import shrunk
-from tests.browser import Browser, Page
+from tests.helpers.browser import Browser, Page
 from tests.reports.networks import NETWORKS, as_trained
 from tests.reports.pictures import tiles
 from tests.reports.subjects import arrays, trained

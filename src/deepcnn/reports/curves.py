@@ -93,7 +93,7 @@ def _accuracy(scores: list[dict[str, Any]]) -> Figure | None:
         return None
     styles: tuple[Style, ...] = ("strong", "dashed", "dotted")
     series = [
-        Series(split, thin(points), style, marks=len(points) <= 30)
+        Series(split, thin(points), style, [3.0] * len(points) if len(points) <= 30 else ())
         for (split, points), style in zip(lines.items(), styles, strict=False)
     ]
     every = [point for points in lines.values() for point in points]
@@ -111,10 +111,13 @@ def _accuracy(scores: list[dict[str, Any]]) -> Figure | None:
 def reliability(before: list[Bin], after: list[Bin] | None, errors: tuple[str, str]) -> Figure:
     """Draw how many answers are right by how sure they are; `errors`: as they are to be said."""
     diagonal = Series("", [(0.0, 0.0), (1.0, 1.0)], "dotted")
-    series = [diagonal, Series("before", _of_bins(before), "dashed", marks=True)]
-    caption = f"Answers by their probability: on the dotted line both agree. {errors[0]}"
+    series = [diagonal, Series("before", _of_bins(before), "dashed", _dots(before))]
+    caption = (
+        "Answers by their probability: on the dotted line both agree. The more answers, the larger "
+        f"the dot. {errors[0]}"
+    )
     if after is not None:
-        series.append(Series("after a temperature", _of_bins(after), "strong", marks=True))
+        series.append(Series("after a temperature", _of_bins(after), "strong", _dots(after)))
         caption += f" {errors[1]}"
     whole = (0.0, 1.0)
     axes = Axes("Reliability diagram", "probability", "share right", whole, whole, percent=True)
@@ -127,6 +130,12 @@ def reliability(before: list[Bin], after: list[Bin] | None, errors: tuple[str, s
 
 def _of_bins(bins: list[Bin]) -> list[Point]:
     return [(each.probability, each.right / each.examples) for each in bins if each.examples]
+
+
+def _dots(bins: list[Bin]) -> list[float]:
+    """Return radii whose squares go with the answers, but none too small to be seen."""
+    most = max(each.examples for each in bins)
+    return [1.5 + 3.5 * math.sqrt(each.examples / most) for each in bins if each.examples]
 
 
 def _tip(name: str, each: Bin) -> str:

@@ -25,14 +25,13 @@ Style = Literal["strong", "thin", "dashed", "dotted"]
 class Series:
     """A line: its name, its points by rising x, and how it is drawn.
 
-    `marks`: with a dot at each point; `steps`: it keeps a value until the next one.
+    `dots`: the radius of a dot at each point; empty: none.
     """
 
     name: str
     points: Sequence[Point]
     style: Style
-    marks: bool = False
-    steps: bool = False
+    dots: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -151,10 +150,12 @@ def _line(series: Series, x: Scale, y: Scale) -> str:
         return ""
     drawn = [(x(a), y(b)) for a, b in series.points]
     path = f"M{drawn[0][0]} {drawn[0][1]}"
-    path += "".join(f"H{a}V{b}" if series.steps else f"L{a} {b}" for a, b in drawn[1:])
-    marks = ""
-    if series.marks or len(drawn) == 1:
-        marks = "".join(f'<circle cx="{a}" cy="{b}" r="3"/>' for a, b in drawn)
+    path += "".join(f"L{a} {b}" for a, b in drawn[1:])
+    dots = series.dots or ([3.0] if len(drawn) == 1 else [])
+    marks = "".join(
+        f'<circle cx="{a}" cy="{b}" r="{radius:.1f}"/>'
+        for (a, b), radius in zip(drawn, dots, strict=False)
+    )
     return f'<g class="line {series.style}"><path d="{path}"/>{marks}</g>'
 
 
