@@ -144,3 +144,24 @@ def test_a_form_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[s
         command(["export", "runs/first", "--to", "tflite"])
     assert end.value.code == 2
     assert "onnx" in capsys.readouterr().err
+
+
+def test_a_page_answers_by_itself(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["export", "runs/first", "--to", "html"]) == 0
+    page = there / "runs/first/export/model.html"
+    text = page.read_text("utf-8")
+    assert '"program"' in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith("Written:      runs/first/export/model.html (")
+
+    assert command(["export", "runs/first", "--to", "html", "-o", "new/a.html", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {"path": "new/a.html", "form": "html", "bytes": page.stat().st_size}
+    assert (there / "new/a.html").read_text("utf-8") == text
+
+
+def test_a_page_that_cannot_be_written_is_said(there: Path) -> None:
+    (there / "file").write_text("")
+    with pytest.raises(DeepcnnError, match=r"^file: cannot be made \(File exists\)$"):
+        command(["export", "runs/first", "--to", "html", "-o", "file/a.html"])

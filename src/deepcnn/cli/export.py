@@ -20,12 +20,13 @@ class Options:
 
     run: tyro.conf.Positional[Path | None] = None
     """Directory of the run; None: the newest below runs/."""
-    to: Literal["onnx", "safetensors"] = "onnx"
+    to: Literal["onnx", "html", "safetensors"] = "onnx"
     """onnx: from pixels to probabilities, for any program that reads ONNX; every image that the run
-    was scored on is answered by both, and the file appears only if they agree. safetensors: the
-    weights, for deepcnn and for --start-from."""
+    was scored on is answered by both, and the file appears only if they agree. html: a page that
+    answers about a picture by itself, to send to a friend. safetensors: the weights, for deepcnn
+    and for --start-from."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The file; None: export/model.onnx or .safetensors in the run."""
+    """The file; None: export/model.onnx, .html or .safetensors in the run."""
     step: int | None = None
     """Step of the checkpoint; None: the newest."""
     averaged: bool = True
@@ -51,6 +52,8 @@ def run(options: Options) -> int:
     from deepcnn.inference.export import export
 
     path = which_run(options.run)
+    if options.to == "html":
+        return _page(options, path)
     with console(options.json) as tell:
         exported = export(
             path,
@@ -77,6 +80,26 @@ def run(options: Options) -> int:
     else:
         for line in _proof(record):
             print(line)
+    return 0
+
+
+def _page(options: Options, run: Path) -> int:
+    """Write the page that answers by itself, and say where it is."""
+    from deepcnn.reports.write import write_demo
+
+    page = write_demo(
+        run,
+        options.out,
+        step=options.step,
+        averaged=options.averaged,
+        model=own_network(options.model),
+    )
+    size = page.stat().st_size
+    if options.json:
+        print(json.dumps({"path": str(page), "form": "html", "bytes": size}))
+        return 0
+    print(f"Written:      {page} ({_size(size)})")
+    print("Open it in a browser, and drop a picture into it: it needs nothing else.")
     return 0
 
 

@@ -16,14 +16,16 @@ from deepcnn.config import to_dict as settings_of
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.source import Source, Subset
 from deepcnn.errors import DataError, RunError
+from deepcnn.inference.trained import Trained, checkpoint_of
+from deepcnn.models.build import Given
 from deepcnn.reports import findings
 from deepcnn.reports.against import Contender, compared
-from deepcnn.reports.box import demo
+from deepcnn.reports.box import demo, demo_page
 from deepcnn.reports.findings import Findings, Subject
 from deepcnn.reports.page import render
 from deepcnn.reports.views import view
 from deepcnn.runs.log import read_log
-from deepcnn.runs.run import ENVIRONMENT
+from deepcnn.runs.run import ENVIRONMENT, Run
 
 NAME = "report.html"
 LARGEST = 1 << 16  # rows of a CSV that are put together at a time
@@ -59,6 +61,33 @@ def write_comparison(contenders: list[Contender], out: Path) -> Path:
     save(out.with_suffix(".json"), [_json({**_made(), **twin})])
     save(out, [html.encode()])
     return out
+
+
+def write_demo(
+    run: str | Path,
+    out: Path | None = None,
+    *,
+    step: int | None = None,
+    averaged: bool = True,
+    model: Given | None = None,
+) -> Path:
+    """Write the page in which a run's network answers alone, and return where.
+
+    `out`: None: `export/model.html` in the run; `step`: of the checkpoint, None: the newest;
+    `model`: the network again, where it is none of this package. No image of the run is needed.
+    Raises ConfigError where a page cannot compute the network, DataError where the
+    file cannot be written.
+    """
+    opened = Run.open(Path(run))
+    path = out if out is not None else opened.path / "export" / "model.html"
+    trained = Trained.load(opened, checkpoint_of(opened, step), averaged=averaged, model=model)
+    html = demo_page(trained)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
+    save(path, [html.encode()])
+    return path
 
 
 def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
