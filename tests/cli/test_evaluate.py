@@ -61,10 +61,10 @@ def test_what_a_training_prints_scores_it_again_on_what_it_was_scored_on(
     again = printed(done.stdout, "Evaluate again: ", tmp_path)
     assert again.returncode == 0, again.stderr
     scores = [
-        [line.partition(": ")[2] for line in out.splitlines() if "precision @ 1" in line]
+        [line.partition(": ")[2] for line in out.splitlines() if ": step 3, accuracy " in line]
         for out in (done.stdout, again.stdout)
     ]
-    assert f", {split}, step 3," in scores[0][-1]
+    assert f" {split} images, 95 % interval " in scores[0][-1]
     assert scores[1] == [scores[0][-1]]
 
 
@@ -94,4 +94,5 @@ def test_a_network_of_ones_own_is_named_in_every_command_and_else_its_code_does_
     assert imported.exists()
     on = deepcnn("train", "--resume", "run", "--steps", "5", *named, cwd=folder)
     assert on.returncode == 0, on.stderr
-    assert " correct, test, step 5," in on.stdout
+    assert ": step 5, accuracy " in on.stdout
+    assert " test images, " in on.stdout

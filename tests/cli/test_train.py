@@ -56,7 +56,8 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert ": step 10, loss = " in done.stdout
     assert " examples/sec; " in done.stdout
     assert " sec/batch)" in done.stdout
-    assert " / 512 correct, test, step 21, averaged parameters" in done.stdout
+    assert ": step 21, accuracy " in done.stdout
+    assert " of 512 test images, 95 % interval " in done.stdout
     assert "tensorboard --logdir run/summaries" in done.stdout
     assert "evaluate run" in done.stdout
     assert done.stderr == ""
@@ -67,10 +68,13 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert (started["step"], started["steps"]) == (21, 25)
     done = deepcnn("train", "tiny", "--steps", "2", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["event"] == "Finished"
+    last = [json.loads(line)["event"] for line in done.stdout.splitlines()[-2:]]
+    assert last == ["Finished", "Reported"]
     done = deepcnn("evaluate", "run", "--examples", "10", "--no-averaged", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert " / 10 correct, test, step 25, raw parameters" in done.stdout
+    assert ": step 25, accuracy " in done.stdout
+    assert " of 10 test images, 95 % interval " in done.stdout
+    assert done.stdout.endswith(", raw parameters\n")
     done = deepcnn("train", "--resume", "run", "--seed", "3", cwd=tmp_path)
     assert done.returncode == 1
     assert "seed: cannot change" in done.stderr
