@@ -8,7 +8,7 @@ They are whole directories, but for the lock, as these commands left them:
     deepcnn train mnist --data fashion_mnist --run-dir runs/mnist --model.widths 8 8 --steps 200 \
         --save-every 100 --keep 1 --log-every 20 --evaluate-every 0 $options
 
-Only the public functions are used here, and files are read as files.
+Beyond fetching the data only public functions are used here, and files are read as files.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ import torch
 from safetensors.torch import load_file
 
 import deepcnn
+from deepcnn.data.fetch import fetch
+from tests.helpers.shards import FASHION_MNIST
 
 OLD = Path(__file__).parent / "old_runs"
 SPLITS = {"tiny": ["test"], "mnist": ["train", "validation", "test"]}
@@ -35,8 +37,10 @@ PROCESSOR = ["AuthenticAMD", "25", "17"]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that Fashion-MNIST comes to from where Debian's package has it."""
-    return tmp_path_factory.mktemp("data")
+    """A folder with Fashion-MNIST, from Debian's package."""
+    folder = tmp_path_factory.mktemp("data")
+    fetch("fashion_mnist", source=FASHION_MNIST, data_dir=folder)
+    return folder
 
 
 @pytest.fixture(params=list(SPLITS))

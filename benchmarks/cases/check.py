@@ -182,7 +182,7 @@ def scoring() -> Pair:
 
     def ours() -> None:  # with what it takes to prepare the network, as in each evaluation
         answers = Answers(state.model, transform, place)
-        score(answers, blocks_to_score(source, values, place, Team()))
+        score(answers, lambda: blocks_to_score(source, values, place, Team()))
 
     return (
         lambda: seconds(ours),

@@ -102,7 +102,8 @@ def test_what_is_not_said_is_found_and_requests_are_told_where_it_is_wished(
         assert server.stop() == 0
     finally:
         server.kill()
-    refused, answered = server.err.splitlines()
+    chosen, refused, answered = server.err.splitlines()
+    assert "runs/mine" in chosen
     assert refused.endswith('"GET / HTTP/1.1" 401')
     assert answered.endswith('"GET /?a=%0Ab HTTP/1.1" 200')
     assert TOKEN not in server.out + server.err
