@@ -163,5 +163,8 @@ def test_a_page_answers_by_itself(there: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_page_that_cannot_be_written_is_said(there: Path) -> None:
     (there / "file").write_text("")
-    with pytest.raises(DeepcnnError, match=r"^file: cannot be made \(File exists\)$"):
+    with pytest.raises(DeepcnnError, match=r"^file/a\.html: cannot be written \(.*--out"):
         command(["export", "runs/first", "--to", "html", "-o", "file/a.html"])
+    with pytest.raises(DeepcnnError, match=r"^out: expected a name that ends in \.html"):
+        command(["export", "runs/first", "--to", "html", "-o", "a.onnx"])
+    assert not (there / "a.onnx").exists()

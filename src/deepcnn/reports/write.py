@@ -15,7 +15,9 @@ from deepcnn import atomic
 from deepcnn.config import to_dict as settings_of
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.source import Source, Subset
-from deepcnn.errors import DataError, RunError
+from deepcnn.errors import ConfigError, DataError, RunError
+from deepcnn.inference.export import FOLDER
+from deepcnn.inference.export import NAME as MODEL
 from deepcnn.inference.trained import Trained, checkpoint_of
 from deepcnn.models.build import Given
 from deepcnn.reports import findings
@@ -75,24 +77,22 @@ def write_demo(
 
     `out`: None: `export/model.html` in the run; `step`: of the checkpoint, None: the newest;
     `model`: the network again, where it is none of this package. No image of the run is needed.
-    Raises ConfigError where a page cannot compute the network, DataError where the
-    file cannot be written.
+    Raises ConfigError where a page cannot compute the network or `out` does not end in .html,
+    DataError where the file cannot be written.
     """
     opened = Run.open(Path(run))
-    path = out if out is not None else opened.path / "export" / "model.html"
+    path = out if out is not None else opened.path / FOLDER / f"{MODEL}.html"
+    if path.suffix != ".html":  # else a browser would not show it as a page
+        raise ConfigError(f"out: expected a name that ends in .html, found {str(path)!r}")
     trained = Trained.load(opened, checkpoint_of(opened, step), averaged=averaged, model=model)
-    html = demo_page(trained)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
-    save(path, [html.encode()])
+    save(path, [demo_page(trained).encode()])
     return path
 
 
 def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
-    """Write a file atomically; raise DataError, saying what to do, where that cannot be."""
+    """Write a file atomically, with its folder; raise DataError, saying what to do, if it fails."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(path) as file:
             for part in parts:
                 file.write(part)
