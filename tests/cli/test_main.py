@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ try:
 except SystemExit as end:
     assert not end.code
 assert "torch" not in sys.modules
+if sys.argv[1] in ("--help", "data"):
+    assert "numpy" not in sys.modules
 """
     helps = (["--help"], ["train", "--help"], ["evaluate", "--help"], ["bench", "--help"], ["data"])
     for arguments in helps:
@@ -43,10 +46,12 @@ def test_every_command_is_listed_with_a_line_of_its_own(
 ) -> None:
     assert run(["help"]) == 0
     listed = capsys.readouterr().out
-    for command, usage in COMMANDS.items():
-        (line,) = [line for line in listed.splitlines() if line.startswith(f"  deepcnn {command} ")]
-        assert usage in line
-        assert line.endswith(".")
+    for name, command in COMMANDS.items():
+        (line,) = [line for line in listed.splitlines() if line.startswith(f"  deepcnn {name} ")]
+        assert command.usage in line
+        assert line.endswith(f" {command.does}")
+        module = importlib.import_module(f"deepcnn.cli.{name.replace(' ', '_')}")
+        assert (module.__doc__ or "").splitlines()[0] == command.does
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"deepcnn {package.__version__}\n"
 

@@ -240,8 +240,10 @@ def test_a_report_goes_where_it_is_told_to(tmp_path: Path) -> None:
     about = subject(tmp_path / "run")
     assert write(about, tmp_path / "mine.html") == tmp_path / "mine.html"
     assert {p.name for p in tmp_path.glob("mine*")} == {"mine.html", "mine.json", "mine.csv"}
+    assert write(about, tmp_path / "new" / "folder" / "mine.html").is_file()
+    (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be written .*--out"):
-        write(about, tmp_path / "nowhere" / "mine.html")
+        write(about, tmp_path / "file" / "mine.html")
 
 
 def test_a_named_set_is_told_with_the_hashes_of_its_files(tmp_path: Path) -> None:

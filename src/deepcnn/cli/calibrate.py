@@ -1,4 +1,4 @@
-"""Find out how sure a trained network is, and when it should say "unsure"."""
+"""Find out how sure a network is, and when it says "unsure"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a data set as TFRecord, .npz, PNG folders or CIFAR's form."""
+"""Write a data set in another form."""
 
 from __future__ import annotations
 

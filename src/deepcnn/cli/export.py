@@ -1,4 +1,4 @@
-"""Write a trained network as one file, proved to answer as its run does."""
+"""Write a network as one file, proved to answer the same."""
 
 from __future__ import annotations
 

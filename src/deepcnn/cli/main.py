@@ -8,28 +8,40 @@ import os
 import signal
 import sys
 from types import ModuleType
+from typing import NamedTuple
 
 from deepcnn import __version__, presets
 from deepcnn.cli.arguments import describe_presets, parse, printable
 from deepcnn.errors import ConfigError, DeepcnnError
 
-# Each command with what follows it. It is done by the module of its name, `data fetch` by
-# `data_fetch`, whose first line is its help. Modules that need torch are imported by the command
-# that needs them, when it runs: help must answer at once.
+
+class Command(NamedTuple):
+    """What help tells of a command: what follows its name, and what it does."""
+
+    usage: str
+    does: str
+
+
+# Each command is done by the module of its name, `data fetch` by `data_fetch`, which is imported
+# when the command runs: help must answer at once.
 COMMANDS = {
-    "train": "[PRESET] [--FIELD VALUE ...]",
-    "evaluate": "[RUN] [--follow]",
-    "predict": "[RUN] PICTURE ...",
-    "report": "[RUN ...] [-o FILE]",
-    "export": "[RUN] --to FORM",
-    "runs": "[FOLDER]",
-    "calibrate": "[RUN] [--error SHARE]",
-    "serve": "[RUN]",
-    "bench": "[--json]",
-    "data fetch": "[NAME] [--from PATH]",
-    "data verify": "[NAME]",
-    "data show": "[NAME or PATH]",
-    "data convert": "SOURCE FOLDER --to FORM",
+    "train": Command(
+        "[PRESET] [--FIELD VALUE ...]", "Train a run, or go on with one, and score it."
+    ),
+    "evaluate": Command("[RUN] [--follow]", "Score a run, once or while it is trained."),
+    "predict": Command("[RUN] PICTURE ...", "Say what is on pictures."),
+    "report": Command("[RUN ...] [-o FILE]", "Write a page about a run, or compare several."),
+    "export": Command("[RUN] --to FORM", "Write a network as one file, proved to answer the same."),
+    "runs": Command("[FOLDER]", "List the runs below runs/, newest first."),
+    "calibrate": Command(
+        "[RUN] [--error SHARE]", 'Find out how sure a network is, and when it says "unsure".'
+    ),
+    "serve": Command("[RUN]", "Answer about pictures over HTTP."),
+    "bench": Command("[--json]", "Measure how fast this machine trains and scores."),
+    "data fetch": Command("[NAME] [--from PATH]", "Fetch and verify a data set."),
+    "data verify": Command("[NAME]", "Check a data set's files."),
+    "data show": Command("[NAME or PATH]", "Count the classes of a data set and draw some images."),
+    "data convert": Command("SOURCE FOLDER --to FORM", "Write a data set in another form."),
 }
 
 
@@ -84,10 +96,9 @@ def _module(command: str) -> ModuleType:
 
 def _help() -> str:
     lines = []
-    for command, usage in COMMANDS.items():
-        first = (_module(command).__doc__ or "").splitlines()[0]
-        lines.append(f"  {f'deepcnn {command} {usage}':<46} {first}")
-        if command == "train":
+    for name, command in COMMANDS.items():
+        lines.append(f"  {f'deepcnn {name} {command.usage}':<46} {command.does}")
+        if name == "train":
             lines += [
                 "    presets (without a name: " + presets.DEFAULT + "):",
                 describe_presets(),

@@ -1,4 +1,4 @@
-"""Say what is on pictures, with a trained network."""
+"""Say what is on pictures."""
 
 from __future__ import annotations
 

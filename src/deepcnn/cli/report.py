@@ -1,4 +1,4 @@
-"""Write a page about a trained network, or compare several."""
+"""Write a page about a run, or compare several."""
 
 from __future__ import annotations
 

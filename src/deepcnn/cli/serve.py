@@ -1,4 +1,4 @@
-"""Answer about pictures over HTTP, with a trained network."""
+"""Answer about pictures over HTTP."""
 
 from __future__ import annotations
 
