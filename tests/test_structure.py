@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -63,6 +64,7 @@ LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 460, 60, 6
 KNOWS_PROCESSES = {"team", "engines.distributed"}  # only they import torch.distributed
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return the file of each module, by its dotted name below `deepcnn`."""
     return {
@@ -70,6 +72,11 @@ def modules() -> dict[str, Path]:
         for path in SOURCE.rglob("*.py")
         if path.parent != SOURCE or path.stem not in ("__init__", "__main__")
     }
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -100,7 +107,7 @@ def test_imports_run_downwards() -> None:
     upwards = [
         f"{name} imports {other}"
         for name, path in modules().items()
-        for other in own(imports(ast.parse(path.read_text())))
+        for other in own(imports(parsed(path)))
         if ROOMS.index(room(other)) < ROOMS.index(room(name))
     ]
     assert upwards == []
@@ -108,8 +115,7 @@ def test_imports_run_downwards() -> None:
 
 def test_no_imports_run_in_a_circle() -> None:
     found = {
-        name: own(imports(ast.parse(path.read_text()))) - {name, room(name)}
-        for name, path in modules().items()
+        name: own(imports(parsed(path))) - {name, room(name)} for name, path in modules().items()
     }
     graphlib.TopologicalSorter(found).prepare()  # raises CycleError, which names the circle
 
@@ -148,7 +154,7 @@ assert deepcnn.presets.tiny().steps == 200
 
 def test_only_the_command_line_prints_and_few_know_of_processes() -> None:
     for name, path in modules().items():
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         prints = any(
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
@@ -166,7 +172,7 @@ def test_files_functions_and_lists_of_arguments_are_short() -> None:
         text = path.read_text()
         if len(text.splitlines()) > LONGEST_FILE:
             too_long.append(f"{name}: {len(text.splitlines())} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > LONGEST_FUNCTION:
@@ -197,7 +203,7 @@ def is_exempt(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def test_no_file_uses_a_private_name_of_another_module(folder: str) -> None:
     found: list[str] = []
     for path in sorted((REPOSITORY / folder).rglob("*.py")):
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         ours: set[str] = set()  # names that stand for a module of deepcnn
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepcnn"):

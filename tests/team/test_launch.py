@@ -133,6 +133,7 @@ def test_a_killed_process_is_named_and_the_restart_ends_in_the_same_bits(job: Jo
     assert wait_for(lambda: not job.processes())
 
 
+@pytest.mark.endurance
 def test_a_stopped_process_is_named_when_its_time_is_up(job: Job) -> None:
     stop = "os.kill(os.getpid(), signal.SIGSTOP)"
     hurt = job.torchrun(0, stop, *TRAIN, "--steps", "300", "--run-dir", "run")

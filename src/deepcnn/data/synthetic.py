@@ -32,9 +32,11 @@ def synthetic(part: Literal["train", "test"]) -> Arrays:
     colours = hashing.below(160, squares).reshape(len(CLASSES), 4, 4, 3).astype(np.uint8)
     patterns = colours.repeat(SIZE // 4, 1).repeat(SIZE // 4, 2)
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
-    shifts = hashing.below(9, random(1, 2 * count)).reshape(2, count, 1) - 4
-    rows, columns = (np.arange(SIZE) - shifts) % SIZE
-    images = patterns[labels[:, None, None], rows[:, :, None], columns[:, None, :]]
-    noise = random(2, images.size // 8).astype("<i8").view(np.uint8)  # a byte for each value
-    images += ((noise.astype(np.uint16) * 96) >> 8).astype(np.uint8).reshape(images.shape)
+    # One image for each class and shift, to be looked up: much faster than shifting each example.
+    rows = (np.arange(SIZE) - np.arange(-4, 5)[:, None]) % SIZE
+    shifted = patterns[:, rows][:, :, :, rows].swapaxes(2, 3).reshape(-1, SIZE * SIZE * 3)
+    down, right = hashing.below(9, random(1, 2 * count)).reshape(2, count)
+    images = shifted[(labels * 9 + down) * 9 + right].reshape(count, SIZE, SIZE, 3)
+    noise = random(2, images.size // 8).astype("<i8", copy=False).view(np.uint8)  # one for a value
+    images += (np.arange(256) * 96 >> 8).astype(np.uint8)[noise].reshape(images.shape)
     return Arrays(images, labels, CLASSES)
