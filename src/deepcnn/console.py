@@ -31,6 +31,7 @@ from deepcnn.events import (
     SourceFailed,
     Started,
     Stepped,
+    Traced,
     Waiting,
 )
 from deepcnn.intervals import described
@@ -107,7 +108,10 @@ class _Console:
             case Started():
                 self._started(event)
             case Placed() if self._placement:
-                self._say(_table(event))
+                self._say(_table(event.columns, event.rows))
+            case Traced() if self._placement:
+                rows = tuple((node.name, node.operation, node.device) for node in event.nodes)
+                self._say(_table(("operation", "kind", "where"), rows))
             case EnvironmentChanged():
                 self._say("Not the same bits as before, the environment changed:")
                 for difference in event.differences:
@@ -285,9 +289,9 @@ def _so_far(event: Reading, seconds: float, done: int) -> str:
     return f"{event.done:,} of {event.total:,}, {left:.0f} s left"
 
 
-def _table(event: Placed) -> str:
+def _table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
     """Lay out a table in columns as wide as their widest entry."""
-    rows = [event.columns, *event.rows]
+    rows = (columns, *rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

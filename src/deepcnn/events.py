@@ -155,17 +155,18 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Node:
-    """An operation or a variable of a network: `module/…/name`, fed by the nodes `inputs`."""
+    """An operation or a variable: `module/…/name`, fed by the nodes `inputs`, on a `device`."""
 
     name: str
     operation: str
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
+    device: str = ""
 
 
 @dataclass(frozen=True)
 class Traced(Event):
-    """The graph of the network, in the order of computation; -1 stands for the batch's size."""
+    """The graph of a training step, in the order of computation; -1: the size of a batch."""
 
     nodes: tuple[Node, ...] = field(repr=False)
 

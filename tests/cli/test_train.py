@@ -146,6 +146,8 @@ def test_the_table_of_what_lies_where_has_a_column_for_each_tower(
     assert ["momentum", "float32", "[49370]", "cpu"] in lines
     assert ["moving", "averages", "float32", "[49370]", "cpu"] in lines
     assert ["mean", "of", "the", "gradients", "cpu"] in lines
+    assert ["tower_1/conv1/conv2d", "conv2d", "cpu"] in lines
+    assert ["mean_of_gradients/conv1/weight", "mean", "cpu"] in lines
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Options:
     report: bool = True
     """Write report.html in the run at the end: what the network is worth, with a box to try it."""
     log_device_placement: bool = False
-    """Print a table of what lies on which device."""
+    """Print what lies on which device: variables, and the operations of a step."""
     launch: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The arguments themselves, for the processes that --devices starts."""
     model: tyro.conf.Suppress[str | None] = None

@@ -56,10 +56,12 @@ class Job:
 class Engine(ABC):
     """Makes steps of training. Nothing in a step waits for a device.
 
-    `images`: the network's input for the first part of the last step, float32 [b, C, H, W].
+    `images`: the network's input for the first part of the last step, float32 [b, C, H, W];
+    `device`: of the state; `towers`: where each replica in this process computes, if there are any.
     """
 
     images: Tensor
+    towers: tuple[torch.device, ...] = ()
 
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:
         state.to(place.device)
@@ -68,7 +70,7 @@ class Engine(ABC):
         self._state = state
         self._place = place
         self._job = job
-        self._computes_on = place.device
+        self._computes_on = self.device = place.device
 
     @property
     def model(self) -> nn.Module:

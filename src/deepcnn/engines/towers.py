@@ -38,7 +38,7 @@ class Towers(Engine):
         self, state: TrainState, place: Place, job: Job, devices: tuple[torch.device, ...]
     ) -> None:
         super().__init__(state, Place(torch.device("cpu"), place.precision), job)
-        self._computes_on = devices[0]
+        self._computes_on, self.towers = devices[0], devices
         count = len(devices)
         self._exchange = Exchange(state.model, count)
         self._meeting = Meeting(count)

@@ -1,9 +1,14 @@
-"""The graph of a network, for visualizers: what it calls, found by calling it."""
+"""The graph of a training step, for visualizers: inputs, network, losses, gradients, update.
+
+The network's part is found by calling it. The rest is the same for each network, and is drawn with
+a node for each of the things that a reader knows by name; autograd's own operations are one node
+for each gradient.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +17,47 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepcnn.events import Node
+from deepcnn.inputs.transform import Transform
+from deepcnn.learning.objective import names as names_of_losses
+from deepcnn.learning.state import TrainState
+
+TOTAL = "losses/total_loss"
+
+
+def trace_step(
+    state: TrainState,
+    transform: Transform,
+    device: torch.device,
+    *,
+    towers: Sequence[torch.device] = (),
+    processes: int = 1,
+) -> tuple[Node, ...]:
+    """Return the nodes of a training step, in the order of computation.
+
+    `device`: of the state. Each of `towers`, where there are any, has nodes of its own, whose names
+    begin with `tower_0/` and so on; so it is in the reference. What `processes` sum, they sum in
+    nodes called `sum_over_processes`. -1 stands for the size of a batch, or of a tower's part.
+    """
+    model = state.model
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    nodes = [
+        Node(_path(name), "variable", (), tuple(tensor.shape), str(device))
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    ]
+    nodes.append(Node("learning_rate", "schedule", (), (), str(device)))
+    gradients: list[tuple[str, ...]] = [()] * len(shapes)
+    for prefix, where in _replicas(device, towers):
+        replica = _forward(model, transform, prefix, str(where), copies=bool(prefix))
+        replica += _losses(model, prefix, str(where), logits=replica[-1].name)
+        for i, (name, shape) in enumerate(shapes.items()):
+            path = f"{prefix}gradients/{_path(name)}"
+            inputs = (prefix + TOTAL, prefix + _path(name))
+            replica.append(Node(path, "gradient", inputs, shape, str(where)))
+            gradients[i] += (path,)
+        nodes += replica
+    for (name, shape), of_towers in zip(shapes.items(), gradients, strict=True):
+        nodes += _update(state, name, shape, str(device), of_towers, processes)
+    return tuple(nodes)
 
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Node, ...]:
@@ -35,6 +81,98 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Node, ...]:
     )
 
 
+def _replicas(
+    device: torch.device, towers: Sequence[torch.device]
+) -> list[tuple[str, torch.device]]:
+    """Return how the names of each replica's nodes begin, and where it computes."""
+    if not towers:
+        return [("", device)]
+    return [(f"tower_{i}/", where) for i, where in enumerate(towers)]
+
+
+def _forward(
+    model: nn.Module, transform: Transform, prefix: str, where: str, *, copies: bool
+) -> list[Node]:
+    """Return the nodes of a replica's inputs and of its network, the logits last.
+
+    `copies`: the replica computes with copies of the variables.
+    """
+    nodes = _inputs(transform, prefix, where)
+    distorted = nodes[-1].name
+    for node in trace(model, transform.shape):
+        if node.operation == "input":
+            continue
+        if node.operation == "variable":
+            if copies:
+                of = (node.name,)
+                nodes.append(Node(prefix + node.name, "copy", of, node.shape, where))
+            continue
+        inputs = tuple(distorted if name == "images" else prefix + name for name in node.inputs)
+        nodes.append(Node(prefix + node.name, node.operation, inputs, node.shape, where))
+    return nodes
+
+
+def _inputs(transform: Transform, prefix: str, where: str) -> list[Node]:
+    """Return the nodes of the distorted inputs, the network's input last."""
+    height, width, channels = transform.image_shape
+    crop = (-1, channels, transform.crop_height, transform.crop_width)
+    scope = f"{prefix}inputs/"
+    nodes = [
+        Node(f"{scope}images", "input", (), (-1, height, width, channels), where),
+        Node(f"{scope}labels", "input", (), (-1,), where),
+    ]
+    chosen = {name: f"{scope}choices/{name}" for name in transform.drawn}
+    nodes += [Node(path, "hash", (), (-1,), where) for path in chosen.values()]
+    path = f"{scope}distorted"
+    nodes.append(Node(path, "distort", (f"{scope}images", *chosen.values()), crop, where))
+    return nodes
+
+
+def _losses(model: nn.Module, prefix: str, where: str, *, logits: str) -> list[Node]:
+    """Return the nodes of all losses, the total last."""
+    *parts, total = (f"{prefix}losses/{_path(name)}" for name in names_of_losses(model))
+    nodes = []
+    for path in parts:
+        layer, slash, _ = path.removeprefix(f"{prefix}losses/").rpartition("/weight_loss")
+        inputs = (f"{prefix}{layer}/weight",) if slash else (logits, f"{prefix}inputs/labels")
+        kind = "l2_loss" if slash else "softmax_cross_entropy"
+        nodes.append(Node(path, kind, inputs, (), where))
+    return [*nodes, Node(total, "sum", tuple(parts), (), where)]
+
+
+def _update(
+    state: TrainState,
+    name: str,
+    shape: tuple[int, ...],
+    where: str,
+    gradients: tuple[str, ...],
+    processes: int,
+) -> list[Node]:
+    """Return the nodes from a variable's gradients to its update and its moving average."""
+    path = _path(name)
+    nodes = []
+    (source, *more) = gradients
+    if more:
+        nodes.append(Node(f"mean_of_gradients/{path}", "mean", gradients, shape, where))
+        source = nodes[-1].name
+    if processes > 1:
+        nodes.append(Node(f"sum_over_processes/{path}", "all_reduce", (source,), shape, where))
+        source = nodes[-1].name
+    used = [source, path, "learning_rate"]
+    if any(name in optimizer.tensors for optimizer in state.optimizers):
+        used.append(f"momentum/{path}")
+        nodes.append(Node(used[-1], "variable", (), shape, where))
+    nodes.append(Node(f"update/{path}", "assign", tuple(used), shape, where))
+    if state.averages is not None and name in state.averages.tensors:
+        inputs = (f"update/{path}",)
+        nodes.append(Node(f"moving_average/{path}", "moving_average", inputs, shape, where))
+    return nodes
+
+
+def _path(name: str) -> str:
+    return name.replace(".", "/")
+
+
 class _Recorder(TorchFunctionMode):
     """Takes down every function of torch that returns a tensor, and which module calls it."""
 
@@ -50,7 +188,7 @@ class _Recorder(TorchFunctionMode):
         """Call the network, and return its nodes in the order of computation."""
         variables = [*self._model.named_parameters(), *self._model.named_buffers()]
         for name, tensor in variables:
-            self._add(name.replace(".", "/"), "variable", (), tensor)
+            self._add(_path(name), "variable", (), tensor)
         self._add("images", "input", (), images)
         hooks = []
         for name, module in self._model.named_modules():
@@ -76,7 +214,7 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             operation = getattr(func, "__name__", "call").strip("_")
-            module = self._modules[-1].replace(".", "/")
+            module = _path(self._modules[-1])
             given = [*args, *kwargs.values()]
             flat = [
                 x

@@ -81,6 +81,7 @@ class TensorBoard:
                 name=node.name,
                 op=node.operation,
                 input=node.inputs,
+                device=f"/device:{node.device}" if node.device else "",
                 attr={"_output_shapes": shapes},
             )
 

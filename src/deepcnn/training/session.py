@@ -262,11 +262,17 @@ class Session:
         )
 
     def trace(self) -> None:
-        """Tell the graph of the network, before the first step of a run that has summaries."""
+        """Tell the graph of a step, before the first step of a run that has summaries."""
         if not self.config.summary_every or self.state.step:
             return
         try:
-            nodes = graph.trace(self.state.model, self.transform.shape)
+            nodes = graph.trace_step(
+                self.state,
+                self.transform,
+                self.engine.device,
+                towers=self.engine.towers,
+                processes=self.team.count,
+            )
         except Exception as error:  # whatever somebody's own network does with float64 raises
             if self._given.model is None:
                 raise
