@@ -3,12 +3,13 @@
 # make endurance  the tests that take minutes
 # make check   lint, format, types
 # make format  apply the format
+# make docs    build the site in build/site
 # make bench-check  fail where deepcnn has become slower, by ratios to fixed work
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test endurance check format bench-check
+.PHONY: train test endurance check format docs bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
@@ -29,6 +30,10 @@ check: .venv/installed
 
 bench-check: .venv/installed
 	$(BIN)/python benchmarks/run.py check
+
+docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/build_site.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only
