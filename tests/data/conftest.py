@@ -36,6 +36,6 @@ def cifar_folder(real: dict[Split, Arrays], tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("cifar")
     for split, arrays in real.items():
         name = "data_batch_1" if split == "train" else f"{split}_batch"
-        (folder / f"{name}.bin").write_bytes(cifar.encode(arrays.images, arrays.labels))
+        (folder / f"{name}.bin").write_bytes(cifar.TEN.encode(arrays.images, arrays.labels))
     (folder / "batches.meta.txt").write_text("\n".join(CIFAR10.classes) + "\n\n")
     return folder

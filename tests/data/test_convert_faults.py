@@ -213,7 +213,7 @@ def test_counts_that_disagree(tmp_path: Path, images: int, labels: int, message:
 
 def test_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
-    (tmp_path / "start/data_batch_1.bin").write_bytes(cifar.encode(FIRST.images, FIRST.labels))
+    (tmp_path / "start/data_batch_1.bin").write_bytes(cifar.TEN.encode(FIRST.images, FIRST.labels))
     (tmp_path / "start/batches.meta.txt").write_text("a b c d e f g h b j")
     with pytest.raises(DataError, match="expected names that differ, found 'b' twice"):
         convert(tmp_path / "start", tmp_path / "x", "tfrecord")

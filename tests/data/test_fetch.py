@@ -132,7 +132,7 @@ def test_from_the_sheets_of_the_npm_package(tiny: dict[str, bytes], tmp_path: Pa
     folder = tmp_path / "package"
     folder.mkdir()
     for sheet_file in tiny:
-        images, _ = cifar.decode(tiny[sheet_file], classes=10, name="")
+        images, _ = cifar.TEN.decode(tiny[sheet_file], classes=10, name="")
         picture = Image.fromarray(images.reshape(len(images), 1024, 3))
         picture.save(folder / sheet_file.replace(".bin", ".png"))
     (folder / "train_lables.json").write_text(json.dumps([0, 1, 2, 3] * 5))

@@ -36,7 +36,7 @@ def test_all_names_open_from_files_of_their_form(
     """Stand-ins with the sizes and hashes of their own show that every name's reader is right."""
     rgb, labels = images_of(12, 32, 32, 3)
     gray, _ = images_of(12, 28, 28, 1)
-    ten = np.frombuffer(cifar.encode(rgb, labels), np.uint8).reshape(12, -1)
+    ten = np.frombuffer(cifar.TEN.encode(rgb, labels), np.uint8).reshape(12, -1)
     hundred = np.concatenate([(labels + 7).astype(np.uint8)[:, None], ten], 1).tobytes()
     mat = tmp_path / "x.mat"
     digits = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]

@@ -16,7 +16,7 @@ def tiny_files() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     names = [file.name for file in CIFAR10.files]
     return {
-        name: cifar.encode(
+        name: cifar.TEN.encode(
             rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8), np.arange(4, dtype=np.int64)
         )
         for name in names

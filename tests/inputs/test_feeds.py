@@ -41,7 +41,7 @@ def files(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dic
     for i, (a, b) in enumerate(((0, 400), (400, 700), (700, 900))):
         images, labels = cifar10_test.images[a:b], cifar10_test.labels[a:b]
         path = folder / f"{i}"
-        path.with_suffix(".bin").write_bytes(cifar.encode(images, labels))
+        path.with_suffix(".bin").write_bytes(cifar.TEN.encode(images, labels))
         shards["cifar"].append(CifarShard(path.with_suffix(".bin")))
         path.with_suffix(".tfrecord").write_bytes(tfrecord.encode(images, labels))
         shards["tfrecord"].append(TFRecordShard(path.with_suffix(".tfrecord")))

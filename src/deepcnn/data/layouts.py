@@ -5,6 +5,7 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
 
     CIFAR-10's binary version      data_batch_*.bin, test_batch.bin (also validation_batch*.bin)
     CIFAR-100's                    train.bin, test.bin; the fine labels count
+    records of one length          SPLIT*.bin, with records.json, which says how they are laid out
     MNIST's IDX                    SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz
     SVHN's cropped digits          SPLIT_32x32.mat
     TFRecord                       SPLIT*.tfrecord or .tfrecords
@@ -27,14 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepcnn.config import DataSpec
-from deepcnn.data.formats import cifar, folders, idx, mat, npz, tfrecord
+from deepcnn.data.formats import cifar, folders, idx, mat, npz, records, tfrecord
 from deepcnn.data.splits import Opener, Split, named_split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener
 
 CLASSES_FILE = "classes.json"  # a list of the names of the classes, in the order of the labels
 MAX_CLASSES = 1 << 16
-BINARY_FORMATS = (cifar, idx, mat, tfrecord, npz)  # in the order in which they are asked
+BINARY_FORMATS = (records, cifar, idx, mat, tfrecord, npz)  # in the order in which they are asked
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from deepcnn.data.formats import cifar
+from deepcnn.data.formats import cifar, records
 from deepcnn.errors import DataError
 
 
@@ -17,7 +17,7 @@ def test_records_equal_a_plain_reading_of_the_bytes(cifar10_folder: Path) -> Non
     path = cifar10_folder / "test_batch.bin"
     content = path.read_bytes()
     count = 0
-    for i, record in enumerate(cifar.records(path)):
+    for i, record in enumerate(records.read_records(path, cifar.TEN)):
         count += 1
         if i % 997:
             continue
@@ -33,15 +33,15 @@ def test_records_equal_a_plain_reading_of_the_bytes(cifar10_folder: Path) -> Non
 
 def test_encoding_gives_back_the_real_file(cifar10_folder: Path) -> None:
     content = (cifar10_folder / "test_batch.bin").read_bytes()
-    images, labels = cifar.decode(content, classes=10, name="test")
-    assert cifar.encode(images, labels) == content
+    images, labels = cifar.TEN.decode(content, classes=10, name="test")
+    assert cifar.TEN.encode(images, labels) == content
 
 
 def test_of_two_label_bytes_either_counts() -> None:
     record = bytes([3, 77]) + bytes(3072)
-    _, labels = cifar.decode(record * 2, classes=100, name="x", label_bytes=2)
+    _, labels = cifar.HUNDRED.decode(record * 2, classes=100, name="x")
     assert labels.tolist() == [77, 77]
-    _, labels = cifar.decode(record * 2, classes=20, name="x", label_bytes=2, label=0)
+    _, labels = cifar.HUNDRED_COARSE.decode(record * 2, classes=20, name="x")
     assert labels.tolist() == [3, 3]
 
 
@@ -51,28 +51,30 @@ def test_a_truncated_file_is_named_with_the_offset(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"data.bin: .*found 6,246 bytes.*100 bytes from offset 6,146"
     ):
-        cifar.CifarShard(path)
+        records.RecordShard(path, cifar.TEN)
 
 
 def test_a_label_out_of_range_is_named_with_its_offset() -> None:
     content = bytearray(3073 * 3)
     content[3073 * 2] = 10
     with pytest.raises(DataError, match=r"found 10 in record 2 at offset 6,146"):
-        cifar.decode(bytes(content), classes=10, name="x")
+        cifar.TEN.decode(bytes(content), classes=10, name="x")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.bin: cannot be read"):
-        cifar.CifarShard(tmp_path / "none.bin")
+        records.RecordShard(tmp_path / "none.bin", cifar.TEN)
 
 
-@given(st.binary(max_size=7000), st.integers(1, 2))
-def test_any_bytes_give_images_or_the_one_error(content: bytes, label_bytes: int) -> None:
+@given(st.binary(max_size=7000), st.sampled_from([cifar.TEN, cifar.HUNDRED]))
+def test_any_bytes_give_images_or_the_one_error(
+    content: bytes, layout: records.RecordLayout
+) -> None:
     try:
-        images, labels = cifar.decode(content, classes=10, name="x", label_bytes=label_bytes)
+        images, labels = layout.decode(content, classes=10, name="x")
     except DataError:
         return
-    assert len(images) == len(labels) == len(content) // (3072 + label_bytes)
+    assert len(images) == len(labels) == len(content) // layout.record_bytes
 
 
 def sheet(width: int, height: int, mode: str = "RGB") -> bytes:
