@@ -39,7 +39,8 @@ from deepcnn.engines.single import Single
 from deepcnn.hardware import float32_products, keep_freed_memory
 from deepcnn.inference.answers import Answers
 from deepcnn.inference.scoring import BATCH, blocks_to_score, score
-from deepcnn.inputs.transform import Draws, Transform
+from deepcnn.inputs.draws import Draws
+from deepcnn.inputs.transform import Transform
 from deepcnn.learning.assembly import make_state
 from deepcnn.learning.state import TrainState
 from deepcnn.models.build import build_model, network

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -21,7 +22,11 @@ from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
 # Settings that older runs do not store; they mean what is the default.
-_ADDED_LATER = frozenset({"config.keep_best", "config.start_from"})
+_ADDED_LATER = frozenset(
+    {"config.keep_best", "config.start_from"}
+    | {f"config.inputs.{name}" for name in ("translation", "rotation", "brightness", "saturation")}
+    | {f"config.inputs.{name}" for name in ("hue", "erase", "mixup", "cutmix")}
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,44 @@ class TransformConfig:
     """Views of an image over which scoring averages the network's answers: the image alone; also
     its mirror image; both also shifted by a pixel, up left and down right; or shifted only those
     of which the first two leave the network least sure, a quarter."""
+    translation: int = 0
+    """Largest shift of a training image up, down, left and right, in pixels, over reflected edges;
+    it adds to what a random crop with pad moves."""
+    rotation: float = 0.0
+    """Largest angle by which a training image is turned to either side, in degrees, 0 to 180."""
+    brightness: float = 0.0
+    """Largest amount that is added to a training image or taken away, in pixel values, 0 to 255;
+    then it is clipped to 0 to 255."""
+    saturation: tuple[float, float] | None = None
+    """Range of the factor of a training image's saturation; 0 is gray, 1 changes nothing."""
+    hue: float = 0.0
+    """Largest turn of a training image's hue to either side, as a share of the colour circle, 0 to
+    0.5."""
+    erase: float = 0.0
+    """Random erasing: probability that a rectangle of a training image, of 2 to 40 % of its area,
+    is filled with random values."""
+    mixup: float = 0.0
+    """MixUp: alpha of the beta distribution by which two training images and their labels are
+    blended; 0: never."""
+    cutmix: float = 0.0
+    """CutMix: alpha of the beta distribution of the area that is pasted from another training
+    image, and of its label's share; 0: never. With mixup, each image gets one of both."""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            ("inputs.translation", self.translation, 0),
+            ("inputs.mixup", self.mixup, 0),
+            ("inputs.cutmix", self.cutmix, 0),
+        )
+        for name, most in (("rotation", 180), ("brightness", 255), ("hue", 0.5), ("erase", 1)):
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise ConfigError(f"inputs.{name}: expected 0 to {most}, found {value}")
+        low, high = self.saturation or (0.0, 0.0)
+        if not 0 <= low <= high < math.inf:
+            raise ConfigError(
+                "inputs.saturation: expected a least and a largest factor, 0 or more, found "
+                f"{self.saturation}"
+            )
 
 
 @dataclass(frozen=True)

@@ -49,16 +49,25 @@ class Place:
 class Part:
     """One of the `count` parts that a batch is divided into, and the device that computes it.
 
-    Parts differ in length by one example at most.
+    Parts differ in length by one example at most. `with_before`: whoever asks for the part wants
+    the example before it, too, and for the first part the batch's last one.
     """
 
     index: int
     count: int
     device: torch.device
+    with_before: bool = False
 
     def slice(self, length: int) -> slice:
         """Return which of `length` examples belong to this part."""
         return slice(self.index * length // self.count, (self.index + 1) * length // self.count)
+
+    def of(self, values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+        """Return what a part gets of values of the whole batch, examples along `axis`."""
+        own = self.slice(values.shape[axis])
+        if self.with_before:
+            return values.take(range(own.start - 1, own.stop), axis, mode="wrap")
+        return values[(*[slice(None)] * axis, own)]
 
 
 def choose_device(name: str) -> torch.device:

@@ -26,6 +26,9 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: the increment
 
 # What a random number is for. Distinct streams are independent; a number, once given, stays.
 ORDER, ROW, COLUMN, FLIP, CONTRAST, SPLIT, SYNTHETIC, SLOT, PIECE, CUT_ROW, CUT_COLUMN = range(11)
+BRIGHTNESS, SATURATION, HUE, ANGLE, SHIFT_ROW, SHIFT_COLUMN = range(11, 17)
+ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_ROW, ERASE_COLUMN, ERASE_KEY, ERASE_VALUES = range(17, 24)
+MIX_RADIUS, MIX_ANGLE, MIX_PASTED, MIX_ROW, MIX_COLUMN = range(24, 29)
 
 
 def _signed(value: int) -> int:
@@ -68,8 +71,8 @@ def bits(seed: int, stream: int | tuple[int, ...], epoch: Int64, position: Int64
     return _mix(position * _signed(_GOLDEN) + epoch_key)
 
 
-def below(n: int, random_bits: Int64) -> Int64:
-    """Return an integer in [0, n), 1 <= n <= 2**31, for each 64 random bits.
+def below(n: int | Int64, random_bits: Int64) -> Int64:
+    """Return an integer in [0, n), 1 <= n <= 2**31, for each 64 random bits; n may differ for each.
 
     The high 32 bits are scaled; the chances of two values differ by less than n / 2**32.
     """

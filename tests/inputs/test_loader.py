@@ -12,7 +12,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Part
 from deepcnn.inputs.feeds import Preloaded
-from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
+from deepcnn.inputs.loader import PLANNED_AHEAD, Loader, Plan
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.transform import Transform
 
@@ -42,7 +42,7 @@ def loader(cifar10_test: Arrays) -> Loader:
 
 def alone(loader: Loader, step: int, part: Part) -> tuple[Tensor, Tensor]:
     plan = loader.plan(step, part)
-    return loader.take(tuple(values[0] for values in plan), loader.scale(step))
+    return loader.take({name: values[:1] for name, values in plan.items()}, loader.scale(step))
 
 
 def watch(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -50,9 +50,9 @@ def watch(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken: list[int] = []
     take = loader.take
 
-    def counting(planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
-        taken.append(len(planned[0]))
-        return take(planned, scale)
+    def counting(plan: Plan, scale: float) -> tuple[Tensor, Tensor]:
+        taken.append(plan["index"].numel())
+        return take(plan, scale)
 
     monkeypatch.setattr(loader, "take", counting)
     return taken

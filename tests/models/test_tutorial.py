@@ -10,7 +10,8 @@ import torch
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
-from deepcnn.inputs.transform import Draws, Transform
+from deepcnn.inputs.draws import Draws
+from deepcnn.inputs.transform import Transform
 from deepcnn.learning import objective
 from deepcnn.learning.averages import ParameterAverages
 from deepcnn.learning.optimizers import SGD

@@ -36,11 +36,11 @@ class Job:
     """What is to be computed in each step, whoever computes it.
 
     `load` brings a part of a step's batch to its device: images float32 [b, C, H, W], the network's
-    input, and labels int64 [b]; `batch_size` counts the examples of all parts together; `schedule`
-    maps a step to the factor of the learning rates; `class_weights`: float32 [classes], or None;
-    `sync_batch_norm`: normalize by the statistics of all parts together; `steps_per_plan`: for how
-    many steps at once the host decides what a step is told, 1 for each as it comes; `compile`: of
-    planned steps, compile the network.
+    input, and labels as `objective.losses` takes them; `batch_size` counts the examples of all
+    parts together; `schedule` maps a step to the factor of the learning rates; `class_weights`:
+    float32 [classes], or None; `sync_batch_norm`: normalize by the statistics of all parts
+    together; `steps_per_plan`: for how many steps at once the host decides what a step is told, 1
+    for each as it comes; `compile`: of planned steps, compile the network.
     """
 
     load: Callable[[int, Part], tuple[Tensor, Tensor]]

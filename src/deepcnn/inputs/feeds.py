@@ -103,7 +103,7 @@ class Preloaded(Feed):
     @override
     def places(self, first_step: int, count: int, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         found = np.stack(self._shuffle.batch(first_step, self._batch_size, steps=count))
-        mine = found.reshape(3, count, -1)[:, :, part.slice(self._batch_size)]
+        mine = part.of(found.reshape(3, count, -1), axis=2)
         index, epoch, position = to_device(np.ascontiguousarray(mine), part.device)
         return index, epoch, position
 
@@ -190,10 +190,9 @@ class Queued(Streamed):
 
 def part_of(batch: HostBatch, part: Part) -> Batch:
     """Bring a part of a batch to its device."""
-    mine = part.slice(len(batch.labels))
     return Batch(
         *(
-            to_device(values[mine], part.device)
+            to_device(part.of(values), part.device)
             for values in (batch.images, batch.labels, batch.index, batch.epoch, batch.position)
         )
     )

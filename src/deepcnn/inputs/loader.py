@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from deepcnn.devices import Part
+from deepcnn.inputs import mixing
+from deepcnn.inputs.draws import Draws
 from deepcnn.inputs.feeds import Feed
-from deepcnn.inputs.transform import Draws, Transform
+from deepcnn.inputs.transform import Transform
 
 PLANNED_AHEAD = (
     16  # steps whose random choices are made at once: those of a single one take almost as long
@@ -19,13 +22,16 @@ PLANNED_AHEAD = (
 TOGETHER, TOGETHER_ON_GPU = 2**20, 2**25
 
 
+Plan = dict[str, Tensor]  # `index`, which examples are seen, and the choices of `Draws`: [steps, b]
+
+
 class Loader:
     """Brings the batch of a step of training to a device, distorted.
 
     `training_steps`: of the whole training; on the share of it that is done the size of the images
     may depend. Where the set is in memory, the random choices of `steps` steps are made at once,
     and small batches of a few of these are distorted together; from other feeds each is made as it
-    comes. The numbers are the same.
+    comes. The numbers are the same. `classes`: how many there are, needed where images are mixed.
     """
 
     def __init__(
@@ -36,18 +42,22 @@ class Loader:
         seed: int,
         training_steps: int,
         steps: int = PLANNED_AHEAD,
+        classes: int | None = None,
     ) -> None:
         self._feed, self._transform, self._seed = feed, transform, seed
-        self._training_steps, self.steps = training_steps, steps
+        self._training_steps, self.steps, self._classes = training_steps, steps, classes
         # Each with the steps it is for.
-        self._plans: dict[Part, tuple[range, tuple[Tensor, ...]]] = {}
+        self._plans: dict[Part, tuple[range, Plan]] = {}
         self._made: dict[Part, tuple[range, list[tuple[Tensor, Tensor]]]] = {}
 
     def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
-        """Return a part of the network's input for a step, and its labels.
+        """Return a part of the network's input for a step, and its labels, on the part's device.
 
-        Images float32 [b, C, H, W], labels int64 [b], on the part's device.
+        Images float32 [b, C, H, W]; labels int64 [b], or where images are mixed the shares of the
+        classes, float32 [b, classes].
         """
+        if self._transform.mixes:
+            part = replace(part, with_before=True)
         if self._feed.in_memory:
             steps, made = self._made.get(part, (range(0), []))
             if step not in steps:
@@ -57,13 +67,13 @@ class Loader:
         draws = self._transform.draw(
             self._seed, index=batch.index, epoch=batch.epoch, position=batch.position
         )
-        return self._transform.train(batch.images, draws, self.scale(step)), batch.labels
+        return self._distort((batch.images, batch.labels), draws, self.scale(step), steps=1)
 
     def scale(self, step: int) -> float:
         """Return the share of each side to which the images of a step are scaled."""
         return self._transform.scale_at(step / self._training_steps)
 
-    def plan(self, first_step: int, part: Part) -> tuple[Tensor, ...]:
+    def plan(self, first_step: int, part: Part) -> Plan:
         """Return which examples are seen, and the random choices about them: [steps, b] each."""
         index, epoch, position = self._feed.places(first_step, self.steps, part)
         draws = self._transform.draw(
@@ -72,32 +82,44 @@ class Loader:
             epoch=epoch.flatten(),
             position=position.flatten(),
         )
-        chosen = (getattr(draws, name) for name in self._transform.drawn)
-        return index, *(values.view(index.shape) for values in chosen)
+        chosen = {name: values.view(index.shape) for name, values in draws.made().items()}
+        return {"index": index, **chosen}
 
-    def take(self, planned: tuple[Tensor, ...], scale: float) -> tuple[Tensor, Tensor]:
-        """Return the network's input for a step of a plan, and its labels, as `load`."""
-        index, *chosen = planned
-        images, labels = self._feed.take(index)
-        draws = Draws(**dict(zip(self._transform.drawn, chosen, strict=True)))
-        return self._transform.train(images, draws, scale), labels
+    def take(self, plan: Plan, scale: float) -> tuple[Tensor, Tensor]:
+        """Return the network's input for some steps of a plan, and its labels, as `load`.
+
+        They are those of one step after another.
+        """
+        flat = {name: values.flatten() for name, values in plan.items()}
+        examples = self._feed.take(flat.pop("index"))
+        return self._distort(examples, Draws(**flat), scale, steps=len(plan["index"]))
+
+    def _distort(
+        self, examples: tuple[Tensor, Tensor], draws: Draws, scale: float, *, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        images, labels = examples
+        images = self._transform.train(images, draws, scale)
+        if not self._transform.mixes:
+            return images, labels
+        assert self._classes is not None
+        return mixing.mix(images, labels, draws, steps=steps, classes=self._classes)
 
     def _make(self, step: int, part: Part) -> tuple[range, list[tuple[Tensor, Tensor]]]:
         """Return the batches of a step and of a few after it, where images keep their size."""
         first, plan = self._planned(step, part)
-        each = len(plan[0][0])
         together = TOGETHER if part.device.type == "cpu" else TOGETHER_ON_GPU
-        count = max(1, together // (each * math.prod(self._transform.shape)))
+        count = max(1, together // (len(plan["index"][0]) * math.prod(self._transform.shape)))
         steps = range(step, min(step + count, first + self.steps))
         scale = self.scale(step)
         steps = range(step, next((s for s in steps if self.scale(s) != scale), steps.stop))
         rows = slice(step - first, steps.stop - first)
-        images, labels = self.take(tuple(values[rows].flatten() for values in plan), scale)
+        images, labels = self.take({name: values[rows] for name, values in plan.items()}, scale)
+        each = len(labels) // len(steps)
         return steps, list(zip(torch.split(images, each), torch.split(labels, each), strict=True))
 
-    def _planned(self, step: int, part: Part) -> tuple[int, tuple[Tensor, ...]]:
+    def _planned(self, step: int, part: Part) -> tuple[int, Plan]:
         """Return the plan that a step is in, and the first step of it."""
-        steps, plan = self._plans.get(part, (range(0), ()))
+        steps, plan = self._plans.get(part, (range(0), {}))
         if step not in steps:
             first = step - step % self.steps
             steps, plan = range(first, first + self.steps), self.plan(first, part)

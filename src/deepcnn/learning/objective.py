@@ -27,16 +27,19 @@ def losses(
 ) -> dict[str, Tensor]:
     """Return every loss by name, the sum of all as `total_loss`, each float32 [].
 
-    `logits`: [B, classes]; `labels`: int64 [B]. `cross_entropy` is the mean over the batch of the
-    softmax cross-entropy in nats, of which each example's may be multiplied with the weight of its
-    class (`class_weights`, float32 [classes]); the mean is over the number of examples all the
-    same, so that it does not depend on how a batch is divided. `weight` multiplies this mean: where
-    a batch is divided into unequal parts, the mean over the parts is then that over the batch. A
-    model's `penalties` map the name
-    of a weight to the factor of its penalty ½‖w‖², which appears under the name of the weight's
-    layer.
+    `logits`: [B, classes]; `labels`: int64 [B], or the shares of the classes in mixed examples,
+    float32 [B, classes]. `cross_entropy` is the mean over the batch of the softmax cross-entropy in
+    nats, of which each example's may be multiplied with the weight of its class (`class_weights`,
+    float32 [classes]); the mean is over the number of examples all the same, so that it does not
+    depend on how a batch is divided. The loss of a mixed example is the mean of its classes' losses
+    by their shares. `weight` multiplies the mean over the batch: where a batch is divided into
+    unequal parts, the mean over the parts is then that over the batch. A model's `penalties` map
+    the name of a weight to the factor of its penalty ½‖w‖², which appears under the name of the
+    weight's layer.
     """
-    if class_weights is None:
+    if labels.ndim == 2:
+        mean = _of_shares(logits.float(), labels, label_smoothing, class_weights).mean()
+    elif class_weights is None:
         mean = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     else:
         each = F.cross_entropy(
@@ -49,6 +52,20 @@ def losses(
         found[f"{name.removesuffix('.weight')}/weight_loss"] = factor * _half_square(penalized)
     found[TOTAL] = torch.stack(list(found.values())).sum()
     return found
+
+
+def _of_shares(
+    logits: Tensor, shares: Tensor, label_smoothing: float, class_weights: Tensor | None
+) -> Tensor:
+    """Return for each example Σ share · weight · loss over the classes, as if each was its label.
+
+    Of a label the loss is that of `F.cross_entropy`, smoothed: [B].
+    """
+    if class_weights is not None:
+        shares = shares * class_weights
+    surprise = -F.log_softmax(logits, 1)
+    of_labels = (shares * surprise).sum(1)
+    return torch.lerp(of_labels, shares.sum(1) * surprise.mean(1), label_smoothing)
 
 
 def _half_square(weight: Tensor) -> Tensor:

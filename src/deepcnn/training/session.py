@@ -201,6 +201,7 @@ class Session:
             seed=config.seed,
             training_steps=config.steps,
             steps=max(PLANNED_AHEAD, steps_per_plan),
+            classes=len(self.trained_on.classes),
         )
         job = Job(
             loader.load,
