@@ -54,6 +54,16 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("inputs.scales", [[0, 0.5], [0, 1]], "inputs.scales: expected pairs .* rising from 0"),
         ("inputs.scales", [[0, 0.5], [1, 1]], "inputs.scales: expected pairs .* rising from 0"),
         ("inputs.scales", [[0, 1.5]], "inputs.scales: expected pairs .* above 0 to 1"),
+        ("inputs.translation", -1, "inputs.translation: expected at least 0, found -1"),
+        ("inputs.translation", 0.5, "config.inputs.translation: expected .*int.*, found 0.5"),
+        ("inputs.rotation", 181, "inputs.rotation: expected 0 to 180, found 181"),
+        ("inputs.brightness", float("nan"), "inputs.brightness: expected 0 to 255, found nan"),
+        ("inputs.saturation", [1.5, 0.5], "inputs.saturation: expected a least and a largest"),
+        ("inputs.saturation", [-1, 0.5], "inputs.saturation: expected a least and a largest"),
+        ("inputs.hue", 0.6, "inputs.hue: expected 0 to 0.5, found 0.6"),
+        ("inputs.erase", 1.1, "inputs.erase: expected 0 to 1, found 1.1"),
+        ("inputs.mixup", -0.2, "inputs.mixup: expected at least 0, found -0.2"),
+        ("inputs.cutmix", float("nan"), "inputs.cutmix: expected at least 0, found nan"),
         ("optimizer.freeze", [["stem", 0]], "freeze: stem: expected .* above 0 to 1, found 0"),
         ("average_decay", 1.0, "average_decay: expected 0 to below 1, found 1.0"),
         ("optimizer.learning_rate", float("nan"), "learning_rate: expected above 0, found nan"),
@@ -69,14 +79,17 @@ def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> N
 def test_what_runs_of_older_versions_lack_means_the_default() -> None:
     values = to_dict(presets.tutorial())
     assert values.pop("start_from") is None
+    assert values["inputs"].pop("hue") == values["inputs"].pop("mixup") == 0
     assert from_dict(values) == presets.tutorial()
 
 
 # The names that stored runs have, and the command line; a change would orphan both.
 STORED = """
 average_decay batch_size class_weights compile data data_dir deterministic device evaluate_every
-evaluate_on feed image_size inputs.contrast inputs.crop inputs.cutout inputs.flip inputs.pad
-inputs.scales inputs.standardize inputs.views keep keep_best label_smoothing log_every
+evaluate_on feed image_size inputs.brightness inputs.contrast inputs.crop inputs.cutmix
+inputs.cutout inputs.erase inputs.flip inputs.hue inputs.mixup inputs.pad inputs.rotation
+inputs.saturation inputs.scales inputs.standardize inputs.translation inputs.views keep keep_best
+label_smoothing log_every
 min_fraction_of_examples_in_queue model.name model.widths optimizer.decay_epochs
 optimizer.decay_factor optimizer.freeze optimizer.head_learning_rate optimizer.learning_rate
 optimizer.momentum optimizer.muon_learning_rate optimizer.muon_momentum optimizer.schedule

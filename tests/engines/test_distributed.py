@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from deepcnn.training.start import train
-from tests.helpers.processes import launched, seen, watched_batches, with_steps
+from tests.helpers.processes import DISTORTED, launched, seen, watched_batches, with_steps
 from tests.helpers.tiny import PLAIN, QUICK, SUMMATION, difference, last, tensors
 
 
@@ -41,6 +41,13 @@ def test_processes_train_to_the_numbers_of_one_device(some: Path, alone: dict[st
     """Two have 16 examples of 32 each, three 10, 11 and 11."""
     seen(some)
     assert difference(tensors(some / "plain"), alone) < SUMMATION
+
+
+def test_processes_see_the_mixed_images_of_one_device(some: Path, tmp_path: Path) -> None:
+    """Each with an example of another process's part beside its own."""
+    seen(some)
+    train(DISTORTED, run_dir=tmp_path / "run")
+    assert difference(tensors(some / "distorted"), tensors(tmp_path / "run")) < SUMMATION
 
 
 def test_two_processes_write_the_bytes_of_two_towers(two: Path, tmp_path: Path) -> None:

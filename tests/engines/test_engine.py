@@ -31,7 +31,8 @@ from deepcnn.learning import objective
 from deepcnn.learning.assembly import make_schedule
 from deepcnn.team.team import Team
 from deepcnn.training.feeding import make_feed
-from tests.helpers.tiny import state_of, transform_of
+from tests.helpers.distorting import EVERYTHING
+from tests.helpers.tiny import state_of, transform_of, with_inputs
 
 META = torch.device("meta")
 
@@ -79,7 +80,14 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
     source = dataset.split("train")
     state, place = state_of(config), _Place(META, precision)
     with closing(make_feed(config, source, None, ignore)) as feed:
-        loader = Loader(feed, transform_of(config), seed=0, training_steps=config.steps, steps=4)
+        loader = Loader(
+            feed,
+            transform_of(config),
+            seed=0,
+            training_steps=config.steps,
+            steps=4,
+            classes=len(source.classes),
+        )
         choice = choose(config, place, Team())
         job = Job(
             loader.load,
@@ -123,11 +131,13 @@ def test_a_step_asks_nothing_of_the_host(preset: str, ahead: int, precision: Pre
 
 @pytest.mark.usefixtures("accelerated")
 @pytest.mark.parametrize("feed", ["streamed", "queued"])
+@pytest.mark.parametrize("inputs", [{}, EVERYTHING])
 def test_all_that_a_step_takes_from_the_host_is_its_batch(
-    feed: Literal["streamed", "queued"],
+    feed: Literal["streamed", "queued"], inputs: dict[str, Any]
 ) -> None:
+    """Also where it distorts and mixes images in every way."""
     config = dataclasses.replace(presets.tutorial(), data="synthetic", feed=feed, precision="fp32")
-    with engine_of(config, "fp32") as engine:
+    with engine_of(with_inputs(config, **inputs), "fp32") as engine:
         watch = watched(engine, 3)
     copies = [name for name in watch.on_host if "lift_fresh" not in name]
     assert copies == ["aten._to_copy.default"] * 5  # images, labels, index, epoch, position

@@ -25,6 +25,7 @@ from deepcnn.inputs.loader import Loader
 from deepcnn.learning import averages, muon, optimizers
 from deepcnn.training.feeding import make_feed
 from deepcnn.training.start import resume, train
+from tests.helpers.distorting import EVERYTHING
 from tests.helpers.tiny import (
     CPU,
     QUICK,
@@ -43,9 +44,10 @@ TUTORIAL = tiny(steps=23, summary_every=9, class_weights="balanced")
 GROWING = dataclasses.replace(QUICK, steps=23, save_every=100)
 ROUNDING = 1e-5  # difference after two steps; after four a maximum may be another pixel
 CUTTING = with_inputs(tiny(steps=23), cutout=9)
+MIXING = with_inputs(tiny(steps=23, label_smoothing=0.1), **EVERYTHING)
 
 
-@pytest.mark.parametrize("config", [TUTORIAL, GROWING, CUTTING])
+@pytest.mark.parametrize("config", [TUTORIAL, GROWING, CUTTING, MIXING])
 def test_planned_steps_are_those_of_a_single_device(config: Config, tmp_path: Path) -> None:
     """Bit for bit, with plans that end anywhere, and also from the middle of one on."""
     heard: dict[str, list[Event]] = {"single": [], "planned": []}

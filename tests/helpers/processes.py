@@ -40,8 +40,9 @@ from deepcnn.models.build import build_model
 from deepcnn.team.join import join
 from deepcnn.team.team import Team
 from deepcnn.training.loop import Result
+from tests.helpers.distorting import EVERYTHING
 from tests.helpers.home_page import Handler, Server, tiny_archive, tiny_files
-from tests.helpers.tiny import CPU, PLAIN, QUICK, TINY, transform_of
+from tests.helpers.tiny import CPU, PLAIN, QUICK, TINY, transform_of, with_inputs
 
 ROOT = Path(__file__).parent.parent.parent
 # More than the 1 MiB of the first bucket that gradients are put into, so that there are two.
@@ -52,6 +53,7 @@ WIDE = dataclasses.replace(
     batch_size=12,
     save_every=4,
 )
+DISTORTED = with_inputs(dataclasses.replace(PLAIN, steps=15), **EVERYTHING)
 PLACE = Place(CPU, "fp32")
 FEW = range(1, 34)  # images that are scored, four at a time
 
@@ -79,6 +81,7 @@ def work(folder: Path) -> dict[str, Any]:
     deepcnn.train(with_steps(WIDE, 4), run_dir=folder / "resumed")
     seen["resumed"] = as_json(deepcnn.resume(folder / "resumed", changes=until(8)))
     deepcnn.train(PLAIN, run_dir=folder / "plain")
+    deepcnn.train(DISTORTED, run_dir=folder / "distorted")
     if count == 2:
         seen |= work_of_two(folder)
     seen["few"] = score_few()

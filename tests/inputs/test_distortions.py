@@ -32,8 +32,8 @@ NEW = ("translation", "rotation", "brightness", "saturation", "hue", "erase", "m
 
 
 def transform_of(arrays: Arrays, **changes: Any) -> Transform:
-    settings = {"crop": 0.75, "pad": 1, "flip": "random", "contrast": None} | changes
-    return Transform.of(in_memory(arrays), **({"standardize": "dataset"} | settings))
+    settings: dict[str, Any] = {"crop": 0.75, "pad": 1, "flip": "random", "contrast": None}
+    return Transform.of(in_memory(arrays), standardize="dataset", **(settings | changes))
 
 
 def draws_of(transform: Transform, count: int, epoch: int = 3, start: int = 0) -> Draws:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 
 from deepcnn.inputs import erasing
@@ -21,7 +22,7 @@ def draws_of(probability: float, size: tuple[int, int], count: int = COUNT) -> D
     return Draws(row=nothing, column=nothing, flip=nothing > 0, **found)
 
 
-def rectangles(draws: Draws) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg]
+def rectangles(draws: Draws) -> tuple[NDArray[np.int64], ...]:
     fields = (draws.erase_row, draws.erase_column, draws.erase_height, draws.erase_width)
     return tuple(values.numpy() for values in fields if values is not None)
 

@@ -183,6 +183,7 @@ def test_one_pass_on_a_gpu_makes_the_same_bits(
         standardize=standardize,
         cutout=2,
         scales=((0.0, 0.5),),
+        translation=2,
     )
     index = torch.arange(30)
     draws = transform.draw(0, index=index, epoch=torch.zeros_like(index), position=index)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from deepcnn.learning import objective
@@ -34,6 +35,44 @@ def test_losses_equal_the_definition_in_float64() -> None:
         expected = [entropy, 0.004 * a, 0.5 * b, entropy + 0.004 * a + 0.5 * b]
         assert list(found) == ["cross_entropy", "a/weight_loss", "b/weight_loss", "total_loss"]
         np.testing.assert_allclose([float(v.detach()) for v in found.values()], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, [0.5, 0.0, 4.0]])
+def test_the_loss_of_mixed_examples_is_their_classes_losses_by_their_shares(
+    smoothing: float, weights: list[float] | None
+) -> None:
+    """λ·L(a) + (1-λ)·L(b), each of a single label, smoothed and weighted, in float64."""
+    rng = np.random.default_rng(0)
+    z, count = rng.normal(size=(8, 3)) * 4, 8
+    a, b, share = rng.integers(0, 3, count), rng.integers(0, 3, count), rng.random(count)
+    share[0] = 1.0
+    assert (a == b).any()
+    assert (a != b).any()
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+
+    def loss(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        target = np.full((count, 3), smoothing / 3)
+        target[np.arange(count), labels] += 1 - smoothing
+        each: NDArray[np.float64] = -(target * log_p).sum(1)
+        return each if weights is None else each * np.array(weights)[labels]
+
+    expected = (share * loss(a) + (1 - share) * loss(b)).mean()
+    soft = share[:, None] * np.eye(3)[a] + (1 - share[:, None]) * np.eye(3)[b]
+
+    def found(labels: torch.Tensor) -> float:
+        losses = objective.losses(
+            nn.Identity(),
+            torch.from_numpy(z).float(),
+            labels,
+            label_smoothing=smoothing,
+            class_weights=None if weights is None else torch.tensor(weights),
+            weight=0.75,
+        )
+        return float(losses["cross_entropy"])
+
+    assert found(torch.from_numpy(soft).float()) == pytest.approx(0.75 * expected, rel=1e-5)
+    assert found(torch.eye(3)[a]) == pytest.approx(found(torch.from_numpy(a)), rel=1e-6)
 
 
 def test_an_answer_that_is_not_a_number_is_never_right() -> None:
