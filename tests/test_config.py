@@ -38,7 +38,7 @@ def broken(path: str, value: Any) -> dict[str, Any]:
     ("path", "value", "message"),
     [
         ("stepz", 3, "config: unknown setting 'stepz'"),
-        ("optimizer.nesterov", True, "config.optimizer: unknown setting 'nesterov'"),
+        ("optimizer.nestorov", True, "config.optimizer: unknown setting 'nestorov'"),
         ("steps", KeyError, "config: missing setting 'steps'"),
         ("steps", "3", "config.steps: expected .*int.*, found '3'"),
         ("steps", True, "config.steps: expected .*int.*, found True"),
@@ -85,16 +85,71 @@ def test_what_runs_of_older_versions_lack_means_the_default() -> None:
 
 # The names that stored runs have, and the command line; a change would orphan both.
 STORED = """
-average_decay batch_size class_weights compile data data_dir deterministic device evaluate_every
-evaluate_on feed image_size inputs.brightness inputs.contrast inputs.crop inputs.cutmix
-inputs.cutout inputs.erase inputs.flip inputs.hue inputs.mixup inputs.pad inputs.rotation
-inputs.saturation inputs.scales inputs.standardize inputs.translation inputs.views keep keep_best
-label_smoothing log_every
-min_fraction_of_examples_in_queue model.name model.widths optimizer.decay_epochs
-optimizer.decay_factor optimizer.freeze optimizer.head_learning_rate optimizer.learning_rate
-optimizer.momentum optimizer.muon_learning_rate optimizer.muon_momentum optimizer.schedule
-optimizer.weight_decay precision preset readers save_every seed shuffle_buffer skip_bad start_from
-steps steps_per_plan summary_every sync_batch_norm threads towers validation_choice validation_seed
+average_decay
+batch_size
+class_weights
+compile
+data
+data_dir
+deterministic
+device
+evaluate_every
+evaluate_on
+feed
+image_size
+inputs.brightness
+inputs.contrast
+inputs.crop
+inputs.cutmix
+inputs.cutout
+inputs.erase
+inputs.flip
+inputs.hue
+inputs.mixup
+inputs.pad
+inputs.rotation
+inputs.saturation
+inputs.scales
+inputs.standardize
+inputs.translation
+inputs.views
+keep
+keep_best
+label_smoothing
+log_every
+min_fraction_of_examples_in_queue
+model.name
+model.widths
+optimizer.bias_learning_rate
+optimizer.decay_epochs
+optimizer.decay_factor
+optimizer.decayed
+optimizer.drops
+optimizer.freeze
+optimizer.head_learning_rate
+optimizer.learning_rate
+optimizer.momentum
+optimizer.muon_learning_rate
+optimizer.muon_momentum
+optimizer.nesterov
+optimizer.schedule
+optimizer.weight_decay
+precision
+preset
+readers
+save_every
+seed
+shuffle_buffer
+skip_bad
+start_from
+steps
+steps_per_plan
+summary_every
+sync_batch_norm
+threads
+towers
+validation_choice
+validation_seed
 validation_size
 """
 

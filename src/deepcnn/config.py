@@ -23,9 +23,22 @@ from deepcnn.errors import ConfigError
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
 # Settings that older runs do not store; they mean what is the default.
 _ADDED_LATER = frozenset(
-    {"config.keep_best", "config.start_from"}
-    | {f"config.inputs.{name}" for name in ("translation", "rotation", "brightness", "saturation")}
-    | {f"config.inputs.{name}" for name in ("hue", "erase", "mixup", "cutmix")}
+    """
+    config.inputs.brightness
+    config.inputs.cutmix
+    config.inputs.erase
+    config.inputs.hue
+    config.inputs.mixup
+    config.inputs.rotation
+    config.inputs.saturation
+    config.inputs.translation
+    config.keep_best
+    config.optimizer.bias_learning_rate
+    config.optimizer.decayed
+    config.optimizer.drops
+    config.optimizer.nesterov
+    config.start_from
+    """.split()
 )
 
 
@@ -121,17 +134,25 @@ class OptimizerConfig:
     learning_rate: float
     """Initial learning rate of stochastic gradient descent."""
     momentum: float = 0.0
-    """Momentum of stochastic gradient descent; Nesterov's where it is not 0."""
+    """Momentum of stochastic gradient descent."""
+    nesterov: bool = True
+    """Momentum is Nesterov's, which looks a step ahead; False: it is plain."""
     schedule: Literal["staircase", "linear"] = "staircase"
     """Times decay_factor every decay_epochs, or in a straight line to zero at the last step."""
     decay_epochs: float = 350.0
     """Staircase: epochs from one drop to the next."""
+    drops: tuple[float, ...] = ()
+    """Staircase: at which shares of the training it drops; empty: every decay_epochs."""
     decay_factor: float = 0.1
     """Staircase: what the learning rate is multiplied with at each drop."""
     weight_decay: float = 0.0
     """Share of each weight of SGD that a step takes away at the initial learning rate."""
+    decayed: tuple[str, ...] = ()
+    """How the names of the layers begin that weight_decay meets; empty: all of them."""
     head_learning_rate: float | None = None
     """Initial learning rate of the last layer's weights; None: learning_rate."""
+    bias_learning_rate: float | None = None
+    """Initial learning rate of biases; None: learning_rate."""
     muon_learning_rate: float | None = None
     """Initial learning rate of Muon, for the convolutions' filters; None: all weights by SGD."""
     muon_momentum: float = 0.6
@@ -294,10 +315,22 @@ class Config(DataSpec):
         for name, rate in (
             ("optimizer.learning_rate", self.optimizer.learning_rate),
             ("optimizer.head_learning_rate", self.optimizer.head_learning_rate),
+            ("optimizer.bias_learning_rate", self.optimizer.bias_learning_rate),
             ("optimizer.muon_learning_rate", self.optimizer.muon_learning_rate),
         ):
             if rate is not None and not rate > 0:
                 raise ConfigError(f"{name}: expected above 0, found {rate}")
+        drops = self.optimizer.drops
+        if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+            raise ConfigError(
+                "optimizer.drops: expected shares of the training above 0 and below 1, rising; "
+                f"found {drops}"
+            )
+        if drops and self.optimizer.schedule != "staircase":
+            raise ConfigError(
+                f"optimizer.drops: only a staircase drops, and the schedule is "
+                f"{self.optimizer.schedule}. Leave out the drops: --optimizer.drops"
+            )
         for layer, share in self.optimizer.freeze:
             if not 0 < share <= 1:
                 raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -42,6 +42,9 @@ def make_schedule(config: Config, examples: int) -> Schedule:
     wanted = config.optimizer
     if wanted.schedule == "linear":
         return lambda step: schedules.linear(step, steps=config.steps)
+    if wanted.drops:
+        starts = [round(share * config.steps) for share in wanted.drops]
+        return lambda step: schedules.drops(step, starts=starts, factor=wanted.decay_factor)
     decay_steps = max(1, math.floor(examples / config.batch_size * wanted.decay_epochs))
     return lambda step: schedules.staircase(
         step, decay_steps=decay_steps, factor=wanted.decay_factor
@@ -57,23 +60,18 @@ def make_optimizers(config: Config, model: nn.Module) -> list[Optimizer]:
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ConfigError("model: expected parameters that learn, found none")
-    head = list(trainable)[-1].rpartition(".")[0] + ".weight"
     until = learn_until(config, model) if wanted.schedule == "linear" else {}
     filters = {n: p for n, p in trainable.items() if p.ndim == 4 and wanted.muon_learning_rate}
-    heads = {n: p for n, p in trainable.items() if n == head and wanted.head_learning_rate}
-    rest = {n: p for n, p in trainable.items() if n not in filters and n not in heads}
     found: list[Optimizer] = [
         SGD(
             parameters,
             learning_rate=rate,
             momentum=wanted.momentum,
-            weight_decay=wanted.weight_decay,
+            nesterov=wanted.nesterov,
+            weight_decay=weight_decay,
             until=until,
         )
-        for parameters, rate in (
-            (rest, wanted.learning_rate),
-            (heads, wanted.head_learning_rate or wanted.learning_rate),
-        )
+        for (rate, weight_decay), parameters in _groups(config, trainable, filters).items()
     ]
     if wanted.muon_learning_rate:
         found.append(
@@ -87,6 +85,29 @@ def make_optimizers(config: Config, model: nn.Module) -> list[Optimizer]:
     return found
 
 
+def _groups(
+    config: Config, trainable: Mapping[str, nn.Parameter], filters: Mapping[str, nn.Parameter]
+) -> dict[tuple[float, float], dict[str, nn.Parameter]]:
+    """Divide what is not Muon's by its initial learning rate and its weight decay."""
+    wanted = config.optimizer
+    names = [name for name in trainable if name not in filters]
+    decayed = set(names)
+    if wanted.decayed:
+        found = [_beginning("decayed", layer, names, config) for layer in wanted.decayed]
+        decayed = set().union(*found)
+    head = list(trainable)[-1].rpartition(".")[0] + ".weight"
+    groups: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
+    for name in names:
+        rate = wanted.learning_rate
+        if name == head:
+            rate = wanted.head_learning_rate or rate
+        elif name.rpartition(".")[2] == "bias":
+            rate = wanted.bias_learning_rate or rate
+        weight_decay = wanted.weight_decay if name in decayed else 0.0
+        groups.setdefault((rate, weight_decay), {})[name] = trainable[name]
+    return groups
+
+
 def learn_until(config: Config, model: nn.Module) -> dict[str, float]:
     """Return the shares of the training after which parameters are fixed, by their names.
 
@@ -97,12 +118,17 @@ def learn_until(config: Config, model: nn.Module) -> dict[str, float]:
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
     until: dict[str, float] = {}
     for layer, share in config.optimizer.freeze:
-        names = [name for name in learning if name.startswith(layer)]
-        if not names:
-            layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in learning))
-            raise ConfigError(
-                "optimizer.freeze: expected the beginning of the name of a layer that learns, in "
-                f"{config.model.name} one of {layers}; found {layer!r}"
-            )
-        until |= dict.fromkeys(names, share)
+        until |= dict.fromkeys(_beginning("freeze", layer, learning, config), share)
     return until
+
+
+def _beginning(setting: str, layer: str, names: Sequence[str], config: Config) -> list[str]:
+    """Return those names of parameters that begin with the name of a layer; there must be some."""
+    found = [name for name in names if name.startswith(layer)]
+    if not found:
+        layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))
+        raise ConfigError(
+            f"optimizer.{setting}: expected the beginning of the name of a layer that learns, in "
+            f"{config.model.name} one of {layers}; found {layer!r}"
+        )
+    return found

@@ -31,11 +31,11 @@ class Optimizer(Protocol):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with Nesterov's momentum where `momentum` is not 0.
+    """Stochastic gradient descent, with momentum where `momentum` is not 0.
 
-    m ← momentum · m + g; p ← p - rate · (g + momentum · m). (Sutskever, Martens, Dahl, Hinton: "On
-    the importance of initialization and momentum in deep learning", 2013, in the form of
-    torch.optim.SGD.)
+    m ← momentum · m + g; p ← p - rate · m with plain momentum, and with Nesterov's p ← p - rate ·
+    (g + momentum · m). (Sutskever, Martens, Dahl, Hinton: "On the importance of initialization and
+    momentum in deep learning", 2013, in the form of torch.optim.SGD.)
 
     `weight_decay` is the share of each parameter that a step takes away at the initial rate,
     through the gradient: g + weight_decay / learning_rate · p. `until`: the share of the training
@@ -48,12 +48,13 @@ class SGD(Optimizer):
         *,
         learning_rate: float,
         momentum: float = 0.0,
+        nesterov: bool = True,
         weight_decay: float = 0.0,
         until: Mapping[str, float] | None = None,
     ) -> None:
         self._parameters = parameters
         self._learning_rate = learning_rate
-        self._momentum = momentum
+        self._momentum, self._nesterov = momentum, nesterov
         self._penalty = weight_decay / learning_rate if weight_decay else 0.0
         self._until = until or {}
         self.tensors = zeros(parameters) if momentum else {}
@@ -65,7 +66,8 @@ class SGD(Optimizer):
         updates = gradients([*learning.values()], gate, self._penalty)
         if self._momentum:
             momenta = [self.tensors[name] for name in learning]
-            updates = with_momentum(momenta, updates, self._momentum, gate)
+            ahead = with_momentum(momenta, updates, self._momentum, gate)
+            updates = ahead if self._nesterov else momenta
         by_share = rates(factor, gate, self._learning_rate, self._until)
         add(learning, updates, by_share, self._until)
 
