@@ -20,7 +20,7 @@ from tyro.conf import Suppress
 
 from deepcnn.errors import ConfigError
 
-NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp")
+NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
 # Settings that older runs do not store; they mean what is the default.
 _ADDED_LATER = frozenset(
     """
@@ -47,7 +47,7 @@ class ModelConfig:
     """Which network."""
 
     name: str
-    """The network: tutorial, speednet, residual_speednet, mlp; or your own, as
+    """The network: tutorial, speednet, residual_speednet, mlp, cuda_convnet; or your own, as
     package.module:function, which makes an nn.Module."""
     widths: tuple[int, ...] = ()
     """Filters or units of its layers; empty: those of the literature."""

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from deepcnn.config import NETWORKS, ModelConfig
 from deepcnn.errors import ConfigError
+from deepcnn.models.cuda_convnet import CudaConvnet
 from deepcnn.models.mlp import MLP
 from deepcnn.models.speednet import ResidualSpeednet, Speednet
 from deepcnn.models.tutorial import Tutorial
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = dict(
-    zip(NETWORKS, (Tutorial, Speednet, ResidualSpeednet, MLP), strict=True)
+    zip(NETWORKS, (Tutorial, Speednet, ResidualSpeednet, MLP, CudaConvnet), strict=True)
 )
 
 # A network, a function or a class that makes one, or where that can be imported from.

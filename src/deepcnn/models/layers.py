@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from deepcnn.kernels.convolve import same_conv2d
+from deepcnn.kernels.locally_connected import locally_connected2d, places_of
 from deepcnn.kernels.onednn import to_dense
 
 
@@ -51,6 +52,65 @@ class LateReLUToPool(LateReLU):
 
 class LinearReLU(nn.Linear):
     """A fully connected layer with bias, followed by ReLU."""
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu_(super().forward(input))
+
+
+class LocallyConnected2d(nn.Module):
+    """A convolution whose filters, and whose biases, are others at each place of the image.
+
+    `size`: rows and columns of its images, which it cannot change; `kernel`, `padding`: a number,
+    or one for rows and one for columns; padding is with zeros, and less than the kernel. `weight`:
+    [rows of taps, rows of places, columns of places, outputs, columns of taps, inputs]; `bias`:
+    [rows of places, columns of places, outputs]. Both start as those of torch's convolutions.
+    Raises ValueError where images of this size have no places.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        *,
+        size: tuple[int, int],
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.padding = (padding, padding) if isinstance(padding, int) else padding
+        self.size = size
+        places = places_of(size, self.kernel_size, self.padding)
+        if min(places) < 1:
+            raise ValueError(
+                f"images of {size}: expected at least as many pixels as the kernel "
+                f"{self.kernel_size} without the padding {self.padding} on both sides"
+            )
+        rows, columns = self.kernel_size
+        self.weight = nn.Parameter(torch.empty(rows, *places, outputs, columns, inputs))
+        self.bias = nn.Parameter(torch.empty(*places, outputs)) if bias else None
+        limit = (rows * columns * inputs) ** -0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -limit, limit)
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        """Map [N, inputs, *size] to [N, outputs, rows of places, columns of places]."""
+        return locally_connected2d(input, self.weight, self.bias, self.padding)
+
+    @override
+    def extra_repr(self) -> str:
+        outputs, inputs = self.weight.shape[3], self.weight.shape[5]
+        return (
+            f"{inputs}, {outputs}, kernel_size={self.kernel_size}, size={self.size}, "
+            f"padding={self.padding}, bias={self.bias is not None}"
+        )
+
+
+class LocallyConnectedReLU(LocallyConnected2d):
+    """A locally connected layer with bias, followed by ReLU."""
 
     @override
     def forward(self, input: Tensor) -> Tensor:
