@@ -43,18 +43,28 @@ def locally_connected2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding:
     ValueError for shapes that do not fit. (LeCun: "Generalization and network design strategies",
     1989; Krizhevsky: cuda-convnet, 2011, whose "local" layers these are.)
     """
-    _check(x, weight, padding)
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    x, weight, bias = _in_one_type(x, weight, bias, padding)
     with as_it_is(x.device):
-        if torch.compiler.is_compiling():
-            y = _in_a_graph(x, weight, padding)
-        else:
-            y = _LocallyConnected.apply(x, weight, padding)  # type: ignore[no-untyped-call]
-        if bias is not None:
-            y = y + bias[:, :, None]
-    return y.permute(2, 3, 0, 1)
+        y: Tensor = _LocallyConnected.apply(x, weight, padding)  # type: ignore[no-untyped-call]
+        return _with_bias(y, bias)
+
+
+def plain_locally_connected2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair
+) -> Tensor:
+    """Do the same in few operations of torch's own, for whoever traces or looks at them.
+
+    All taps are gathered, kh · kw times the image.
+    """
+    x, weight, bias = _in_one_type(x, weight, bias, padding)
+    rows, height, width, outputs, columns, inputs = weight.shape
+    wide = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    taps = [wide[:, :, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
+    patches = torch.stack(taps, 1).permute(3, 4, 0, 1, 2)  # [H', W', N, taps, in]
+    patches = patches.reshape(height * width, -1, len(taps) * inputs)
+    filters = weight.permute(1, 2, 0, 4, 5, 3).reshape(height * width, -1, outputs)
+    with as_it_is(x.device):
+        return _with_bias(torch.bmm(patches, filters).view(height, width, -1, outputs), bias)
 
 
 def places_of(size: Pair, kernel: Pair, padding: Pair) -> Pair:
@@ -63,7 +73,10 @@ def places_of(size: Pair, kernel: Pair, padding: Pair) -> Pair:
     return rows, columns
 
 
-def _check(x: Tensor, weight: Tensor, padding: Pair) -> None:
+def _in_one_type(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the arguments as autocast wants them; raise ValueError unless they fit."""
     kh, height, width, _, kw, inputs = weight.shape
     if not (0 <= padding[0] < kh and 0 <= padding[1] < kw):
         raise ValueError(f"padding: expected 0 to below the kernel's {kh, kw}, found {padding}")
@@ -74,6 +87,15 @@ def _check(x: Tensor, weight: Tensor, padding: Pair) -> None:
             f"channels and {height} by {width} places, found {list(x.shape)}, which have "
             f"{places[0]} by {places[1]}"
         )
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a bias [H', W', out] to places [H', W', N, out]; return images [N, out, H', W']."""
+    return (y if bias is None else y + bias[:, :, None]).permute(2, 3, 0, 1)
 
 
 def _inside(taps: int, places: int, size: int, padding: int) -> Iterator[tuple[int, slice, slice]]:
@@ -82,7 +104,8 @@ def _inside(taps: int, places: int, size: int, padding: int) -> Iterator[tuple[i
     `taps`, `places`, `size`: how many rows there are, of the kernel, of places and of pixels.
     """
     for tap in range(taps):
-        first, last = max(0, padding - tap), min(places, size + padding - tap)
+        first = max(0, padding - tap)
+        last = max(first, min(places, size + padding - tap))
         yield tap, slice(first, last), slice(first + tap - padding, last + tap - padding)
 
 
@@ -171,14 +194,3 @@ def _turned(weight: Tensor, size: Pair, padding: Pair) -> Tensor:
             some.storage_offset() + (columns - 1) * column,
         )
     return turned.flatten(3, 4)
-
-
-def _in_a_graph(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
-    """Do the same where it is traced, with all taps gathered: fewer operations, more memory."""
-    rows, height, width, outputs, columns, inputs = weight.shape
-    wide = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    taps = [wide[:, :, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
-    patches = torch.stack(taps, 1).permute(3, 4, 0, 1, 2)  # [H', W', N, taps, in]
-    patches = patches.reshape(height * width, -1, len(taps) * inputs)
-    filters = weight.permute(1, 2, 0, 4, 5, 3).reshape(height * width, -1, outputs)
-    return torch.bmm(patches, filters).view(height, width, -1, outputs)
