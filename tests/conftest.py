@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,6 +15,9 @@ import torch
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.fetch import default_data_dir, fetch
 from deepcnn.data.open import load_dataset
+
+if TYPE_CHECKING:
+    from tests.helpers.browser import Browser
 
 pytest.register_assert_rewrite("tests.helpers")
 # Triton reads it when it is first imported, and some test may let torch do that.
@@ -56,3 +62,18 @@ def cifar10_test(cifar10_folder: Path) -> Arrays:
 @pytest.fixture(scope="session")
 def cifar10_train(cifar10_folder: Path) -> Arrays:
     return load_dataset("cifar10", "train", data_dir=cifar10_folder.parent)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, or the one that tests/packages.py has fetched."""
+    from tests import packages
+    from tests.helpers.browser import chromium
+
+    installed = shutil.which("chromium")
+    unpacked = packages.unpacked(packages.CHROMIUM) / "chromium"
+    if installed is None and not unpacked.exists():
+        pytest.fail("There is no Chromium here. Fetch it: python tests/packages.py")
+    libraries = None if installed else packages.libraries(packages.CHROMIUM)
+    with chromium(Path(installed or unpacked), libraries) as found:
+        yield found

@@ -22,6 +22,7 @@ ROOMS = [
     "bench",
     "serving",
     "training",
+    "exports",
     "reports",
     "inference",
     "engines",

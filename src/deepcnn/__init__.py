@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from deepcnn import presets
     from deepcnn.config import Config, DataSpec
     from deepcnn.data.open import load_dataset, open_dataset
+    from deepcnn.exports import export
     from deepcnn.inference.evaluation import evaluate
     from deepcnn.inference.load import load
     from deepcnn.models.build import build_model
@@ -22,6 +23,7 @@ __all__ = [
     "Network",
     "build_model",
     "evaluate",
+    "export",
     "load",
     "load_dataset",
     "open_dataset",
@@ -39,6 +41,7 @@ _HOMES = {
     "Network": "deepcnn.models.network",
     "build_model": "deepcnn.models.build",
     "evaluate": "deepcnn.inference.evaluation",
+    "export": "deepcnn.exports",
     "load": "deepcnn.inference.load",
     "load_dataset": "deepcnn.data.open",
     "open_dataset": "deepcnn.data.open",

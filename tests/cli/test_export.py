@@ -12,11 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import deepcnn
 from deepcnn.cli.main import run as command
 from deepcnn.data.arrays import Arrays
 from deepcnn.errors import DeepcnnError
+from tests.helpers.box import check_answered, choose, drop
+from tests.helpers.browser import Browser
+from tests.serving.process import Server
 
 EXAMPLES = 210
+UPLOADED = """new Promise((done) => {
+  const look = () => {
+    const found = document.querySelector("#answers h2");
+    if (found) done(found.textContent); else setTimeout(look, 10);
+  };
+  look();
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +138,11 @@ def test_a_training_starts_from_weights(there: Path, capsys: pytest.CaptureFixtu
         ("export runs/first -o net.pb", r"ends in \.onnx"),
         ("export runs/first --step 2", "expected a checkpoint of step 2, found 3"),
         ("export runs/first --data nowhere", "say by --data where they lie"),
+        ("export runs/first --to html --data data", "^data: found data, .* for html$"),
+        (
+            "export runs/first --to safetensors --threads 1",
+            "^threads: found 1, .* for safetensors$",
+        ),
         ("predict net.onnx pictures --runtime torch", "torch does not read net.onnx"),
         ("predict net.onnx pictures --step 3", "holds the network of one step"),
         ("predict runs/first pictures --runtime openvino", "deepcnn export RUN --to onnx"),
@@ -146,19 +162,56 @@ def test_a_form_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[s
     assert "onnx" in capsys.readouterr().err
 
 
-def test_a_page_answers_by_itself(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_opens_from_disk_and_answers_as_its_run(
+    there: Path, capsys: pytest.CaptureFixture[str], browser: Browser
+) -> None:
     assert command(["export", "runs/first", "--to", "html"]) == 0
-    page = there / "runs/first/export/model.html"
-    text = page.read_text("utf-8")
-    assert '"program"' in text
-    assert "http://" not in text.replace("http://www.w3.org", "")
-    said = capsys.readouterr().out.splitlines()
-    assert said[-2].startswith("Written:      runs/first/export/model.html (")
+    path = there / "runs/first/export/model.html"
+    said = capsys.readouterr().out
+    for line in (
+        "Network:      step 3, raw parameters",
+        "Written:      runs/first/export/model.html (",
+        "Compared:     with the network on 32 images: no probability differs by more than 0.01",
+    ):
+        assert line in said, line
+    picture = there / "pictures" / "0.png"
+    (expected,) = deepcnn.load("runs/first", device="cpu").predict(picture)
+    with browser.page(path.as_uri()) as page:
+        for give in (drop, choose):
+            page.run("document.getElementById('took').textContent = ''")
+            give(page, picture)
+            check_answered(page, expected)
+        assert page.complaints() == []
 
+
+@pytest.mark.usefixtures("there")
+def test_a_page_goes_where_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    exported = deepcnn.export("runs/first", "html")
     assert command(["export", "runs/first", "--to", "html", "-o", "new/a.html", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told == {"path": "new/a.html", "form": "html", "bytes": page.stat().st_size}
-    assert (there / "new/a.html").read_text("utf-8") == text
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"path": "new/a.html", **exported.record, "file": "a.html"}
+    assert told["bytes"] == exported.path.stat().st_size
+    assert Path("new/a.html").read_bytes() == exported.path.read_bytes()
+
+
+def test_an_onnx_file_is_served_with_the_page_that_sends_pictures(
+    there: Path, browser: Browser
+) -> None:
+    (expected,) = deepcnn.load("net.onnx").predict(there / "pictures" / "0.png")
+    (there / "log").mkdir()
+    server = Server(there / "log", str(there / "net.onnx"))
+    try:
+        address = server.address()
+        assert "The page sends its pictures here: an ONNX file" in server.out
+        with browser.page(address) as page:
+            choose(page, there / "pictures" / "0.png", "#files")
+            assert page.run(UPLOADED) == f"0.png: {expected.label}"
+            asked = [f"asked for {address}/health", f"asked for {address}/predict"]
+            assert page.complaints() == asked
+        assert server.stop() == 0
+        assert server.err == ""
+    finally:
+        server.kill()
 
 
 def test_a_page_that_cannot_be_written_is_said(there: Path) -> None:

@@ -22,13 +22,13 @@ from deepcnn.config import Config, ModelConfig
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.errors import CheckpointError, ConfigError, DataError, DeepcnnError, ExportError
+from deepcnn.exports import export
 from deepcnn.inference import export as exporting
 from deepcnn.inference import weights as weights_module
 from deepcnn.inference.about import About
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.answers import Answers, margins
 from deepcnn.inference.calibration import Floats
-from deepcnn.inference.export import export
 from deepcnn.inference.load import load
 from deepcnn.inference.onnx_file import ByOnnxRuntime, OnnxNetwork
 from deepcnn.inference.proof import prove
@@ -189,7 +189,7 @@ def test_without_the_images_it_is_refused_and_they_may_lie_elsewhere(
 
 
 def test_what_cannot_be_exported_is_said_before_anything_is_read(run: Path) -> None:
-    with pytest.raises(ConfigError, match="expected one of onnx, safetensors"):
+    with pytest.raises(ConfigError, match="expected one of onnx, html, safetensors"):
         export(run, "tflite")
     with pytest.raises(ConfigError, match=r"ends in \.onnx.* found 'model.pb'"):
         export(run, out="model.pb")
@@ -198,6 +198,19 @@ def test_what_cannot_be_exported_is_said_before_anything_is_read(run: Path) -> N
         export(run, out=run / "a.onnx")
     with pytest.raises(DeepcnnError, match="expected a checkpoint of step 1, found 2"):
         export(run, "safetensors", step=1)
+
+
+@pytest.mark.parametrize("to", ["html", "safetensors"])
+@pytest.mark.parametrize(
+    "given", [{"device": "cpu"}, {"threads": 1}, {"data": "there"}, {"data_dir": Path("there")}]
+)
+def test_what_only_onnx_needs_is_refused_for_the_others(
+    run: Path, to: str, given: dict[str, Any]
+) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(ConfigError, match=f"^{name}: found {value}, .* Leave it out for {to}$"):
+        deepcnn.export(run, to, **given)
+    assert not (run / "export").exists()
 
 
 class Elsewhere(OnnxNetwork):

@@ -1,10 +1,8 @@
-"""A Chromium for all tests of pages, and a run that was trained on photographs."""
+"""A run that was trained on photographs."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +12,6 @@ import deepcnn
 from deepcnn import presets
 from deepcnn.config import ModelConfig
 from deepcnn.data.arrays import Arrays
-from tests import packages
-from tests.helpers.browser import Browser, chromium
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, or the one that tests/packages.py has fetched."""
-    installed = shutil.which("chromium")
-    unpacked = packages.unpacked(packages.CHROMIUM) / "chromium"
-    if installed is None and not unpacked.exists():
-        pytest.fail("There is no Chromium here. Fetch it: python tests/packages.py")
-    libraries = None if installed else packages.libraries(packages.CHROMIUM)
-    with chromium(Path(installed or unpacked), libraries) as found:
-        yield found
 
 
 @pytest.fixture(scope="session")

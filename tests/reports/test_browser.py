@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from deepcnn.inference.trained import Trained, newest_checkpoint
 from deepcnn.reports.box import demo_page
 from deepcnn.reports.write import write
 from deepcnn.runs.run import Run
+from tests.helpers.box import SAID, as_file, check_answered, choose, drop, paste
 from tests.helpers.browser import Browser, Page
 from tests.reports.pictures import write_pictures
 from tests.reports.subjects import subject
@@ -68,11 +68,6 @@ SIZES = """Promise.all([...document.querySelectorAll("#pictures img")].map(async
   await picture.decode();
   return [picture.naturalWidth, picture.naturalHeight];
 }))"""
-SAID = "document.getElementById('said').textContent"
-ANSWERED = """new Promise((done) => {
-  const look = () => (document.getElementById("took").textContent ? done() : setTimeout(look, 10));
-  look();
-})"""
 
 
 @pytest.fixture(scope="module")
@@ -175,47 +170,15 @@ def test_a_heading_sorts_its_table_both_ways(page: Page) -> None:
         assert page.run(names) == sorted(page.run(names), reverse=reverse)
 
 
-def as_file(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    data = f"Uint8Array.from(atob('{content}'), (sign) => sign.charCodeAt(0))"
-    return f"new File([{data}], {json.dumps(path.name)})"
-
-
-def dropped(page: Page, path: Path) -> None:
-    page.run(f"""{{
-        const dataTransfer = new DataTransfer();
-        dataTransfer.items.add({as_file(path)});
-        const event = {{ dataTransfer, cancelable: true, bubbles: true }};
-        document.body.dispatchEvent(new DragEvent("drop", event));
-    }}""")
-
-
-def pasted(page: Page, path: Path) -> None:
-    page.run(f"""{{
-        const clipboardData = new DataTransfer();
-        clipboardData.items.add({as_file(path)});
-        dispatchEvent(new ClipboardEvent("paste", {{ clipboardData }}));
-    }}""")
-
-
-def chosen(page: Page, path: Path) -> None:
-    root = page.send("DOM.getDocument")["root"]["nodeId"]
-    node = page.send("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-    page.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
-
-
 def test_a_picture_is_chosen_dropped_or_pasted(
     page: Page, run: Path, cifar10_test: Arrays, tmp_path: Path
 ) -> None:
     paths = write_pictures(cifar10_test.images, 3, tmp_path)
     expected = list(deepcnn.load(run, device="cpu").predict(paths))
-    for give, path, answer in zip((chosen, dropped, pasted), paths, expected, strict=True):
+    for give, path, answer in zip((choose, drop, paste), paths, expected, strict=True):
         page.run("document.getElementById('took').textContent = ''")
         give(page, path)
-        page.run(ANSWERED)
-        said = page.run(SAID)
-        assert said.startswith(f"{answer.label} {100 * answer.probability:.1f}")
-        assert ("unsure" in said) == (answer.unsure is not None)
+        check_answered(page, answer)
         rows = page.run("[...document.querySelectorAll('#chances tr')].map((r) => r.textContent)")
         assert len(rows) == 10
         assert rows[0] == f"{answer.label}{100 * answer.probability:.1f} %"

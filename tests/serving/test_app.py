@@ -37,7 +37,7 @@ def app_with(classifier: Classifier) -> Iterator[MakeApp]:
         access: Access | None = None, network: Classifier = classifier, **limits: Any
     ) -> Starlette:
         services.append(Service(network, Limits(**limits), "a run"))
-        return make_app(services[-1], Page.upload(), access or Access())
+        return make_app(services[-1], Page.upload("a test"), access or Access())
 
     yield make
     for service in services:
@@ -331,7 +331,8 @@ def test_a_token_is_needed_where_there_is_one(
         response = ask(app, method, path, headers=raw, content=pictures[0])
         assert response.status_code == (200 if may else 401)
         if not may:
-            assert "Bearer" in response.headers["www-authenticate"]
+            challenges = response.headers.get_list("www-authenticate")
+            assert [each.split()[0] for each in challenges] == ["Basic", "Bearer"]
     told = ask(app, "GET", "/health", headers=raw)
     assert told.status_code == 200  # for what looks after servers has no token
     assert ("classes" in told.json()) == may

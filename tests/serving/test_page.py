@@ -10,7 +10,7 @@ DATA = '<script type="application/json">{"a": "no code"}</script>'
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
-    content = Page.upload().content
+    content = Page.upload("a test").content
     assert "http:" not in content
     assert "https:" not in content
     assert not re.search(r"<script[^>]+src|<link[^>]+href=\"(?!data:)|@import|url\(", content)

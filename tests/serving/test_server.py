@@ -269,7 +269,7 @@ limits = Limits(connections=3)
 service = Service(deepcnn.load(sys.argv[1]), limits, "run")
 with server.bound("127.0.0.1", 0, anywhere=False) as at:
     print("Open", server.listen(at), "now", flush=True)
-    server.run(make_app(service, Page.upload(), Access()), at, limits)
+    server.run(make_app(service, Page.upload("a test"), Access()), at, limits)
 service.close()
 """
     server = Server(tmp_path, str(run), program=("-c", script))

@@ -28,19 +28,19 @@ class Options:
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The file; None: export/model.onnx, .html or .safetensors in the run."""
     step: int | None = None
-    """Step of the checkpoint; None: the newest."""
+    """Step of the checkpoint; None: the best where it is kept, else the newest."""
     averaged: bool = True
     """Use the moving averages of the parameters, where the run keeps them."""
     data: str | None = None
-    """Where the images that the run was scored on lie now, a name or a path; None: as the run
-    says."""
+    """For onnx: where the images that the run was scored on lie now, a name or a path; None: as the
+    run says."""
     data_dir: Path | None = None
-    """Folder of all data sets; None: the run's own."""
+    """For onnx: folder of all data sets; None: the run's own."""
     device: str = "auto"
-    """Where the run's own answers are computed: auto (cuda, else mps, else cpu), or any device that
-    torch knows."""
+    """For onnx: where the run's own answers are computed: auto (cuda, else mps, else cpu), or any
+    device that torch knows."""
     threads: int | None = None
-    """Processor threads; None: torch's choice."""
+    """For onnx: processor threads; None: torch's choice."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
     """A network of your own, named again as package.module:function: else its code does not run."""
     json: bool = False
@@ -49,11 +49,9 @@ class Options:
 
 def run(options: Options) -> int:
     """Export, and say what was found."""
-    from deepcnn.inference.export import export
+    from deepcnn.exports import export
 
     path = which_run(options.run)
-    if options.to == "html":
-        return _page(options, path)
     with console(options.json) as tell:
         exported = export(
             path,
@@ -75,35 +73,12 @@ def run(options: Options) -> int:
     kind = "averaged parameters" if record["averaged"] else "raw parameters"
     print(f"Network:      step {record['step']:,}, {kind}")
     print(f"Written:      {exported.path} ({_size(record['bytes'])}{_beside(record)})")
-    if options.to == "safetensors":
-        print(f"Compared:     {record['tensors']} tensors were read back, equal bit for bit")
-    else:
-        for line in _proof(record):
-            print(line)
+    for line in PROOFS[options.to](record):
+        print(line)
     return 0
 
 
-def _page(options: Options, run: Path) -> int:
-    """Write the page that answers by itself, and say where it is."""
-    from deepcnn.reports.write import write_demo
-
-    page = write_demo(
-        run,
-        options.out,
-        step=options.step,
-        averaged=options.averaged,
-        model=own_network(options.model),
-    )
-    size = page.stat().st_size
-    if options.json:
-        print(json.dumps({"path": str(page), "form": "html", "bytes": size}))
-        return 0
-    print(f"Written:      {page} ({_size(size)})")
-    print("Open it in a browser, and drop a picture into it: it needs nothing else.")
-    return 0
-
-
-def _proof(record: dict[str, Any]) -> list[str]:
+def _of_onnx(record: dict[str, Any]) -> list[str]:
     """Return lines about how an ONNX file was proved."""
     version = record["versions"]["onnxruntime"]
     margin = record["at_margin"]
@@ -120,6 +95,21 @@ def _proof(record: dict[str, Any]) -> list[str]:
         f"({record['threads']} threads)",
         "Beside it:    export.json, vectors.npz",
     ]
+
+
+def _of_html(record: dict[str, Any]) -> list[str]:
+    return [
+        f"Compared:     with the network on {record['examples']} images: no probability differs by "
+        f"more than {record['allowed_difference']:g}",
+        "Open it in a browser, and drop a picture into it: it needs nothing else.",
+    ]
+
+
+def _of_safetensors(record: dict[str, Any]) -> list[str]:
+    return [f"Compared:     {record['tensors']} tensors were read back, equal bit for bit"]
+
+
+PROOFS = {"onnx": _of_onnx, "html": _of_html, "safetensors": _of_safetensors}
 
 
 def _accuracy(record: dict[str, Any], who: str) -> str:

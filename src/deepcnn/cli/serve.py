@@ -6,13 +6,17 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.arguments import own_network, printable, which_run
 from deepcnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deepcnn.inference.classifier import Classifier
+    from deepcnn.serving.page import Page
 
 TOKEN = "DEEPCNN_TOKEN"
 FEWEST_SIGNS = 8  # of a token
@@ -23,11 +27,13 @@ PACKAGES = ("starlette", "uvicorn", "python_multipart")  # what the extra brings
 class Options:
     """Answer about pictures over HTTP, with a trained network: a page, POST /predict, GET /health.
 
-    Stop it with Ctrl-C or SIGTERM: what is under way is finished.
+    In the page the network answers by itself, and no picture is sent; where a page cannot compute
+    it, the page sends pictures here. Stop it with Ctrl-C or SIGTERM: what is under way is finished.
     """
 
     run: tyro.conf.Positional[Path | None] = None
-    """Directory of the run; None: the newest below runs/."""
+    """Directory of the run, or a file of deepcnn export, .onnx or .safetensors; None: the newest
+    run below runs/."""
     host: str = "127.0.0.1"
     """Address to listen at. One that other machines reach needs a token."""
     port: int = 8000
@@ -48,7 +54,7 @@ class Options:
     timeout: float = 10.0
     """Seconds that a peer may be silent in a request."""
     step: int | None = None
-    """Step of the checkpoint; None: the newest."""
+    """Step of the checkpoint; None: the best where it is kept, else the newest."""
     averaged: bool = True
     """Use the moving averages of the parameters, where the run keeps them."""
     device: str = "auto"
@@ -67,11 +73,9 @@ def run(options: Options) -> int:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"serve needs {' and '.join(missing)}: pip install 'deepcnn[serve]'")
-    from deepcnn.inference.load import load
     from deepcnn.serving import server
     from deepcnn.serving.app import Access, make_app
     from deepcnn.serving.limits import Limits
-    from deepcnn.serving.page import Page
     from deepcnn.serving.service import Service
 
     limits = Limits(
@@ -83,27 +87,39 @@ def run(options: Options) -> int:
     )
     with server.bound(options.host, options.port, anywhere=token is not None) as socket:
         path = which_run(options.run)
-        classifier = load(
-            path,
-            step=options.step,
-            averaged=options.averaged,
-            device=options.device,
-            precision=options.precision,
-            threads=options.threads,
-            model=own_network(options.model),
-        )
+        classifier, page = _opened(path, options)
         service = Service(classifier, limits, path.resolve().name)
         access = Access(host=options.host, token=token, origins=options.cors)
         address = server.listen(socket)
         print(f"Answers come from {path}: {classifier!r}")
+        if page.sends_since is not None:
+            print(f"The page sends its pictures here: {printable(page.sends_since)}")
         print(f"Open {address} (Ctrl-C stops)", flush=True)
         try:
-            server.run(
-                make_app(service, Page.upload(), access), socket, limits, verbose=options.verbose
-            )
+            server.run(make_app(service, page, access), socket, limits, verbose=options.verbose)
         finally:
             service.close()
     return 0
+
+
+def _opened(path: Path, options: Options) -> tuple[Classifier, Page]:
+    """Return what answers, and the page for it."""
+    from deepcnn.inference import load
+    from deepcnn.serving.page import Page
+
+    asked: dict[str, Any] = {
+        "step": options.step,
+        "averaged": options.averaged,
+        "device": options.device,
+        "precision": options.precision,
+        "threads": options.threads,
+        "model": own_network(options.model),
+    }
+    if load.is_onnx(path):
+        return load.load(path, **asked), Page.upload("an ONNX file is not computed in a page")
+    trained, place = load.open_trained(path, **asked)
+    page = Page.of(trained)  # before the network goes to its device
+    return trained.classifier(place), page
 
 
 def _checked(options: Options) -> str | None:

@@ -1,14 +1,14 @@
-"""A trained network as a file that does without its run, proved before it appears."""
+"""Networks as ONNX, and their weights, in files that are proved before they appear."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +17,14 @@ import deepcnn
 from deepcnn import atomic
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place
-from deepcnn.errors import CheckpointError, ConfigError, DataError, DeepcnnError, ExportError
-from deepcnn.events import Listener, ignore
+from deepcnn.errors import CheckpointError, DataError, DeepcnnError, ExportError
+from deepcnn.events import Listener
 from deepcnn.inference import proof
 from deepcnn.inference.about import About, Accuracy, settings_of
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.answers import NumpyAnswers
 from deepcnn.inference.evaluation import Scorer
 from deepcnn.inference.extras import needed
-from deepcnn.inference.load import ONNX, WEIGHTS
 from deepcnn.inference.onnx_file import ByOnnxRuntime
 from deepcnn.inference.onnx_graph import to_onnx
 from deepcnn.inference.trained import Trained, checkpoint_of
@@ -35,7 +34,6 @@ from deepcnn.runs.log import events, read_log
 from deepcnn.runs.run import Run
 from deepcnn.runs.trained_on import TrainedOn
 
-FOLDER, NAME = "export", "model"  # below the run, where no file is named
 RECORD, VECTORS = "export.json", "vectors.npz"  # beside the file
 
 
@@ -49,7 +47,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be exported, from where; see `export`."""
+    """What is to be exported, from where; see `deepcnn.export`."""
 
     run: Run
     out: Path
@@ -61,64 +59,6 @@ class Wanted:
     data: str | Path | None
     data_dir: str | Path | None
     emit: Listener
-
-
-class Form(NamedTuple):
-    """A form of file: how its name ends, and what writes it."""
-
-    suffix: str
-    write: Callable[[Wanted], Exported]
-
-
-def export(
-    run: str | Path,
-    to: str = "onnx",
-    *,
-    out: str | Path | None = None,
-    step: int | None = None,
-    averaged: bool = True,
-    model: Given | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    data: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    emit: Listener = ignore,
-) -> Exported:
-    """Write the network of a run as a file, which appears whole, or not at all.
-
-    `to`: a form of `FORMS`; `out`: the file, None: `export/model` with the form's ending in the
-    run; `step`: of the checkpoint, None: the newest; `averaged`: with the moving averages of the
-    parameters, if the run keeps any; `model`: the network again, where it is none of this package;
-    `device`, `threads`: where the run's own answers are computed; `data`, `data_dir`: where its
-    images lie now. An ONNX file is compared with the run on every image that the run was scored on,
-    so these must be there. Raises ExportError where an answer differs, and then writes nothing;
-    another DeepcnnError for what is missing or does not fit.
-    """
-    if to not in FORMS:
-        raise ConfigError(f"to: expected one of {', '.join(FORMS)}, found {to!r}")
-    form = FORMS[to]
-    opened = Run.open(Path(run))
-    path = opened.path / FOLDER / (NAME + form.suffix) if out is None else Path(out)
-    if path.suffix != form.suffix:
-        raise ConfigError(
-            f"out: expected a name that ends in {form.suffix}, by which the file is known, found "
-            f"{str(path)!r}"
-        )
-    if path.is_dir():
-        raise ConfigError(f"out: expected a file, found the folder {path}")
-    wanted = Wanted(
-        run=opened,
-        out=path,
-        step=step,
-        averaged=averaged,
-        model=model,
-        device=device,
-        threads=threads,
-        data=data,
-        data_dir=data_dir,
-        emit=emit,
-    )
-    return form.write(wanted)
 
 
 def export_onnx(wanted: Wanted) -> Exported:
@@ -143,7 +83,7 @@ def export_onnx(wanted: Wanted) -> Exported:
     many = scorer.source.first_images(proof.MANY)
     ours = NumpyAnswers(trained.answers(place))
     record = {
-        **_record(wanted, "onnx", trained, len(content)),
+        **record_of(wanted, "onnx", trained, len(content)),
         "split": answered.split,
         "examples": found.examples,
         "correct": {"run": answered.correct, "onnxruntime": found.correct},
@@ -166,7 +106,7 @@ def export_onnx(wanted: Wanted) -> Exported:
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "onnxruntime": runtime.__version__},
     }
-    with _writing(wanted.out):
+    with writing(wanted.out):
         _write_vectors(wanted.out.with_name(VECTORS), answered, found)
         atomic.write(wanted.out.with_name(RECORD), (json.dumps(record, indent=2) + "\n").encode())
         atomic.write(wanted.out, content)  # last: what is there was proved
@@ -189,16 +129,10 @@ def export_safetensors(wanted: Wanted) -> Exported:
         torch.equal(weights[name], expected[name].cpu()) for name in expected
     ):
         raise ExportError(f"{wanted.out}: not written, since other weights were read back")
-    with _writing(wanted.out):
+    with writing(wanted.out):
         atomic.write(wanted.out, content)
-    record = _record(wanted, "safetensors", trained, len(content))
+    record = record_of(wanted, "safetensors", trained, len(content))
     return Exported(wanted.out, {**record, "tensors": len(weights)})
-
-
-FORMS: dict[str, Form] = {
-    "onnx": Form(ONNX, export_onnx),
-    "safetensors": Form(WEIGHTS, export_safetensors),
-}
 
 
 def _scorer(wanted: Wanted) -> Scorer:
@@ -241,7 +175,8 @@ def _about(trained: Trained, accuracy: Accuracy | None) -> About:
     )
 
 
-def _record(wanted: Wanted, form: str, trained: Trained, size: int) -> dict[str, Any]:
+def record_of(wanted: Wanted, form: str, trained: Trained, size: int) -> dict[str, Any]:
+    """Return what is told of every file; `size`: its bytes."""
     size_before = None
     with suppress(OSError, CheckpointError):  # a training may have removed it meanwhile
         size_before = checkpoint_of(wanted.run, trained.step).stat().st_size
@@ -269,7 +204,8 @@ def _logged_accuracy(run: Run, trained: Trained) -> Accuracy | None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of a file; turn what the system refuses into an ExportError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield

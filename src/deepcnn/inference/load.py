@@ -9,7 +9,8 @@ from deepcnn.errors import ConfigError, RunError
 from deepcnn.inference.classifier import Classifier
 
 if TYPE_CHECKING:
-    from deepcnn.devices import Precision
+    from deepcnn.devices import Place, Precision
+    from deepcnn.inference.trained import Trained
     from deepcnn.models.build import Given
 
 ONNX, WEIGHTS = ".onnx", ".safetensors"  # how the names of files that can be opened end
@@ -39,20 +40,45 @@ def load(
     DeepcnnError that says what is missing or does not fit.
     """
     path = Path(run)
-    if not path.exists():
-        raise RunError(f"{path}: there is no such run")
-    if path.is_file():
-        if step is not None or not averaged:
-            raise ConfigError(
-                f"{path}: a file holds the network of one step; leave out step and averaged"
-            )
-        if path.suffix == ONNX:
-            return _open_onnx(path, device, precision, threads, runtime)
-    if runtime not in ("auto", "torch"):
+    if is_onnx(path):
+        _check_step(path, step, averaged)
+        return _open_onnx(path, device, precision, threads, runtime)
+    if path.exists() and runtime not in ("auto", "torch"):
         raise ConfigError(
             f"runtime: torch computes what {path} holds. {runtime} reads ONNX: deepcnn export RUN "
             "--to onnx"
         )
+    trained, place = open_trained(
+        path,
+        step=step,
+        averaged=averaged,
+        device=device,
+        precision=precision,
+        threads=threads,
+        model=model,
+    )
+    return trained.classifier(place)
+
+
+def open_trained(
+    run: str | Path,
+    *,
+    step: int | None = None,
+    averaged: bool = True,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    model: Given | None = None,
+) -> tuple[Trained, Place]:
+    """Open the network of a run or of a file of weights, and the place where it is to compute.
+
+    For the arguments and the errors see `load`. The network is on the processor yet.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise RunError(f"{path}: there is no such run")
+    if path.is_file():
+        _check_step(path, step, averaged)
     from deepcnn.devices import Place, use_threads
     from deepcnn.hardware import keep_freed_memory
     from deepcnn.inference.trained import Trained, checkpoint_of
@@ -64,16 +90,27 @@ def load(
     if path.suffix == WEIGHTS and path.is_file():
         from deepcnn.inference.weights import trained_of
 
-        return trained_of(path, model).classifier(place)
+        return trained_of(path, model), place
     opened = Run.open(path)
     found = checkpoint_of(opened, step)
-    trained = Trained.load(opened, found, averaged=averaged, model=model)
-    return trained.classifier(place)
+    return Trained.load(opened, found, averaged=averaged, model=model), place
+
+
+def is_onnx(path: Path) -> bool:
+    """Tell whether a path is a network in an ONNX file, by its name."""
+    return path.suffix == ONNX and path.is_file()
 
 
 def is_file_of_network(path: Path) -> bool:
     """Tell whether a path is a file that `load` opens, by its name."""
     return path.suffix in (ONNX, WEIGHTS) and path.is_file()
+
+
+def _check_step(path: Path, step: int | None, averaged: bool) -> None:
+    if step is not None or not averaged:
+        raise ConfigError(
+            f"{path}: a file holds the network of one step; leave out step and averaged"
+        )
 
 
 def _open_onnx(

@@ -15,19 +15,18 @@ from deepcnn import atomic
 from deepcnn.config import to_dict as settings_of
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.source import Source, Subset
-from deepcnn.errors import ConfigError, DataError, RunError
-from deepcnn.inference.export import FOLDER
-from deepcnn.inference.export import NAME as MODEL
+from deepcnn.errors import DataError, RunError
+from deepcnn.inference.export import Exported, Wanted, record_of, writing
 from deepcnn.inference.trained import Trained, checkpoint_of
-from deepcnn.models.build import Given
 from deepcnn.reports import findings
 from deepcnn.reports.against import Contender, compared
 from deepcnn.reports.box import demo, demo_page
 from deepcnn.reports.findings import Findings, Subject
+from deepcnn.reports.packing import LIMIT, TRIED
 from deepcnn.reports.page import render
 from deepcnn.reports.views import view
 from deepcnn.runs.log import read_log
-from deepcnn.runs.run import ENVIRONMENT, Run
+from deepcnn.runs.run import ENVIRONMENT
 
 NAME = "report.html"
 LARGEST = 1 << 16  # rows of a CSV that are put together at a time
@@ -65,28 +64,19 @@ def write_comparison(contenders: list[Contender], out: Path) -> Path:
     return out
 
 
-def write_demo(
-    run: str | Path,
-    out: Path | None = None,
-    *,
-    step: int | None = None,
-    averaged: bool = True,
-    model: Given | None = None,
-) -> Path:
-    """Write the page in which a run's network answers alone, and return where.
+def export_html(wanted: Wanted) -> Exported:
+    """Write the page in which a run's network answers alone; no image of the run is needed.
 
-    `out`: None: `export/model.html` in the run; `step`: of the checkpoint, None: the newest;
-    `model`: the network again, where it is none of this package. No image of the run is needed.
-    Raises ConfigError where a page cannot compute the network or `out` does not end in .html,
-    DataError where the file cannot be written.
+    Raises ConfigError where a page cannot compute the network.
     """
-    opened = Run.open(Path(run))
-    path = out if out is not None else opened.path / FOLDER / f"{MODEL}.html"
-    if path.suffix != ".html":  # else a browser would not show it as a page
-        raise ConfigError(f"out: expected a name that ends in .html, found {str(path)!r}")
-    trained = Trained.load(opened, checkpoint_of(opened, step), averaged=averaged, model=model)
-    save(path, [demo_page(trained).encode()])
-    return path
+    run = wanted.run
+    checkpoint = checkpoint_of(run, wanted.step)
+    trained = Trained.load(run, checkpoint, averaged=wanted.averaged, model=wanted.model)
+    content = demo_page(trained).encode()
+    with writing(wanted.out):
+        atomic.write(wanted.out, content)
+    record = record_of(wanted, "html", trained, len(content))
+    return Exported(wanted.out, {**record, "examples": TRIED, "allowed_difference": LIMIT})
 
 
 def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:

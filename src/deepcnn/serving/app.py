@@ -7,6 +7,7 @@ import base64
 import binascii
 import ipaddress
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +27,9 @@ from deepcnn.serving.page import Page
 from deepcnn.serving.service import Service
 
 HEALTH = "/health"  # without a token it tells no more than that the server lives
-_CHALLENGES = 'Bearer realm="deepcnn", Basic realm="deepcnn", charset="UTF-8"'
+_PIECE = 1 << 16  # bytes of the page that a connection holds, however slowly its peer reads
+# Each in a header of its own: browsers read but one of a header, and know no Bearer.
+_CHALLENGES = ('Basic realm="deepcnn", charset="UTF-8"', 'Bearer realm="deepcnn"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +47,11 @@ class Access:
 
 def make_app(service: Service, page: Page, access: Access) -> Starlette:
     """Return the application; `service` is closed by whoever made it."""
+    content = page.content.encode()
+    headers = page.headers | {"Content-Length": str(len(content))}
 
     async def show_page(_: Request) -> Response:
-        return Response(page.content, media_type="text/html", headers=page.headers)
+        return StreamingResponse(_pieces(content), media_type="text/html", headers=headers)
 
     async def tell_health(request: Request) -> Response:
         told = {"status": "ok"} | (service.about() if may_enter(request.headers, access) else {})
@@ -137,7 +142,10 @@ class Guard:
             if host not in ("", "localhost", self._access.host) and not is_loopback(host):
                 return _error(421, "without a token only requests to localhost are answered")
         elif path != HEALTH and not may_enter(headers, self._access):
-            return _error(401, "expected the token", {"WWW-Authenticate": _CHALLENGES})
+            refusal = _error(401, "expected the token")
+            for challenge in _CHALLENGES:
+                refusal.headers.append("WWW-Authenticate", challenge)
+            return refusal
         return None
 
 
@@ -162,6 +170,11 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _PIECE):
+        yield content[start : start + _PIECE]
 
 
 def _host_in(header: str) -> str:

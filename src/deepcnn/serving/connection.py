@@ -48,6 +48,11 @@ class Connection(H11Protocol):
         self.cycle.keep_alive = False
         return True
 
+    def resume_writing(self) -> None:
+        """Give the peer time again: it has read most of what waited for it."""
+        self._turn = self.loop.time()
+        super().resume_writing()
+
     def on_response_complete(self) -> None:
         """Give the turn back to the peer."""
         self._turn = self.loop.time()

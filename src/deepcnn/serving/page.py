@@ -8,20 +8,41 @@ from dataclasses import dataclass
 from functools import cached_property
 from html.parser import HTMLParser
 from importlib import resources
+from typing import TYPE_CHECKING
+
+from deepcnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deepcnn.inference.trained import Trained
 
 _KINDS_OF_SCRIPTS = (None, "", "text/javascript", "module")  # others hold data, and do not run
 
 
 @dataclass(frozen=True)
 class Page:
-    """An HTML page that needs nothing from elsewhere."""
+    """An HTML page that needs nothing from elsewhere.
+
+    `sends_since`: why it sends pictures to the server; None: it answers by itself.
+    """
 
     content: str
+    sends_since: str | None = None
 
     @classmethod
-    def upload(cls) -> Page:
+    def of(cls, trained: Trained) -> Page:
+        """Return the page in which a network answers, or the other one if no page can do it."""
+        from deepcnn.reports.box import demo_page  # with torch, which ONNX files do without
+
+        try:
+            return cls(demo_page(trained))
+        except ConfigError as error:
+            return cls.upload(str(error))
+
+    @classmethod
+    def upload(cls, why: str) -> Page:
         """Return the page that sends pictures to the server, and shows what it answers."""
-        return cls(resources.files("deepcnn.serving").joinpath("page.html").read_text("utf-8"))
+        content = resources.files("deepcnn.serving").joinpath("page.html").read_text("utf-8")
+        return cls(content, why)
 
     @cached_property
     def headers(self) -> dict[str, str]:
