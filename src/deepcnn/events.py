@@ -116,7 +116,9 @@ class Stepped(Event):
     """A step to log. `losses`: those of this step; `averages`: moving averages of the same.
 
     `seconds` are per step, `examples_per_second` for all devices together, both since the last
-    such event; `learning_rate` is the one that this step used.
+    such event; `learning_rate` is the one that this step used. `correct` of the `total` images of
+    the step's batch were answered rightly, as training sees them and by the network before the
+    update; None where nobody counted.
     """
 
     step: int
@@ -125,6 +127,8 @@ class Stepped(Event):
     learning_rate: float
     examples_per_second: float
     seconds: float
+    correct: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepcnn.training.start import train
 from tests.helpers.processes import DISTORTED, launched, seen, watched_batches, with_steps
-from tests.helpers.tiny import PLAIN, QUICK, SUMMATION, difference, last, tensors
+from tests.helpers.tiny import PLAIN, QUICK, SUMMATION, difference, last, logged, tensors
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,15 @@ def test_processes_see_the_mixed_images_of_one_device(some: Path, tmp_path: Path
     seen(some)
     train(DISTORTED, run_dir=tmp_path / "run")
     assert difference(tensors(some / "distorted"), tensors(tmp_path / "run")) < SUMMATION
+
+
+def test_processes_count_together_how_many_of_a_batch_are_right(some: Path, tmp_path: Path) -> None:
+    seen(some)
+    train(with_steps(PLAIN, 1), run_dir=tmp_path / "single")
+    (expected,) = logged(tmp_path / "single", "Stepped")
+    first, *_ = logged(some / "plain", "Stepped")
+    assert (first["correct"], first["total"]) == (expected["correct"], PLAIN.batch_size)
+    assert 0 < first["correct"] < PLAIN.batch_size
 
 
 def test_two_processes_write_the_bytes_of_two_towers(two: Path, tmp_path: Path) -> None:

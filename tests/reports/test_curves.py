@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deepcnn.reports import curves, svg
@@ -111,3 +112,22 @@ def test_names_with_markup_are_text_in_a_drawing() -> None:
     tree = ElementTree.fromstring(str(drawn))
     assert not any(each.tag.endswith(("script", "b")) for each in tree.iter())
     assert "<script>" in "".join(tree.itertext())
+
+
+def test_what_was_right_of_each_batch_is_drawn_beside_a_single_score() -> None:
+    log = [event for event in events() if event["event"] != "Evaluated"]
+    for event in log:
+        if event["event"] == "Stepped":
+            event |= {"correct": 10 * event["step"], "total": 100}
+    score = {"event": "Evaluated", "step": 7, "split": "test", "correct": 210, "total": 300}
+    *_, accuracy = curves.curves([*log, score])
+    assert titles(accuracy)[-2:] == ["step 6: batch 60.00 %", "step 7: test 70.00 %"]
+    found = points(accuracy, "thin")
+    assert len(found) == 7
+    assert [y for _, y in found] == pytest.approx(
+        [svg.BOTTOM + (svg.TOP - svg.BOTTOM) * share / 0.8 for share in np.arange(0, 0.7, 0.1)],
+        abs=0.06,
+    )
+    assert str(accuracy.svg).count("<circle") == 1
+    assert "of the 100 images of each step that was logged" in accuracy.caption
+    assert len(curves.curves(log)) == 3  # also without any score

@@ -22,7 +22,8 @@ def test_tensorboard_reads_everything_that_the_reference_showed(tmp_path: Path) 
         *(f"loss/{name}" for name in losses),
         *(f"loss_averaged/{name}" for name in losses),
         *(f"sparsity/{layer}" for layer in layers),
-        *("learning_rate", "examples_per_second", "accuracy/test", "cross_entropy/test"),
+        *("learning_rate", "examples_per_second"),
+        *("accuracy/train_batch", "accuracy/test", "cross_entropy/test"),
     }
     assert set(tags["histograms"]) == {
         *(f"activations/{layer}" for layer in layers),

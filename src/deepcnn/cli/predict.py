@@ -68,8 +68,8 @@ class Options:
     threads: int | None = None
     """Processor threads; None: the runtime's choice."""
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    """What computes. auto: torch for a run and for weights; for an ONNX file ONNX Runtime, or
-    OpenVINO in bf16."""
+    """What computes. auto: torch for a run and for weights; for an ONNX file what is fastest of
+    ONNX Runtime and OpenVINO, for so many pictures."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
     """A network of your own, named again as package.module:function: else its code does not run."""
 
@@ -89,6 +89,7 @@ def run(options: Options) -> int:
         precision=options.precision,
         threads=options.threads,
         runtime=options.runtime,
+        images=total if options.data is None else None,
         model=own_network(options.model),
     )
     on_terminal = options.out is None and sys.stdout.isatty()

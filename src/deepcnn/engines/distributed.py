@@ -41,12 +41,17 @@ class Distributed(Engine):
         network = self._wrapped(self.images)
         with self._place.autocast():
             logits = network(self.images)
-        total, losses = self._losses(self._state.model, logits, labels, self._part)
+        self._answered = [(logits.detach(), labels)]
+        loss, losses = self._losses(self._state.model, logits, labels, self._part)
         summing = dist.all_reduce(losses, async_op=True)
-        torch.autograd.backward(total)  # meanwhile gradients are exchanged, layer by layer
+        torch.autograd.backward(loss)  # meanwhile gradients are exchanged, layer by layer
         assert summing is not None
         summing.wait()
         return self._update(losses.div_(self._part.count))
+
+    @override
+    def correct(self) -> Tensor:
+        return total(super().correct())
 
     @override
     def settle(self) -> None:

@@ -61,6 +61,7 @@ class Engine(ABC):
     """
 
     images: Tensor
+    _answered: list[tuple[Tensor, Tensor]]  # of this process's parts of the last step
     towers: tuple[torch.device, ...] = ()
 
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:
@@ -98,6 +99,15 @@ class Engine(ABC):
 
     def _watched_step(self) -> Tensor:
         return self._step()
+
+    def correct(self) -> Tensor:
+        """Return how many examples of the last step's whole batch were answered rightly, int64 [].
+
+        Answered by the network as it was before the update, as it trains. The count is made when it
+        is asked for, on the state's device, which is not waited for; all processes ask together.
+        """
+        parts = [objective.count_correct(*part).to(self._place.device) for part in self._answered]
+        return torch.stack(parts).sum()
 
     def settle(self) -> None:  # noqa: B027 (most engines have nothing to do)
         """Bring the state up to date before it is scored or saved."""

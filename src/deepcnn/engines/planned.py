@@ -30,23 +30,24 @@ MOST_KINDS = 64  # that are compiled, before torch takes them for a mistake
 Kind = tuple[tuple[int, ...], tuple[bool, ...]]  # the images' shape, and which parameters learn
 # Images, labels, and of the step's `Moment` the step, int64 [], factor and weight, float32 [2].
 Given = tuple[Tensor, Tensor, Tensor, Tensor]
-Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # as `Single._forward`
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]  # as `Single._forward`
+Made = tuple[Tensor, Tensor]  # of a step: its losses, and the logits of its images
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded step: what it reads, and where it leaves the losses."""
+    """A recorded step: what it reads, and where it leaves what it makes."""
 
     graph: torch.cuda.CUDAGraph
     own: Given
-    losses: Tensor
+    made: Made
 
-    def replay(self, given: Given) -> Tensor:
+    def replay(self, given: Given) -> Made:
         """Make the recorded step with these."""
         for tensor, values in zip(self.own, given, strict=True):
             tensor.copy_(values)
         self.graph.replay()
-        return self.losses
+        return self.made
 
 
 @functools.cache
@@ -66,15 +67,15 @@ class Recorder:
         self._stream = _stream_for_recordings(device)
         self._memory = torch.cuda.graph_pool_handle()
 
-    def make(self, compute: Callable[[], Tensor]) -> Tensor:
-        """Make a step on the stream that recordings are made on; return its losses."""
+    def make(self, compute: Callable[[], Made]) -> Made:
+        """Make a step on the stream that recordings are made on; return what it makes."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            losses = compute()
+            made = compute()
         torch.cuda.current_stream().wait_stream(self._stream)
-        return losses
+        return made
 
-    def record(self, compute: Callable[[Given], Tensor], given: Given) -> Recording:
+    def record(self, compute: Callable[[Given], Made], given: Given) -> Recording:
         """Record a step without making it.
 
         `torch.cuda.graph` would do the same, but wait for the GPU first, which meanwhile makes the
@@ -85,9 +86,9 @@ class Recorder:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=self._memory)
-            losses = compute(own)
+            made = compute(own)
             graph.capture_end()
-        return Recording(graph, own, losses)
+        return Recording(graph, own, made)
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
@@ -126,9 +127,7 @@ class Planned(Single):
         if kind not in self._recordings:
             compute = functools.partial(self._compute, forward=self._forward_unwatched)
             self._recordings[kind] = self._recorder.record(compute, given)
-        losses = self._recordings[kind].replay(given)
-        self._state.step += 1
-        return losses
+        return self._count(given, self._recordings[kind].replay(given))
 
     @override
     def _watched_step(self) -> Tensor:
@@ -148,15 +147,21 @@ class Planned(Single):
         row = step - self._steps.start
         return self.images, labels, steps[row], numbers_of_steps[row]
 
-    def _compute(self, given: Given, forward: Forward) -> Tensor:
+    def _compute(self, given: Given, forward: Forward) -> Made:
         images, labels, step, numbers = given
-        total, losses = forward(images, labels)
+        total, losses, logits = forward(images, labels)
         torch.autograd.backward(total)
         self._apply(losses, Moment(step, *numbers.unbind()))
-        return losses
+        return losses, logits
 
     def _eagerly(self, given: Given, forward: Forward) -> Tensor:
         compute = functools.partial(self._compute, given, forward)
-        losses = compute() if self._recorder is None else self._recorder.make(compute)
+        made = compute() if self._recorder is None else self._recorder.make(compute)
+        return self._count(given, made)
+
+    def _count(self, given: Given, made: Made) -> Tensor:
+        """Count a step that was made, and return its losses."""
+        losses, logits = made
+        self._answered = [(logits, given[1])]
         self._state.step += 1
         return losses

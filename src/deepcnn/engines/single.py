@@ -22,16 +22,17 @@ class Single(Engine):
     @override
     def _step(self) -> Tensor:
         self.images, labels = self._job.load(self._state.step, self._part)
-        total, losses = self._forward(self.images, labels)
+        total, losses, logits = self._forward(self.images, labels)
+        self._answered = [(logits, labels)]
         torch.autograd.backward(total)
         return self._update(losses)
 
-    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what to go backward from, [], and the losses, detached."""
+    def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what to go backward from, [], and, detached, the losses and the logits."""
         model = self._state.model
         with self._place.autocast():
             logits = model(images)
-        return self._losses(model, logits, labels, self._part)
+        return *self._losses(model, logits, labels, self._part), logits.detach()
 
     @override
     def placed(self) -> Placed:

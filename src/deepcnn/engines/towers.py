@@ -73,7 +73,9 @@ class Towers(Engine):
         errors = [error for future in running if (error := future.exception()) is not None]
         for error in sorted(errors, key=lambda e: isinstance(e, threading.BrokenBarrierError)):
             raise error  # not that of a tower that only waited for another one
-        return self._update(torch.stack([future.result() for future in running]).mean(0))
+        losses, logits = zip(*(future.result() for future in running), strict=True)
+        self._answered = list(zip(logits, (labels for _, labels in inputs), strict=True))
+        return self._update(torch.stack(losses).mean(0))
 
     @override
     def settle(self) -> None:
@@ -102,15 +104,18 @@ class Towers(Engine):
         for step in itertools.count(first_step):
             yield [self._job.load(step, tower.part) for tower in self._towers]
 
-    def _compute(self, tower: _Tower, images: Tensor, labels: Tensor) -> Tensor:
-        """Go forward and backward in a tower's thread; return its losses, on the CPU."""
+    def _compute(self, tower: _Tower, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Go forward and backward in a tower's thread; return its losses, on the CPU, and logits.
+
+        The logits stay on the tower's device.
+        """
         try:
             tower.refresh()
             with Place(tower.part.device, self._place.precision).autocast():
                 logits = tower.model(images)
             total, losses = self._losses(tower.model, logits, labels, tower.part)
             torch.autograd.backward(total)
-            return losses.cpu()
+            return losses.cpu(), logits.detach()
         except BaseException:
             self._meeting.cancel()
             raise

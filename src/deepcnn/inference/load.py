@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deepcnn.errors import ConfigError, RunError
 from deepcnn.inference.classifier import Classifier
+from deepcnn.inference.runtimes import OnnxRuntime
 
 if TYPE_CHECKING:
     from deepcnn.devices import Place, Precision
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 ONNX, WEIGHTS = ".onnx", ".safetensors"  # how the names of files that can be opened end
 
-Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
+Runtime = Literal["auto", "torch"] | OnnxRuntime
 
 
 def load(
@@ -27,6 +28,7 @@ def load(
     precision: Precision = "fp32",
     threads: int | None = None,
     runtime: Runtime = "auto",
+    images: int | None = None,
     model: Given | None = None,
 ) -> Classifier:
     """Open the network of a run, or of a file that was exported from one, to ask about pictures.
@@ -35,14 +37,15 @@ def load(
     checkpoint, None: the newest; `averaged`: with the moving averages of the parameters, if the run
     keeps any; `device`, `precision`, `threads`: where and how to compute; "bf16" is faster and less
     exact; `runtime`: what computes; "auto": torch for a run and for weights; for ONNX, which needs
-    no torch, ONNX Runtime, or OpenVINO where bf16 is asked for; `model`: the network again, where
-    it is none of this package. A file is of one step, with the averages or without. Raises a
-    DeepcnnError that says what is missing or does not fit.
+    no torch, what is fastest of ONNX Runtime and OpenVINO as far as they are installed (see
+    `runtimes`); `images`: about how many will be asked about, which that depends on, None: many;
+    `model`: the network again, where it is none of this package. A file is of one step, with the
+    averages or without. Raises a DeepcnnError that says what is missing or does not fit.
     """
     path = Path(run)
     if is_onnx(path):
         _check_step(path, step, averaged)
-        return _open_onnx(path, device, precision, threads, runtime)
+        return _open_onnx(path, device, precision, threads, runtime, images)
     if path.exists() and runtime not in ("auto", "torch"):
         raise ConfigError(
             f"runtime: torch computes what {path} holds. {runtime} reads ONNX: deepcnn export RUN "
@@ -114,7 +117,12 @@ def _check_step(path: Path, step: int | None, averaged: bool) -> None:
 
 
 def _open_onnx(
-    path: Path, device: str, precision: str, threads: int | None, runtime: Runtime
+    path: Path,
+    device: str,
+    precision: str,
+    threads: int | None,
+    runtime: Runtime,
+    images: int | None,
 ) -> Classifier:
     from deepcnn.inference.onnx_file import open_onnx
 
@@ -124,4 +132,4 @@ def _open_onnx(
         )
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device: {path} is computed on the processor, found {device!r}")
-    return open_onnx(path, runtime, precision=precision, threads=threads)
+    return open_onnx(path, runtime, precision=precision, threads=threads, images=images)

@@ -14,10 +14,10 @@ from deepcnn.errors import ConfigError, RunError
 from deepcnn.inference.about import PROPERTIES, About
 from deepcnn.inference.classifier import Classifier
 from deepcnn.inference.extras import needed
+from deepcnn.inference.runtimes import OnnxRuntime, choose
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Runtime = Literal["onnxruntime", "openvino"]
 
 IMAGES, PROBABILITIES, LOGITS = "images", "probabilities", "logits"  # what the graph calls them
 BLOCK = 64  # images at a time, of each of which there may be six views
@@ -90,7 +90,7 @@ class ByOpenVino(OnnxNetwork):
         return np.array(found[PROBABILITIES]), np.array(found[LOGITS])
 
 
-RUNTIMES: dict[Runtime, Callable[..., OnnxNetwork]] = {
+RUNTIMES: dict[OnnxRuntime, Callable[..., OnnxNetwork]] = {
     "onnxruntime": ByOnnxRuntime,
     "openvino": ByOpenVino,
 }
@@ -98,22 +98,24 @@ RUNTIMES: dict[Runtime, Callable[..., OnnxNetwork]] = {
 
 def open_onnx(
     path: Path,
-    runtime: Literal["auto"] | Runtime = "auto",
+    runtime: Literal["auto"] | OnnxRuntime = "auto",
     *,
     precision: str = "fp32",
     threads: int | None = None,
+    images: int | None = None,
 ) -> Classifier:
     """Open a file that `deepcnn export` wrote, to ask it about pictures.
 
-    `runtime`: what computes; "auto": ONNX Runtime, or for bf16 OpenVINO; `precision`: "fp32" or
-    "bf16"; `threads`: None is the runtime's choice. Raises RunError for a file that is none of
-    deepcnn's, or damaged; ConfigError where a package is missing or cannot do what is asked for.
+    `runtime`: what computes, "auto": what `runtimes.choose` says; `precision`: "fp32" or "bf16";
+    `threads`: None is the runtime's choice; `images`: about how many will be asked about, None:
+    many. Raises RunError for a file that is none of deepcnn's, or damaged; ConfigError where a
+    package is missing or cannot do what is asked for.
     """
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision: an ONNX file answers in fp32 or bf16, found {precision}")
     bf16 = precision == "bf16"
     if runtime == "auto":
-        runtime = "openvino" if bf16 else "onnxruntime"
+        runtime = choose(precision, images)
     try:
         content = path.read_bytes()
     except OSError as error:

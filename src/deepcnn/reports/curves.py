@@ -28,7 +28,7 @@ def curves(log: Log) -> list[Figure]:
     """Return the figures of a training; none where its log tells nothing."""
     steps = _last_of_each_step(events(log, "Stepped"))
     scores = _last_of_each_step(events(log, "Evaluated"))
-    found = [_losses(steps), _rate(steps), _accuracy(scores)]
+    found = [_losses(steps), _rate(steps), _accuracy(steps, scores)]
     return [figure for figure in found if figure is not None]
 
 
@@ -84,20 +84,22 @@ def _rate(steps: list[dict[str, Any]]) -> Figure | None:
     return Figure(chart(axes, series, tips), "The learning rate of stochastic gradient descent.")
 
 
-def _accuracy(scores: list[dict[str, Any]]) -> Figure | None:
+def _accuracy(steps: list[dict[str, Any]], scores: list[dict[str, Any]]) -> Figure | None:
     lines: dict[str, list[Point]] = {}
     for event in scores:
-        point = (float(event["step"]), event["correct"] / event["total"])
-        lines.setdefault(str(event["split"]), []).append(point)
-    if max(map(len, lines.values()), default=0) < 2:
+        lines.setdefault(str(event["split"]), []).append(_share(event))
+    counted = [event for event in steps if event.get("total")]  # older logs do not tell
+    batches = thin([_share(event) for event in counted])
+    if max(map(len, [batches, *lines.values()])) < 2:
         return None
     styles: tuple[Style, ...] = ("strong", "dashed", "dotted")
     series = [
         Series(split, thin(points), style, [3.0] * len(points) if len(points) <= 30 else ())
         for (split, points), style in zip(lines.items(), styles, strict=False)
     ]
-    every = [point for points in lines.values() for point in points]
-    xs, ys = zip(*every, strict=True)
+    if batches:
+        series.insert(0, Series("batch", batches, "thin"))
+    xs, ys = zip(*(point for each in series for point in each.points), strict=True)
     ranges = (min(xs), max(xs)), (min(ys), max(ys))
     axes = Axes("Accuracy by step", "step", "accuracy", *ranges, percent=True)
     tips: dict[float, list[str]] = {}
@@ -105,7 +107,18 @@ def _accuracy(scores: list[dict[str, Any]]) -> Figure | None:
         for x, y in each.points:
             tips.setdefault(x, []).append(f"{each.name} {100 * y:.2f} %")
     told = [(x, f"step {x:,.0f}: " + ", ".join(tips[x])) for x in sorted(tips)]
-    return Figure(chart(axes, series, told), "The accuracy whenever the network was scored.")
+    caption = "The accuracy whenever the network was scored."
+    if batches:
+        caption += (
+            f" Thin, the training accuracy: of the {counted[-1]['total']:,} images of each step "
+            "that was logged, as training sees them, with its random changes, and before they are "
+            "learned from. So it may lie below the score."
+        )
+    return Figure(chart(axes, series, told), caption)
+
+
+def _share(event: dict[str, Any]) -> Point:
+    return float(event["step"]), event["correct"] / event["total"]
 
 
 def reliability(before: list[Bin], after: list[Bin] | None, errors: tuple[str, str]) -> Figure:

@@ -39,6 +39,9 @@ class TensorBoard:
                 self._writer.add_scalar(
                     "examples_per_second", event.examples_per_second, event.step
                 )
+                if event.correct is not None and event.total:
+                    share = event.correct / event.total
+                    self._writer.add_scalar("accuracy/train_batch", share, event.step)
             case Evaluated():
                 kind = event.split + ("" if event.averaged else "_raw_parameters")
                 self._writer.add_scalar(f"accuracy/{kind}", event.accuracy, event.step)

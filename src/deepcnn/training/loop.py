@@ -61,7 +61,7 @@ def make_steps(session: Session) -> Result:
             last = state.step == config.steps
             stop = team.any(stopping.is_set()) and not last
             if step % config.log_every == 0 or last:
-                tell(progress.stepped(step, losses))
+                tell(progress.stepped(step, losses, engine.correct()))
                 team.once(session.check)
             if state.step % config.save_every == 0 or last or stop:
                 engine.settle()

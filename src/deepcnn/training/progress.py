@@ -34,10 +34,11 @@ class Progress:
         step, steps = self._state.step, self._config.steps
         return Advanced(step, steps, self._transform.work_at(step / steps))
 
-    def stepped(self, step: int, losses: Tensor) -> Stepped:
+    def stepped(self, step: int, losses: Tensor, correct: Tensor) -> Stepped:
         """Return what is logged of a step, with the rate since this was asked last.
 
-        `losses`: float32 [losses], on any device, whose answer is waited for.
+        `losses`: float32 [losses], `correct`: int64 [], of the batch's images how many were
+        answered rightly, both on any device, whose answer is waited for.
         """
         state = self._state
         names = objective.names(state.model)
@@ -52,6 +53,8 @@ class Progress:
             learning_rate=self._schedule(step) * self._config.optimizer.learning_rate,
             examples_per_second=self._config.batch_size / seconds,
             seconds=seconds,
+            correct=int(correct),
+            total=self._config.batch_size,
         )
 
 
