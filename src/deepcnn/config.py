@@ -23,22 +23,22 @@ from deepcnn.errors import ConfigError
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
 # Settings that older runs do not store; they mean what is the default.
 _ADDED_LATER = frozenset(
-    """
-    config.inputs.brightness
-    config.inputs.cutmix
-    config.inputs.erase
-    config.inputs.hue
-    config.inputs.mixup
-    config.inputs.rotation
-    config.inputs.saturation
-    config.inputs.translation
-    config.keep_best
-    config.optimizer.bias_learning_rate
-    config.optimizer.decayed
-    config.optimizer.drops
-    config.optimizer.nesterov
-    config.start_from
-    """.split()
+    [
+        "config.inputs.brightness",
+        "config.inputs.cutmix",
+        "config.inputs.erase",
+        "config.inputs.hue",
+        "config.inputs.mixup",
+        "config.inputs.rotation",
+        "config.inputs.saturation",
+        "config.inputs.translation",
+        "config.keep_best",
+        "config.optimizer.bias_learning_rate",
+        "config.optimizer.decayed",
+        "config.optimizer.drops",
+        "config.optimizer.nesterov",
+        "config.start_from",
+    ]
 )
 
 

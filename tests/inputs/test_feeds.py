@@ -14,9 +14,9 @@ import torch
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import cifar, idx, npz, tfrecord
-from deepcnn.data.formats.cifar import CifarShard
 from deepcnn.data.formats.idx import IdxShard
 from deepcnn.data.formats.npz import NpzShard
+from deepcnn.data.formats.records import RecordShard
 from deepcnn.data.formats.tfrecord import TFRecordShard
 from deepcnn.data.shards import Blocks, Shard, ToWrite
 from deepcnn.data.source import Source
@@ -42,7 +42,7 @@ def files(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dic
         images, labels = cifar10_test.images[a:b], cifar10_test.labels[a:b]
         path = folder / f"{i}"
         path.with_suffix(".bin").write_bytes(cifar.TEN.encode(images, labels))
-        shards["cifar"].append(CifarShard(path.with_suffix(".bin")))
+        shards["cifar"].append(RecordShard(path.with_suffix(".bin"), cifar.TEN))
         path.with_suffix(".tfrecord").write_bytes(tfrecord.encode(images, labels))
         shards["tfrecord"].append(TFRecordShard(path.with_suffix(".tfrecord")))
         with path.with_suffix(".npz").open("wb") as file:
@@ -208,13 +208,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from deepcnn.inputs.feeds import Queued, Streamed
-from deepcnn.data.formats.cifar import CifarShard
+from deepcnn.data.formats.cifar import TEN
+from deepcnn.data.formats.records import RecordShard
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
 from deepcnn.devices import Part
 
 KIND = {kind!r}
-shards = [CifarShard(path) for path in sorted(Path(sys.argv[1]).glob("*.bin"))]
+shards = [RecordShard(path, TEN) for path in sorted(Path(sys.argv[1]).glob("*.bin"))]
 n = sum(map(len, shards))
 data = next(int(line.split()[1]) for line in open("/proc/self/status") if "VmData" in line)
 LIMIT = data * 1024 + 600_000_000  # much of it for the stacks of threads

@@ -113,5 +113,9 @@ def balanced_weights(counts: NDArray[np.int64]) -> Tensor:
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return in how many rows the largest logit is the label's, int64 []; a NaN is never right."""
+    """Return in how many rows the largest logit is the label's, int64 []; a NaN is never right.
+
+    `labels`: as in `losses`; of a mixed example the class with the largest share counts.
+    """
+    labels = labels.argmax(1) if labels.ndim == 2 else labels
     return (logits.argmax(1) == labels).logical_and(logits.isfinite().all(1)).sum()

@@ -121,10 +121,12 @@ def _inputs(transform: Transform, prefix: str, where: str) -> list[Node]:
         Node(f"{scope}images", "input", (), (-1, height, width, channels), where),
         Node(f"{scope}labels", "input", (), (-1,), where),
     ]
-    chosen = {name: f"{scope}choices/{name}" for name in transform.drawn}
-    nodes += [Node(path, "hash", (), (-1,), where) for path in chosen.values()]
+    one = torch.zeros(1, dtype=torch.int64)
+    drawn = transform.draw(0, index=one, epoch=one, position=one).made()
+    chosen = [f"{scope}choices/{name}" for name in drawn]
+    nodes += [Node(path, "hash", (), (-1,), where) for path in chosen]
     path = f"{scope}distorted"
-    nodes.append(Node(path, "distort", (f"{scope}images", *chosen.values()), crop, where))
+    nodes.append(Node(path, "distort", (f"{scope}images", *chosen), crop, where))
     return nodes
 
 
