@@ -21,6 +21,7 @@ from tyro.conf import Suppress
 from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
+Views = Literal["one", "mirrored", "shifted", "unsure", "ten"]
 # Settings that older runs do not store; they mean what is the default.
 _ADDED_LATER = frozenset(
     [
@@ -76,17 +77,18 @@ class TransformConfig:
     """Range of the random contrast factor."""
     cutout: int = 0
     """Pixels a side of a square that is blanked at a random place in each training image."""
-    standardize: Literal["image", "dataset", "unit"] = "dataset"
+    standardize: Literal["image", "dataset", "unit", "mean_image"] = "dataset"
     """Subtract mean and divide by deviation of each image, or of the training set's channels; or
-    only scale pixels to 0 to 1 (unit)."""
+    only scale pixels to 0 to 1 (unit); or only subtract the training set's mean image."""
     scales: tuple[tuple[float, float], ...] = ()
     """Growing images: from which share of the training on they are scaled to which share of each
     side, but never to less than the network needs; empty: always whole. Only for networks that
     take any size."""
-    views: Literal["one", "mirrored", "shifted", "unsure"] = "one"
+    views: Views = "one"
     """Views of an image over which scoring averages the network's answers: the image alone; also
     its mirror image; both also shifted by a pixel, up left and down right; or shifted only those
-    of which the first two leave the network least sure, a quarter."""
+    of which the first two leave the network least sure, a quarter; or ten crops: the centre and the
+    four corners, each mirrored, too, whose probabilities are averaged."""
     translation: int = 0
     """Largest shift of a training image up, down, left and right, in pixels, over reflected edges;
     it adds to what a random crop with pad moves."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deepcnn
+from deepcnn.config import Views
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.open import load_dataset
 from deepcnn.data.source import in_memory
@@ -24,7 +25,6 @@ from deepcnn.training.start import train
 from tests.helpers.tiny import tiny
 
 PLACE = Place(torch.device("cpu"), "fp32")
-Views = Literal["one", "mirrored", "shifted", "unsure"]
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +196,26 @@ def test_bf16_is_another_answer(tiny_run: Path) -> None:
     rough = load(tiny_run, device="cpu", precision="bf16").probabilities(images)
     assert not np.array_equal(exact, rough)
     np.testing.assert_allclose(exact, rough, atol=0.1)
+
+
+@pytest.mark.parametrize("standardize", ["image", "mean_image"])
+def test_ten_views_are_ten_answers_whose_probabilities_are_averaged(
+    some: Arrays, model: nn.Module, standardize: Literal["image", "mean_image"]
+) -> None:
+    ten = dataclasses.replace(transform(some, "ten"), standardize=standardize)
+    ten = dataclasses.replace(ten, mean=(120.0,) * (24 * 24 * 3))
+    alone = dataclasses.replace(ten, views="one", height=24, width=24)
+    images = some.images[:20]
+    found = []
+    for r, c in ((4, 4), (0, 0), (0, 8), (8, 0), (8, 8)):
+        crop = images[:, r : r + 24, c : c + 24]
+        for view in (crop, crop[:, :, ::-1].copy()):
+            found.append(NumpyAnswers(Answers(model, alone, PLACE)).logits(view).astype(float))
+    each = np.exp(found) / np.exp(found).sum(2, keepdims=True)
+    expected = each.mean(0)
+    assert np.abs(each - expected).max() > 0.1  # the views differ
+    logits = NumpyAnswers(Answers(model, ten, PLACE)).logits(images).astype(float)
+    powers = np.exp(logits)
+    np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), expected, atol=1e-5)
+    evidence = np.log(np.exp(found).sum(2)).mean(0)
+    np.testing.assert_allclose(np.log(powers.sum(1)), evidence, atol=1e-4)

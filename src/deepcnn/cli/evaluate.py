@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.config import Views
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
 
@@ -34,6 +35,9 @@ class Options:
     """Another labelled data set, or the run's own at another place: a name or a path."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the multiplications; bf16 is faster where the hardware has it."""
+    views: Views | None = None
+    """Over which views of an image answers are averaged, see deepcnn train --help; None: the run's.
+    Nothing is written into the run then."""
     verbose: bool = False
     """Print how each class fares, too."""
     examples: int | None = None
@@ -74,6 +78,7 @@ def run(options: Options) -> int:
             data=options.data,
             data_dir=options.data_dir,
             model=own_network(options.model),
+            views=options.views,
             emit=tell,
         )
         if options.follow:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,7 +34,8 @@ class Answers:
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits, float32 [b, classes], of images uint8 [b, H, W, C], at the place.
 
-        They are the mean over the views that the transform asks for.
+        They are the mean over the views that the transform asks for; of ten views they are those
+        of the mean probabilities.
         """
         return self.second_look(images, self.first_look(images))
 
@@ -64,8 +67,10 @@ class Answers:
     def _mean(self, images: Tensor, *, again: bool) -> Tensor:
         views_of = self.transform.shifted_views_of if again else self.transform.views_of
         with self.place.autocast(), float32_products(self.place.device):
-            views = [weight * self._network(view) for weight, view in views_of(images)]
-            return torch.stack(views).sum(0).float()
+            views = [(weight, self._network(view)) for weight, view in views_of(images)]
+            if self.transform.views == "ten":
+                return mean_of_probabilities(torch.stack([logits for _, logits in views]))
+            return torch.stack([weight * logits for weight, logits in views]).sum(0).float()
 
 
 class NumpyAnswers:
@@ -79,6 +84,18 @@ class NumpyAnswers:
         there = to_device(np.require(images, requirements=["C", "W"]), self._answers.place.device)
         found: NDArray[np.float32] = self._answers.logits(there).cpu().numpy()
         return found
+
+
+def mean_of_probabilities(logits: Tensor) -> Tensor:
+    """Return logits, float32 [N, classes], whose softmax is the mean over that of each view's.
+
+    `logits`: [views, N, classes]. The logarithm of the sum of their powers, which tells how much
+    evidence there is, is the mean of the views', too.
+    """
+    each = logits.float()
+    evidence = each.logsumexp(2, keepdim=True)
+    mean = (each - evidence).logsumexp(0) - math.log(len(each))
+    return mean + evidence.mean(0)
 
 
 def margins(logits: Tensor) -> Tensor:

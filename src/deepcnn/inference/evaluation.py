@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcnn.config import Config
+from deepcnn.config import Config, Views
 from deepcnn.data.dataset import Dataset, reading
 from deepcnn.data.open import open_dataset
 from deepcnn.data.shards import by
@@ -58,6 +58,7 @@ def evaluate(
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
     model: Given | None = None,
+    views: Views | None = None,
     emit: Listener = ignore,
 ) -> Evaluated:
     """Score the newest checkpoint of a run; see `Scorer` for the arguments and the errors."""
@@ -72,6 +73,7 @@ def evaluate(
         data=data,
         data_dir=data_dir,
         model=model,
+        views=views,
         emit=emit,
     ).once()
 
@@ -83,8 +85,10 @@ class Scorer:
     of the parameters, if the run keeps any; `device`, `threads`, `precision`: where and how to
     compute, independent of the training; `data`: another labelled data set, or the same at another
     place; `data_dir`: the folder of all data sets, None: the run's own; `model`: the network again,
-    where it is none of this package; `emit` is told if data has to be fetched. Raises RunError,
-    ConfigError or DataError, saying what is missing or does not fit.
+    where it is none of this package; `views`: over which the answers are averaged, None: as the run
+    says; of others nothing is written into the run, and the calibration does not hold; `emit` is
+    told if data has to be fetched. Raises RunError, ConfigError or DataError, saying what is
+    missing or does not fit.
 
     `source`: the examples; `split`: what they are called.
     """
@@ -102,11 +106,13 @@ class Scorer:
         data: str | Path | None = None,
         data_dir: str | Path | None = None,
         model: Given | None = None,
+        views: Views | None = None,
         emit: Listener = ignore,
     ) -> None:
         self._run = Run.open(Path(run))
         self._averaged = averaged
         self._model = model
+        self._views = views
         self._config = config = self._run.config()
         self._own = data is None
         keep_freed_memory()
@@ -135,7 +141,7 @@ class Scorer:
                 evaluated, summary = self._score(checkpoint_of(self._run, step))
             except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
                 continue
-            if self._own and self._config.summary_every:
+            if self._own and self._views is None and self._config.summary_every:
                 with closing(_Board(self._run, self.split)) as board:
                     board.show(evaluated, summary)
             return evaluated
@@ -177,8 +183,11 @@ class Scorer:
         return found
 
     def _load(self, step: int | None) -> Trained:
-        path = checkpoint_of(self._run, step)
-        return Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+        return self._open(checkpoint_of(self._run, step))
+
+    def _open(self, path: Path) -> Trained:
+        trained = Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+        return trained if self._views is None else trained.seen_from(self._views)
 
     def _all_answers(
         self, answers: Answers
@@ -231,7 +240,7 @@ class Scorer:
 
     def _score(self, path: Path) -> tuple[Evaluated, Event]:
         """Return the score of a checkpoint, and the summary of its first batch."""
-        trained = Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+        trained = self._open(path)
         answers = trained.answers(self._place)
         found = score(answers, self._blocks)
         first = torch.from_numpy(self.source.first_images(128))

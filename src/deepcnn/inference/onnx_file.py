@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 IMAGES, PROBABILITIES, LOGITS = "images", "probabilities", "logits"  # what the graph calls them
-BLOCK = 64  # images at a time, of each of which there may be six views
+BLOCK = 64  # images at a time, of each of which there may be ten views
 
 
 class OnnxNetwork(abc.ABC):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import deepcnn
 from deepcnn.errors import ExportError
 from deepcnn.inference.about import About
-from deepcnn.inference.answers import margins
+from deepcnn.inference.answers import margins, mean_of_probabilities
 from deepcnn.inference.extras import needed
 from deepcnn.inference.onnx_file import IMAGES, LOGITS, PROBABILITIES
 from deepcnn.inference.trained import Trained
@@ -56,6 +56,8 @@ class _Graph(nn.Module):
         if len(images) == 1:
             return each.float()
         each = each.float().view(len(images), -1, each.shape[1])
+        if self._transform.views == "ten":
+            return mean_of_probabilities(each)
         return (each * torch.tensor(weights)[:, None, None]).sum(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from deepcnn.config import Config
+from deepcnn.config import Config, Views
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError
 from deepcnn.inference.answers import Answers, NumpyAnswers
@@ -67,6 +68,17 @@ class Trained:
         """Return what the network answers at a place, to which it is moved."""
         margin = self.calibration.margin if self.calibration is not None else None
         return Answers(self.model.to(place.device), self.trained_on.transform, place, margin)
+
+    def seen_from(self, views: Views) -> Trained:
+        """Return the network with other views, of which no calibration is known.
+
+        Raises ConfigError where its images cannot have them.
+        """
+        transform = self.trained_on.transform
+        if views == transform.views:
+            return self
+        trained_on = dataclasses.replace(self.trained_on, transform=transform.seen_from(views))
+        return dataclasses.replace(self, trained_on=trained_on, calibration=None)
 
     def classifier(self, place: Place) -> Classifier:
         """Return what answers about pictures, computing at a place."""

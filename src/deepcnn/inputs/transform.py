@@ -17,7 +17,7 @@ the batch (`mixing`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,12 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepcnn import hashing
+from deepcnn.config import Views
 from deepcnn.data.source import Source
 from deepcnn.errors import ConfigError
 from deepcnn.hardware import runs_triton
 from deepcnn.inputs import erasing, mixing
 from deepcnn.inputs.draws import Draws, hashed, uniform
+from deepcnn.inputs.mean_image import mean_image_of, without_mean_image
 from deepcnn.inputs.standardize import Statistics, on_device, standardize, statistics_of
+from deepcnn.inputs.views import shifted, ten_crops
 from deepcnn.kernels.boxes import inside
 from deepcnn.kernels.colour import brighten, recolour
 from deepcnn.kernels.crop import crop
@@ -49,7 +52,9 @@ class Transform:
     a standardized image, 0 for none (DeVries and Taylor: "Improved regularization of convolutional
     neural networks with cutout", 2017); `standardize`: by each "image" alone, or by the mean and
     the standard deviation of each channel of the training set ("dataset"), which `mean` and `std`
-    hold, in pixel values of 0 to 255; "unit" only divides by 255; `scales`: from which share of the
+    hold, in pixel values of 0 to 255; "unit" only divides by 255; "mean_image" only subtracts the
+    mean image, see `mean_image`, whose crop_height · crop_width · channels values `mean` then
+    holds; `scales`: from which share of the
     training on distorted images are scaled to which share of each side, empty for never, but not to
     less than `least_side` pixels. (Images that grow while a network is trained: Howard et al.,
     DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.) `views`: over which views
@@ -70,13 +75,13 @@ class Transform:
     pad: int
     flip: Literal["random", "alternate", "none"]
     contrast: tuple[float, float] | None
-    standardize: Literal["image", "dataset", "unit"]
+    standardize: Literal["image", "dataset", "unit", "mean_image"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     cutout: int = 0
     scales: tuple[tuple[float, float], ...] = ()
     least_side: int = 1
-    views: Literal["one", "mirrored", "shifted", "unsure"] = "one"
+    views: Views = "one"
     translation: int = 0
     rotation: float = 0.0
     brightness: float = 0.0
@@ -92,7 +97,7 @@ class Transform:
         source: Source,
         *,
         crop: float,
-        standardize: Literal["image", "dataset", "unit"],
+        standardize: Literal["image", "dataset", "unit", "mean_image"],
         **settings: Any,
     ) -> Transform:
         """Make the inputs for a training set.
@@ -101,18 +106,21 @@ class Transform:
         `mean` and `std`. Raises ConfigError for what images of this size cannot have.
         """
         height, width, channels = source.shape
+        crop_height, crop_width = (max(1, round(crop * side)) for side in (height, width))
         mean: tuple[float, ...] = ()
         std: tuple[float, ...] = ()
         if standardize == "dataset":
             mean, std = statistics_of(source)
         elif standardize == "unit":
             mean, std = (0.0,) * channels, (255.0,) * channels
+        elif standardize == "mean_image":
+            mean = mean_image_of(source, (crop_height, crop_width))
         made = cls(
             height=height,
             width=width,
             channels=channels,
-            crop_height=max(1, round(crop * height)),
-            crop_width=max(1, round(crop * width)),
+            crop_height=crop_height,
+            crop_width=crop_width,
             standardize=standardize,
             mean=mean,
             std=std,
@@ -139,16 +147,29 @@ class Transform:
                 "inputs: expected images of red, green and blue for saturation and hue, found "
                 f"{self.channels} channels; leave both out"
             )
-        network, side = f"{self.crop_height} by {self.crop_width}", min(self.shape[1:])
-        if self.views in ("shifted", "unsure") and side < 2:
+        if not 0 <= self.cutout <= min(self.shape[1:]):
             raise ConfigError(
-                f"inputs: shifted views need at least 2 pixels a side, found {network}"
+                f"inputs.cutout: expected 0 to {min(self.shape[1:])} for a network's input of "
+                f"{self.crop_height} by {self.crop_width}, found {self.cutout}"
             )
-        if not 0 <= self.cutout <= side:
+        self._check_views()
+
+    def _check_views(self) -> None:
+        found = f"{self.crop_height} by {self.crop_width}"
+        if self.views in ("shifted", "unsure") and min(self.shape[1:]) < 2:
+            raise ConfigError(f"inputs: shifted views need at least 2 pixels a side, found {found}")
+        if self.views == "ten" and self.shape[1:] == self.image_shape[:2]:
             raise ConfigError(
-                f"inputs.cutout: expected 0 to {side} for a network's input of {network}, found "
-                f"{self.cutout}"
+                "inputs: ten views are the centre and the four corners, so they need a network's "
+                f"input that is smaller than the images, found {found} of both. Choose other "
+                "views, or a crop below 1"
             )
+
+    def seen_from(self, views: Views) -> Transform:
+        """Return the transform with other views; raise ConfigError where it cannot have them."""
+        changed = replace(self, views=views)
+        changed._check_views()
+        return changed
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Transform:
@@ -298,7 +319,7 @@ class Transform:
             )
         else:
             pictures = self.pictures(images, draws)
-            distorted = standardize(pictures, draws.contrast, self.statistics)
+            distorted = self._standardize(pictures, draws.contrast)
         if draws.cut_row is not None and draws.cut_column is not None:
             side = self.cutout
             blanked = inside(draws.cut_row, draws.cut_column, side, side, self.shape[1:])
@@ -329,44 +350,47 @@ class Transform:
     def _crops_only(self, draws: Draws) -> bool:
         """Tell whether pictures are only cut out, mirrored, and standardized by fixed numbers."""
         more = (draws.angle, draws.brightness, draws.saturation, draws.hue, draws.erase_key)
-        return self.standardize != "image" and draws.contrast is None and more == (None,) * 5
+        by_channel = self.standardize in ("dataset", "unit")
+        return by_channel and draws.contrast is None and more == (None,) * 5
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Prepare images for evaluation: the central crop, not distorted. Shapes as in `train`."""
         row = (self.height - self.crop_height) // 2
         column = (self.width - self.crop_width) // 2
         crops = images[:, row : row + self.crop_height, column : column + self.crop_width]
-        return standardize(crops, None, self.statistics)
+        return self._standardize(crops, None)
 
     def views_of(self, images: Tensor) -> list[tuple[float, Tensor]]:
         """Return the views that scoring averages over, each with its weight; the weights sum to 1.
 
         "one": what `evaluate` returns; "mirrored": that and its mirror image; "shifted": half the
         weight for these two, and half for `shifted_views_of`; "unsure": as "mirrored", and who
-        scores asks for `shifted_views_of` the images that these leave unsure.
+        scores asks for `shifted_views_of` the images that these leave unsure; "ten": the crops at
+        the centre and in the four corners, and their mirror images. Logits are averaged, and of
+        "ten" probabilities.
         """
+        if self.views == "ten":
+            crops = ten_crops(images, (self.crop_height, self.crop_width))
+            return [(0.1, self._standardize(crop, None)) for crop in crops]
         central = self.evaluate(images)
         if self.views == "one":
             return [(1.0, central)]
         both = [(0.5, central), (0.5, central.flip(3))]
         if self.views != "shifted":
             return both
-        return [(weight / 2, view) for weight, view in [*both, *_shifted(central)]]
+        return [(weight / 2, view) for weight, view in [*both, *shifted(central)]]
 
     def shifted_views_of(self, images: Tensor) -> list[tuple[float, Tensor]]:
         """Return views with weights that sum to 1, for images uint8 [B, H, W, C].
 
-        They are `evaluate`'s, shifted by a pixel up and left, and down and right, over reflected
-        edges, and their mirror images. (Jordan's airbench, 2024.)
+        They are `evaluate`'s, shifted by a pixel, and their mirror images.
         """
-        return _shifted(self.evaluate(images))
+        return shifted(self.evaluate(images))
 
-
-def _shifted(central: Tensor) -> list[tuple[float, Tensor]]:
-    height, width = central.shape[2:]
-    padded = F.pad(central, (1, 1, 1, 1), mode="reflect")
-    shifted = [padded[:, :, i : i + height, i : i + width] for i in (0, 2)]
-    return [(0.25, view) for view in [*shifted, *(view.flip(3) for view in shifted)]]
+    def _standardize(self, pictures: Tensor, contrast: Tensor | None) -> Tensor:
+        if self.standardize == "mean_image":
+            return without_mean_image(pictures, self.mean, contrast)
+        return standardize(pictures, contrast, self.statistics)
 
 
 def _either_side(most: float) -> tuple[float, float] | None:
