@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from deepcnn.inference.prepared import for_inference
 from deepcnn.models.build import BUILDERS, build_model
+from deepcnn.models.cuda_convnet import CudaConvnet
 from deepcnn.models.speednet import Speednet
 
 NETWORKS = {
@@ -18,6 +19,8 @@ NETWORKS = {
     "speednet, odd sides": ("speednet", (1, 27, 21), (8, 16, 32)),
     "residual speednet": ("residual_speednet", (3, 32, 32), (16, 192, 32)),
     "mlp": ("mlp", (1, 28, 28), ()),
+    "cuda-convnet": ("cuda_convnet", (3, 24, 24), ()),
+    "cuda-convnet, odd sides": ("cuda_convnet", (1, 27, 21), (16, 16, 32, 16)),
 }
 
 
@@ -29,6 +32,10 @@ def as_trained(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     if isinstance(model, Speednet):
         model.initialize(torch.randn(500, *shape, generator=generator))
     with torch.no_grad():
+        if isinstance(model, CudaConvnet):  # whose initial filters hardly tell images apart
+            for each, parameter in model.named_parameters():
+                if each.endswith(".weight"):
+                    parameter.normal_(0, 0.05, generator=generator)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 assert module.running_mean is not None

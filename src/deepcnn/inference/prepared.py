@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from deepcnn.hardware import onednn_computes, runs_triton
+from deepcnn.inference.prepared_cuda_convnet import PreparedCudaConvnet
 from deepcnn.inference.prepared_speednet import PreparedSpeednet, folded
 from deepcnn.inference.prepared_tutorial import PreparedTutorial
+from deepcnn.models.cuda_convnet import CudaConvnet
 from deepcnn.models.speednet import Block, Speednet
 from deepcnn.models.tutorial import Tutorial
 
@@ -26,17 +28,19 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
     The copy maps images [N, C, H, W], of any N > 0 and memory format, to the logits [N, classes]
     that `model` has in evaluation mode, to float summation; `model` is left as it is. Batch
     normalization is folded into the convolution before it, or done in the pass over memory that
-    pools and activates, on a GPU with Triton. On a processor the tutorial's network
-    and speednet become programs of their own, which cannot be moved or trained. With `dtype`
-    bfloat16 these multiply and remember in bf16, and their logits, still float32, are those of
-    `model` to bf16's rounding; other networks and devices need autocast for that. Raises
-    ValueError for a batch normalization that has a scale which is not positive, since it does not
-    commute with the max pooling before it.
+    pools and activates, on a GPU with Triton. On a processor tutorial, cuda_convnet and speednet
+    become programs of their own, which cannot be moved or trained. With `dtype` bfloat16 these
+    multiply and remember in bf16, and their logits, still float32, are those of `model` to bf16's
+    rounding; other networks and devices need autocast for that. Raises ValueError for a batch
+    normalization that has a scale which is not positive, since it does not commute with the max
+    pooling before it.
     """
     float32 = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in model.parameters())
     if float32 and onednn_computes(dtype):
         if isinstance(model, Tutorial):
             return PreparedTutorial(model, dtype).eval()
+        if isinstance(model, CudaConvnet):
+            return PreparedCudaConvnet(model, dtype).eval()
         if isinstance(model, Speednet):
             return PreparedSpeednet(model, dtype).eval()
     copied = copy.deepcopy(model).eval().requires_grad_(False)

@@ -101,20 +101,22 @@ class PreparedResponseNorm:
         return rows.mul_(s.to(x.dtype)).view(x.shape)
 
 
-def pool(x: Tensor, dim: int) -> Tensor:
-    """Take maxima along `dim` of what is not negative, 3 wide, stride 2, padded as `SameMaxPool`.
+def pool(x: Tensor, dim: int, *, same: bool = True) -> Tensor:
+    """Take maxima along `dim` of what is not negative, 3 wide, stride 2.
 
-    Without the indices of the maxima, which max_pool2d stores for a backward pass. The bits of
-    numbers that are not negative are ordered as they are, and in bf16 compared faster.
+    `same`: padded as `SameMaxPool`; else the first window begins at the edge, whatever the size,
+    and the last one may hang over the other edge. Without the indices of the maxima, which
+    max_pool2d stores for a backward pass. The bits of numbers that are not negative are ordered as
+    they are, and in bf16 compared faster.
     """
     if x.dtype == torch.bfloat16:
-        return pool(x.view(torch.int16), dim).view(torch.bfloat16)
+        return pool(x.view(torch.int16), dim, same=same).view(torch.bfloat16)
     size = x.shape[dim]
     each = [slice(None)] * dim
     even, odd = x[(*each, slice(0, None, 2))], x[(*each, slice(1, None, 2))]
     inner = (size - 1) // 2  # windows that have three values
-    if size % 2 == 0:
-        y = torch.maximum(even, odd)
+    if size % 2 == 0 or not same:
+        y = torch.maximum(even.narrow(dim, 0, size // 2), odd)
         torch.maximum(
             y.narrow(dim, 0, inner), even.narrow(dim, 1, inner), out=y.narrow(dim, 0, inner)
         )
