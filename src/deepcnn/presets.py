@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -108,6 +109,32 @@ def tutorial() -> Config:
     )
 
 
+def cuda_convnet() -> Config:
+    """cuda-convnet's locally connected layers: published are 89 % over ten views, 87 % over one."""
+    epochs, rate = 470, 0.001
+    return Config(
+        preset="cuda_convnet",
+        data="cifar10",
+        model=ModelConfig("cuda_convnet", widths=(64, 64, 32, 32)),
+        inputs=TransformConfig(crop=0.75, flip="random", standardize="mean_image", views="ten"),
+        optimizer=OptimizerConfig(
+            learning_rate=rate,
+            bias_learning_rate=2 * rate,
+            momentum=0.9,
+            nesterov=False,
+            weight_decay=0.004 * rate,  # of three layers, and of no bias
+            decayed=("local3.weight", "local4.weight", "fc10.weight"),
+            drops=(450 / epochs, 460 / epochs),
+        ),
+        steps=math.ceil(epochs * 50_000 / 128),
+        batch_size=128,
+        average_decay=None,
+        log_every=100,
+        summary_every=1000,
+        save_every=5000,
+    )
+
+
 def mnist() -> Config:
     """TensorFlow's MNIST program that feeds a fully connected network from Python."""
     return Config(
@@ -149,6 +176,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "speedrun94_gpu": speedrun94_gpu,
     "speedrun96": speedrun96,
     "tutorial": tutorial,
+    "cuda_convnet": cuda_convnet,
     "mnist": mnist,
     "tiny": tiny,
 }
