@@ -4,12 +4,13 @@
 # make check   lint, format, types
 # make format  apply the format
 # make docs    build the site in build/site
+# make docs-pictures  make the pictures of docs/ anew
 # make bench-check  fail where deepcnn has become slower, by ratios to fixed work
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test endurance check format docs bench-check
+.PHONY: train test endurance check format docs docs-pictures bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
@@ -34,6 +35,10 @@ bench-check: .venv/installed
 docs: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python docs/build_site.py
+
+docs-pictures: .venv/installed
+	$(BIN)/deepcnn data fetch cifar10
+	$(BIN)/python docs/make_distortions.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only

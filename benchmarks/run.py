@@ -23,6 +23,7 @@ PROGRAMS = {
     "links": "cases.links",
     "streaming_memory": "cases.streaming_memory",
     "unsure": "cases.unsure",
+    "distortions": "cases.distortions",
     "serve": "cases.serve",
     "gpu_speed": "cases.gpu_speed",
     "gpu_devices": "cases.gpu_devices",

@@ -79,7 +79,9 @@ def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> N
 def test_what_runs_of_older_versions_lack_means_the_default() -> None:
     values = to_dict(presets.tutorial())
     assert values.pop("start_from") is None
-    assert values["inputs"].pop("hue") == values["inputs"].pop("mixup") == 0
+    for name in ("translation", "rotation", "brightness", "hue", "erase", "mixup", "cutmix"):
+        assert values["inputs"].pop(name) == 0
+    assert values["inputs"].pop("saturation") is None
     assert from_dict(values) == presets.tutorial()
 
 

@@ -80,6 +80,12 @@ def test_an_answer_that_is_not_a_number_is_never_right() -> None:
     assert int(objective.count_correct(logits, torch.tensor([0, 0, 0, 1]))) == 1
 
 
+def test_of_a_mixed_example_the_class_with_the_largest_share_is_right() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    shares = torch.tensor([[0.6, 0.0, 0.4], [0.3, 0.7, 0.0], [1.0, 0.0, 0.0]])
+    assert int(objective.count_correct(logits, shares)) == 2
+
+
 @pytest.mark.parametrize(
     "counts", [[10, 10, 10], [1, 30, 5], [7, 0, 21], [0, 0, 3], [4, 0, 0, 0, 0, 6]]
 )
