@@ -62,7 +62,8 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path, cifar_folder: Path, t
 @pytest.mark.parametrize(
     ("shape", "forms"),
     [
-        ((28, 28, 1), ("tfrecord", "npz", "folder")),
+        ((28, 28, 1), ("tfrecord", "npz", "folder", "csv")),
+        ((5, 5, 3), ("csv", "npz", "folder")),
         ((5, 7, 3), ("tfrecord", "npz", "folder")),
         ((7, 5, 1), ("tfrecord", "npz", "folder")),
         ((1, 1, 3), ("tfrecord", "npz", "folder")),
@@ -119,6 +120,7 @@ def test_shards(tmp_path: Path, real: dict[Split, Arrays], shards: int) -> None:
     expected = {
         "tfrecord": {f"{split}{part}.tfrecords" for split in SPLITS for part in many},
         "npz": {f"{split}{part}.npz" for split in SPLITS for part in many},
+        "csv": {f"{split}{part}.csv" for split in SPLITS for part in many},
         "cifar": {
             "test_batch.bin",
             "batches.meta.txt",
@@ -127,7 +129,7 @@ def test_shards(tmp_path: Path, real: dict[Split, Arrays], shards: int) -> None:
             *(["validation_batch.bin"] if shards == 1 else []),
         },
     }
-    forms: tuple[Form, ...] = ("tfrecord", "npz", "cifar")
+    forms: tuple[Form, ...] = ("tfrecord", "npz", "cifar", "csv")
     for form in forms:
         target = tmp_path / form
         assert convert(tmp_path / "start", target, form, shards=shards) == COUNTS
@@ -249,7 +251,7 @@ def test_bad_pictures_are_left_out_and_told_once(tmp_path: Path, cifar_folder: P
 @pytest.mark.parametrize(
     ("shape", "count", "forms"),
     [
-        ((32, 32, 3), 4000, ("tfrecord", "npz", "cifar")),
+        ((32, 32, 3), 4000, ("tfrecord", "npz", "cifar", "csv")),
         ((512, 512, 3), 16, ("tfrecord", "npz", "folder")),
     ],
 )

@@ -19,15 +19,16 @@ class Options:
 
     Read: CIFAR's binary version, MNIST's IDX, SVHN's .mat, TFRecord, .npz, pictures in class
     folders (root/class/*.png, or root/train/class/*.png with val and test), pictures with a table
-    of labels (.csv).
+    of labels (.csv), tables of pixels (.csv), records of one length (.bin with records.json).
     """
 
     source: tyro.conf.Positional[str]
     """Name of a data set, or a path."""
     target: tyro.conf.Positional[Path]
     """The new folder; --data reads it."""
-    to: Literal["tfrecord", "npz", "folder", "cifar"]
-    """The format. folder: PNG files in class folders; cifar: CIFAR-10's, for images of 32×32×3."""
+    to: Literal["tfrecord", "npz", "folder", "cifar", "csv"]
+    """The format. folder: PNG files in class folders; cifar: CIFAR-10's, for images of 32×32×3;
+    csv: a label and the pixels in each row, for square images."""
     validation_size: int = 0
     """Training examples to split off for validation."""
     validation_choice: Literal["stratified", "first"] = "stratified"

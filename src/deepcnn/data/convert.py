@@ -8,6 +8,7 @@ from ⌊i·n/N⌋ to ⌊(i+1)·n/N⌋:
     npz        SPLIT.npz, or SPLIT-00000-of-00004.npz …
     cifar      data_batch_1.bin …, test_batch.bin, and validation_batch.bin or
                validation_batch_1.bin …; the test split is one file, as in the original
+    csv        SPLIT.csv, or SPLIT-00000-of-00004.csv …
     folder     SPLIT/class/INDEX.png, with the index in the split, its digits as many for all
 
 Beside them `classes.json` holds the names of the classes, and for cifar `batches.meta.txt` too.
@@ -28,7 +29,7 @@ from typing import Any, Literal, get_args
 
 from deepcnn import atomic
 from deepcnn.config import DataSpec
-from deepcnn.data.formats import cifar, folders, npz, pictures, tfrecord
+from deepcnn.data.formats import cifar, folders, npz, pictures, pixel_csv, tfrecord
 from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES
 from deepcnn.data.open import NAMES, open_dataset
 from deepcnn.data.shards import Block, Shape, ToWrite
@@ -37,10 +38,16 @@ from deepcnn.data.splits import Split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, Reading, ignore
 
-Form = Literal["tfrecord", "npz", "folder", "cifar"]
+Form = Literal["tfrecord", "npz", "folder", "cifar", "csv"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
-FORMATS: dict[str, Any] = {"tfrecord": tfrecord, "npz": npz, "folder": folders, "cifar": cifar}
+FORMATS: dict[str, Any] = {
+    "tfrecord": tfrecord,
+    "npz": npz,
+    "folder": folders,
+    "cifar": cifar,
+    "csv": pixel_csv,
+}
 
 
 def convert(

@@ -10,6 +10,7 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
     SVHN's cropped digits          SPLIT_32x32.mat
     TFRecord                       SPLIT*.tfrecord or .tfrecords
     NumPy                          SPLIT*.npz, or one .npz that holds arrays for each split
+    tables of pixels               SPLIT*.csv or .csv.gz, each row a label and an image
     pictures with a table          SPLIT*.csv or *labels*.csv, with the pictures in SPLIT/, images/
                                    or beside it
     pictures in class folders      SPLIT/class/*.png …, or class/*.png …
@@ -28,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepcnn.config import DataSpec
-from deepcnn.data.formats import cifar, folders, idx, mat, npz, records, tfrecord
+from deepcnn.data.formats import cifar, folders, idx, mat, npz, pixel_csv, records, tfrecord
 from deepcnn.data.splits import Opener, Split, named_split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener
@@ -56,6 +57,8 @@ class Layout:
 def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     """Tell what lies at a path, from names: only classes, tables and heads of .npz are read.
 
+    Of tables of pixels, those of the first split are read, for their labels.
+
     Of `spec` the image size and `skip_bad` are used, see `pictures.prepare`; `emit` hears of files
     that are skipped. Raises DataError where nothing is recognized.
     """
@@ -74,7 +77,10 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     for form in BINARY_FORMATS:
         if found := form.recognize(folder, files):
             return Layout(path, form.NAME, found, classes or form.class_names(folder, files))
-    if tables := list(filter(_is_table, files)):
+    tables = list(filter(_is_table, files))
+    if tables and (of_pixels := pixel_csv.recognize(folder, tables, classes, emit)):
+        return Layout(path, pixel_csv.NAME, *of_pixels)
+    if tables := [name for name in tables if not name.lower().endswith(".gz")]:
         of_tables = folders.recognize_tables(path, tables, spec, classes, emit)
         return Layout(path, folders.NAME_WITH_TABLE, *of_tables)
     return Layout(path, folders.NAME, *folders.recognize_classes(path, spec, classes, emit))
@@ -86,7 +92,7 @@ def _begins_with_its_split(name: str) -> bool:
 
 
 def _is_table(name: str) -> bool:
-    return name.lower().endswith(".csv")
+    return name.lower().endswith((".csv", ".csv.gz"))
 
 
 def _classes(folder: Path) -> tuple[str, ...] | None:

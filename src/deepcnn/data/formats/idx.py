@@ -12,14 +12,12 @@ import gzip
 import io
 import math
 import re
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.formats.gzipped import opened
 from deepcnn.data.shards import Blocks
 from deepcnn.data.splits import SPLITS, Opener, Split, only_one, split_of
 from deepcnn.errors import DataError
@@ -34,27 +32,6 @@ MAX_CHANNELS = 4
 MAX_IMAGE_BYTES = 2**26
 MAX_RATIO = 1032  # no byte of a deflate stream stands for more than this many
 PIECE = 2**20  # bytes decompressed at a time
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file, through gzip where its first bytes are gzip's; complaints become DataError."""
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if compressed:
-                with gzip.GzipFile(fileobj=file) as stream:
-                    yield stream
-            else:
-                yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: expected a whole gzip stream, found one that is damaged or ends early "
-            f"({error}). Fetch the file again."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> None:
@@ -126,7 +103,7 @@ class IdxShard:
 
     def __init__(self, images: Path, labels: Path) -> None:
         self._path = images
-        with _opened(images) as stream:
+        with opened(images) as stream:
             self.seekable = not isinstance(stream, gzip.GzipFile)
             magics = IMAGES_MAGIC, IMAGES_WITH_CHANNELS_MAGIC
             dimensions = _dimensions(stream, images, magics)
@@ -142,7 +119,7 @@ class IdxShard:
                 f"channels and at most {MAX_IMAGE_BYTES:,} bytes, found {height} by {width} by "
                 f"{channels}. The file is damaged, or its images are too large for deepcnn."
             )
-        with _opened(labels) as stream:
+        with opened(labels) as stream:
             (found,) = _dimensions(stream, labels, (LABELS_MAGIC,))
             if not count or found != count:
                 raise DataError(
@@ -164,7 +141,7 @@ class IdxShard:
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop`, `size` at a time; see `Shard`."""
-        with _opened(self._path) as stream:
+        with opened(self._path) as stream:
             offset = self._start + start * math.prod(self.shape)
             if self.seekable:
                 stream.seek(offset)

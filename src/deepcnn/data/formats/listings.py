@@ -312,7 +312,7 @@ def _picture_names(folder: Path) -> dict[str, str]:
     return found
 
 
-def _number_first(text: str) -> tuple[bool, int, str]:
+def number_first(text: str) -> tuple[bool, int, str]:
     """Order integers by value, and before all else."""
     number = _INTEGER.fullmatch(text)
     return number is None, int(text) if number else 0, text
@@ -380,13 +380,13 @@ def list_table(table: Path, folder: Path, classes: Sequence[str] | None = None) 
             )
         lines[path] = line
         stem = path.stem if path.name.lower().endswith(SUFFIXES) else path.name
-        found.append(((str(path.parent), *_number_first(stem)), path, label))
+        found.append(((str(path.parent), *number_first(stem)), path, label))
     if not found:
         raise DataError(
             f"{shown(table)}, line {line:,}: expected rows after the header, found none."
         )
     if classes is None:
-        classes = sorted({label for *_, label in found}, key=_number_first)
+        classes = sorted({label for *_, label in found}, key=number_first)
     label_of = _label_of(classes)
     found.sort(key=lambda item: (item[0], item[1].name))
     labels = np.array([label_of[label] for *_, label in found], np.int64)
