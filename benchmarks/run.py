@@ -17,6 +17,7 @@ PROGRAMS = {
     "tutorial_training": "cases.tutorial_training",
     "prediction": "cases.prediction",
     "feeds_training": "cases.feeds_training",
+    "first_step": "cases.first_step",
     "inputs": "cases.inputs",
     "reading": "cases.reading",
     "devices": "cases.devices",

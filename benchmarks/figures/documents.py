@@ -1,4 +1,4 @@
-"""Puts the figures of docs/figures.md and README.md there from the committed logs.
+"""Puts the figures of README.md and the pages of docs/ there from the committed logs.
 
     .venv/bin/python benchmarks/run.py figures            # writes them
     .venv/bin/python benchmarks/run.py figures --check    # fails and names what is not as made
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from deepcnn.runs.log import events
-from figures import gpu, speed
+from figures import gpu, speed, tutorial
 from figures.logged import (
     ROOT,
     counted,
@@ -29,7 +29,7 @@ from figures.logged import (
 )
 from tools import program
 
-DOCUMENTS = (ROOT / "docs" / "figures.md", ROOT / "README.md")
+DOCUMENTS = (*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md")
 PLACE = re.compile(r"<!-- figures: (\w+) -->(.*?)<!-- /figures -->", re.DOTALL)
 QUICK = {"A": "2026-11-22_quick_wider", "B": "2026-11-26_quick_zen5", "C": "2026-11-25_quick_zen4"}
 SPEEDRUN94 = {
@@ -213,16 +213,28 @@ FIGURES: dict[str, Callable[[], str]] = {
     "data": speed.data,
     "devices": speed.devices,
     "unsure": unsure,
+    "calibration_before": lambda: tutorial.calibration_error("before"),
+    "calibration_after": lambda: tutorial.calibration_error("after"),
+    "first_loss": tutorial.first_loss,
+    "rises_raw": lambda: str(tutorial.rises("losses")[0]),
+    "rises_averaged": lambda: str(tutorial.rises("averages")[0]),
+    "rises_counted": lambda: str(tutorial.rises("losses")[1]),
+    "averages_off": tutorial.averages_off,
+    "first_step": tutorial.first_step,
+    "two_towers": tutorial.two_towers,
 }
 
 
-def filled(text: str) -> tuple[str, list[str]]:
-    """Return a document with its figures made anew, and the names of those that were others."""
+def filled(text: str, up: str = "../") -> tuple[str, list[str]]:
+    """Return a document with its figures made anew, and the names of those that were others.
+
+    `up`: the way from the document to the repository.
+    """
     stale = []
 
     def made(found: re.Match[str]) -> str:
         name, before = found.groups()
-        figure = FIGURES[name]()
+        figure = FIGURES[name]().replace("](../", f"]({up}")
         figure = f"\n\n{figure}\n\n" if "\n" in figure else figure
         if figure != before:
             stale.append(name)
@@ -237,9 +249,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail instead")
     check, wrong = parser.parse_args(arguments).check, []
     for path in DOCUMENTS:
-        text, stale = filled(path.read_text())
+        text, stale = filled(path.read_text(), "../" * (len(path.relative_to(ROOT).parts) - 1))
         wrong += [f"{path.relative_to(ROOT)}: {name}" for name in stale]
-        if not check:
+        if stale and not check:
             path.write_text(text)
     if check and wrong:
         sys.exit(

@@ -14,7 +14,8 @@ import pytest
 from tests.benchmarks.conftest import BENCHMARKS, Import
 
 ROOT = BENCHMARKS.parent
-DOCUMENTS = ("docs/figures.md", "README.md")
+DOCUMENTS = ("docs/figures.md", "docs/start.md", "docs/tutorial.md", "README.md")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)  # commands, and what they print
 MEASURED = re.compile(
     r"\d\s*(?:%|×(?!\d)|ms|µs|min\b|s\b|seconds|minutes|images/s|GFLOP|MB)|±\s*\d"
 )
@@ -62,7 +63,8 @@ def test_a_figure_that_is_not_is_named_and_made_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_no_measured_figure_is_typed_by_hand(figures: ModuleType, document: str) -> None:
-    text = figures.PLACE.sub("", (ROOT / document).read_text())
+    text = FENCED.sub("", figures.PLACE.sub("", (ROOT / document).read_text()))
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     for given in GIVEN:
         text = text.replace(given, "")
     assert MEASURED.findall(text) == []
@@ -76,12 +78,18 @@ def test_markers_within_a_sentence_do_not_begin_a_line(document: str) -> None:
 
 
 def test_every_figure_has_a_place(figures: ModuleType) -> None:
-    placed = [
+    placed = {
         found.group(1)
-        for document in DOCUMENTS
-        for found in figures.PLACE.finditer((ROOT / document).read_text())
-    ]
-    assert sorted(placed) == sorted(figures.FIGURES)
+        for document in figures.DOCUMENTS
+        for found in figures.PLACE.finditer(document.read_text())
+    }
+    assert placed == figures.FIGURES.keys()
+
+
+def test_links_of_figures_lead_from_the_folder_that_the_page_is_in(figures: ModuleType) -> None:
+    place = "<!-- figures: tutorials --><!-- /figures -->"
+    assert "](../records/2026" in figures.filled(place)[0]
+    assert "](../../records/2026" in figures.filled(place, "../../")[0]
 
 
 def test_quick_comes_to_more_than_86_percent_with_every_seed(figures: ModuleType) -> None:

@@ -28,7 +28,8 @@ MASKS = (
     (r"\S*/(?=(deepcnn|tensorboard) )", ""),  # where the programs are
     (r"unsure: .*", ""),
     (r"\b(bf16|fp32|fp16)\b", "PRECISION"),
-    (r"\d[\d,]*(\.\d+)?(e-?\d+)?", "#"),
+    (r"\d[\d,]*(\.\d*)?(e-?\d+)?", "#"),
+    (r"\b(error|unknown|None)\b", "DOUBT"),
     (r"# (s|min|h|d)\b", "AGE"),
     (r"\b(thread|process|tower)(e?s)\b", r"\1"),
     (r"\s+", " "),
@@ -137,7 +138,8 @@ class Examples:
         if self._shortened:
             self._compare(block, expected, screen.shown())
         else:
-            assert screen.shown() == expected, f"{block} prints something else"
+            printed = screen.shown()
+            assert printed == expected, f"{block}: printed is\n{printed}"
 
     def _train_shortly(self, config: Config | str, **settings: Any) -> Any:
         self._shortened = True

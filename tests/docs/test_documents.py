@@ -40,18 +40,14 @@ NOT_RUN = {
     ("docs/scale.md", "apiVersion: kubeflow"): "needs Kubernetes",
     ("docs/after_training.md", "session = onnxruntime"): "the exporter: tests/inference/test_export.py",
 }
-# What the Python of a page takes for granted.
-TAKEN_FOR_GRANTED = {
-    "README.md": """
-import numpy as np, mynet
+# What the Python of every page takes for granted, and what that of one page does.
+TAKEN_FOR_GRANTED = """
+import numpy as np, deepcnn, mynet
+config = deepcnn.presets.tutorial()
 images, labels = np.zeros((3, 128, 32, 32, 3), np.uint8), np.zeros((3, 128), int)
 my_network, make_my_network = mynet.make((3, 24, 24), 10), mynet.make
-""",
-    "docs/after_training.md": """
-import numpy as np
-images = np.zeros((2, 32, 32, 3), np.uint8)
-""",
-}
+"""
+BY_PAGE = {"docs/after_training.md": "images = images[0]"}
 TRAIN, TEST = 600, 100  # images of CIFAR-10 that stand for all
 
 
@@ -108,7 +104,7 @@ def test_what_a_page_shows_runs_and_prints_what_it_says(
     page: Path, here: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: dict[str, Any] = {}
-    exec(TAKEN_FOR_GRANTED.get(name_of(page), ""), names)
+    exec(TAKEN_FOR_GRANTED + BY_PAGE.get(name_of(page), ""), names)
     examples = Examples(here, monkeypatch, names)
     for block in filter(is_run, blocks_of(page)):
         examples.run(block, lambda command: reason(command) is not None)
