@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,14 +65,8 @@ def cifar10_train(cifar10_folder: Path) -> Arrays:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium, or the one that tests/packages.py has fetched."""
-    from tests import packages
+    """A Chromium for all tests of pages."""
     from tests.helpers.browser import chromium
 
-    installed = shutil.which("chromium")
-    unpacked = packages.unpacked(packages.CHROMIUM) / "chromium"
-    if installed is None and not unpacked.exists():
-        pytest.fail("There is no Chromium here. Fetch it: python tests/packages.py")
-    libraries = None if installed else packages.libraries(packages.CHROMIUM)
-    with chromium(Path(installed or unpacked), libraries) as found:
+    with chromium() as found:
         yield found

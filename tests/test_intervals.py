@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from deepcnn.intervals import Z, described, wilson
+from deepcnn.intervals import Z, described, interval, wilson
 
 COUNTS = [
     (0, 1),
@@ -44,6 +44,12 @@ def test_it_never_leaves_what_a_share_can_be() -> None:
             low, high = wilson(correct, total)
             assert 0 <= low <= correct / total <= high <= 1
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_an_interval_in_short() -> None:
+    assert interval(8670, 10_000) == "(86.0 to 87.4)"
+    assert interval(0, 50) == "(0.0 to 7.1)"
+    assert interval(0, 0) == ""
 
 
 def test_an_accuracy_in_words() -> None:

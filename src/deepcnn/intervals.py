@@ -24,6 +24,12 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return low, high
 
 
+def interval(correct: int, total: int) -> str:
+    """Return the 95 % interval of a share in percent: (86.0 to 87.4); "" where nothing counted."""
+    low, high = wilson(correct, total)
+    return f"({100 * low:.1f} to {100 * high:.1f})" if total else ""
+
+
 def described(correct: int, total: int, what: str) -> str:
     """Return an accuracy in words: 86.70 % (8,670 of 10,000 test images, 95 % interval …)."""
     low, high = wilson(correct, total)

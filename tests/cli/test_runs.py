@@ -41,11 +41,12 @@ def test_runs_are_listed_newest_first(
     os.utime(runs / "second" / "log.jsonl", (time.time() - 7300,) * 2)
     (head, *lines), err = listed(monkeypatch, capsys)
     assert err == ""
-    assert head.split() == ["run", "preset", "data", "accuracy", "steps", "age", "size"]
+    accuracy = ["accuracy", "(95", "%", "interval)", "of"]
+    assert head.split() == ["run", "preset", "data", *accuracy, "steps", "age", "size"]
     cells = [line.split() for line in lines]
     assert [each[0] for each in cells] == ["runs/fourth", "runs/third", "runs/second", "runs/first"]
     assert {tuple(each[1:3]) for each in cells} == {("tiny", "synthetic")}
-    assert cells[1][3:5] == ["0.00%", "validation"]
+    assert "  0.00 % (0.0 to 7.1)  50 validation  " in lines[1]
     assert cells[2][3:6] == ["40", "of", "40"]  # it has no score
     assert [each[-4:-2] for each in cells[1:]] == [["2", "min"], ["2", "h"], ["1", "d"]]
     assert cells[0][-4] in ("3", "4", "5", "6", "7", "8", "9")

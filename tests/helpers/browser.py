@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import packages
+
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -201,8 +203,13 @@ class Page:
 
 
 @contextmanager
-def chromium(program: Path, libraries: Path | None = None) -> Iterator[Browser]:
-    """Give a running Chromium, and end it."""
+def chromium() -> Iterator[Browser]:
+    """Give a running Chromium, and end it: the system's, or the one of tests/packages.py."""
+    installed = shutil.which("chromium")
+    program = Path(installed) if installed else packages.unpacked(packages.CHROMIUM) / "chromium"
+    if not program.exists():
+        raise AssertionError("There is no Chromium here. Fetch it: python tests/packages.py")
+    libraries = None if installed else packages.libraries(packages.CHROMIUM)
     profile = Path(tempfile.mkdtemp(prefix="deepcnn-chromium-"))
     browser = Browser(program, libraries, profile)
     try:

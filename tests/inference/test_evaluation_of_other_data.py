@@ -16,6 +16,7 @@ from deepcnn.data.open import load_dataset
 from deepcnn.data.splits import Split
 from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.inference.evaluation import Scorer
+from deepcnn.intervals import wilson
 from deepcnn.training.start import train
 from tests.helpers.command import run_here
 from tests.helpers.own_data import images_of, write_pictures
@@ -243,7 +244,7 @@ def test_json_is_alone_on_standard_output(
         "examples",
         "right",
         "precision",
-        "recall",
+        *("recall", "(95", "%", "interval)"),
         "F1",
     ]
 
@@ -256,7 +257,8 @@ def test_verbose_tells_how_each_class_fares(
     out, err = lines_of(capsys)
     assert err == ""
     (score,) = [line for line in out if "accuracy" in line]
-    head = out.index("class   examples   right  precision  recall     F1")
+    heads = [line for line in out if line.startswith("class   examples    right  precision  ")]
+    head = out.index(*heads)
     assert out.index(score) < head
     _, answered = Scorer(trained, "test", device="cpu").answered()
     assert f"({answered.correct} of 60 test images, 95 % interval " in score
@@ -266,9 +268,11 @@ def test_verbose_tells_how_each_class_fares(
         right = (given & said).sum()
         assert cells[:3] == [name, str(given.sum()), str(right)]
         precision, recall = right / max(1, said.sum()), right / given.sum()
-        assert cells[3:5] == [f"{precision:.3f}", f"{recall:.3f}"]
+        assert cells[3] == (f"{100 * precision:.1f}" if said.any() else "–")
+        low, high = wilson(int(right), int(given.sum()))
+        sure = f"{100 * recall:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
         mean = 2 * precision * recall / (precision + recall) if right else 0.0
-        assert cells[5] == f"{mean:.3f}"
+        assert line.endswith(f"  {sure}  {f'{100 * mean:.1f} %':>7}")
 
 
 def test_a_step_and_other_data_are_asked_for_by_the_command(

@@ -13,6 +13,7 @@ from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.config import Views
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
+from deepcnn.intervals import interval
 
 if TYPE_CHECKING:
     from deepcnn.inference.answered import Answered
@@ -93,20 +94,23 @@ def run(options: Options) -> int:
 
 
 def _print_classes(trained: Trained, answered: Answered, stream: TextIO) -> None:
-    """Print precision, recall and F1 of each class."""
-    names = trained.trained_on.classes
-    width = max(map(len, [*map(shown, names), "class"]))
-    print(
-        f"{'class':<{width}}  {'examples':>8}  {'right':>6}  precision  recall     F1", file=stream
-    )
-    for label, name in enumerate(names):
-        given, said = answered.labels == label, answered.predicted == label
-        right = int((given & said).sum())
-        precision = right / said.sum() if said.any() else 0.0
-        recall = right / given.sum() if given.any() else 0.0
-        f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+    """Print precision, recall and F1 of each class, in percent."""
+    from deepcnn.reports.measures import by_class, confusion
+
+    classes = trained.trained_on.classes
+    names = list(map(shown, classes))
+    width = max(map(len, [*names, "class"]))
+    head = f"{'class':<{width}}  {'examples':>8}  {'right':>7}  {'precision':>9}  "
+    print(f"{head}{'recall (95 % interval)':>24}  {'F1':>7}", file=stream)
+    fares = by_class(confusion(answered.labels, answered.predicted, len(classes)))
+    for name, each in zip(names, fares, strict=True):
+        recall = f"{_percent(each.recall)} {interval(each.right, each.given)}".rstrip()
         print(
-            f"{shown(name):<{width}}  {given.sum():>8,}  {right:>6,}  {precision:>9.3f}  "
-            f"{recall:>6.3f}  {f1:.3f}",
+            f"{name:<{width}}  {each.given:>8,}  {each.right:>7,}  {_percent(each.precision):>9}  "
+            f"{recall:>24}  {_percent(each.f1):>7}",
             file=stream,
         )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"

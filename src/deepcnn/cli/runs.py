@@ -11,6 +11,9 @@ from pathlib import Path
 
 import tyro
 
+ACCURACY = "accuracy (95 % interval)"
+HEAD = ("run", "preset", "data", ACCURACY, "of", "steps", "age", "size")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,6 +29,7 @@ def run(options: Options) -> int:
     """Print a line for each run."""
     from deepcnn.data.formats.listings import shown
     from deepcnn.errors import RunError
+    from deepcnn.intervals import interval
     from deepcnn.runs.find import all_runs, summary
 
     rows: list[tuple[str, ...]] = []
@@ -38,22 +42,25 @@ def run(options: Options) -> int:
         if options.json:
             print(json.dumps(dataclasses.asdict(found), default=str))
             continue
-        score = ""
+        score = examples = ""
         if found.correct is not None and found.total:
-            score = f"{found.correct / found.total:.2%}"
+            share = 100 * found.correct / found.total
+            score = f"{share:.2f} % {interval(found.correct, found.total)}"
+            examples = f"{found.total:,} {shown(found.split or '')}".rstrip()
         rows.append(
             (
                 shown(found.path),
                 shown(found.preset),
                 shown(found.data),
-                f"{score} {shown(found.split or '')}".strip(),
+                score,
+                examples,
                 f"{found.step:,} of {found.steps:,}",
                 _age(time.time() - found.changed),
                 f"{found.bytes / 1e6:.1f} MB",
             )
         )
     if rows:
-        _print_table(("run", "preset", "data", "accuracy", "steps", "age", "size"), rows)
+        _print_table(HEAD, rows)
     elif not options.json:
         print(f"{shown(options.folder)}: no runs. Train one: deepcnn train")
     return 0

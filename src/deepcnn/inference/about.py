@@ -122,5 +122,10 @@ _NOT_OURS = "not a network as `deepcnn export` writes it"
 def settings_of(config: Config) -> dict[str, Any]:
     """Return a configuration that says nothing of the machine: files by their names alone."""
     start = config.start_from and Path(config.start_from).name
-    data = Path(config.data).name or config.data
+    data = name_of_data(config)
     return to_dict(dataclasses.replace(config, data=data, data_dir=None, start_from=start))
+
+
+def name_of_data(config: Config) -> str:
+    """Return what a run's data are called: their name, or that of their file or folder."""
+    return Path(config.data).name or config.data

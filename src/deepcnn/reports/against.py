@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepcnn.config import Config
-from deepcnn.intervals import wilson
+from deepcnn.intervals import interval, wilson
 from deepcnn.reports.commands import settings
 from deepcnn.reports.comparison import Pair, Spread, holm, mcnemar, spread
 from deepcnn.reports.findings import Subject
@@ -169,7 +169,6 @@ def compared(contenders: list[Contender]) -> tuple[dict[str, Any], dict[str, Any
 
 def _run(each: Contender, name: str) -> dict[str, Any]:
     correct, total = each.correct, len(each.right)
-    low, high = wilson(correct, total)
     return {
         "name": name,
         "preset": each.config.preset,
@@ -179,7 +178,7 @@ def _run(each: Contender, name: str) -> dict[str, Any]:
         "correct": correct,
         "total": total,
         "accuracy": f"{100 * correct / total:.2f}\u00a0%",
-        "interval": f"({100 * low:.1f} to {100 * high:.1f})",
+        "interval": interval(correct, total),
     }
 
 

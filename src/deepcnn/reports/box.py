@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from deepcnn.errors import ConfigError
+from deepcnn.inference.about import name_of_data
 from deepcnn.inference.trained import Trained
 from deepcnn.reports.packing import packed, prove, rounded
 from deepcnn.reports.page import render
@@ -35,8 +36,9 @@ def demo_page(trained: Trained) -> str:
     program, weights = box_program(trained)
     config, classes = trained.config, trained.trained_on.classes
     about = (
-        f"A network that was trained by deepcnn (preset {config.preset}, data {config.data}, step "
-        f"{trained.step:,}) tells {len(classes):,} classes apart, here in this page."
+        f"A network that was trained by deepcnn (preset {config.preset}, data "
+        f"{name_of_data(config)}, step {trained.step:,}) tells {len(classes):,} classes apart, "
+        "here in this page."
     )
     page = {
         "title": "What is on this picture?",

@@ -10,7 +10,8 @@ import torch
 from deepcnn.data.catalog import CATALOG
 from deepcnn.data.shards import by
 from deepcnn.errors import RunError
-from deepcnn.intervals import wilson
+from deepcnn.inference.about import name_of_data
+from deepcnn.intervals import interval, wilson
 from deepcnn.reports import commands
 from deepcnn.reports.curves import Log, by_threshold, curves, reliability
 from deepcnn.reports.filters import first_filters
@@ -44,7 +45,7 @@ def view(subject: Subject, found: Findings, log: Log, demo: View) -> View:
     config = subject.trained.config
     pictures = in_base64(found.seen, found.chosen.all) if found.seen.pixels else {}
     page: View = {
-        "title": f"{config.preset} on {config.data}",
+        "title": f"{config.preset} on {name_of_data(config)}",
         "preset": config.preset,
         "total": found.total,
         "size": (subject.source.shape[1], subject.source.shape[0]),
@@ -76,12 +77,6 @@ def shown(probability: float) -> str:
     return f"{100 * probability:.1f}\u00a0%"
 
 
-def interval(part: int, whole: int, digits: int = 1) -> str:
-    """Return the 95 % interval of a share in percent, short."""
-    low, high = wilson(part, whole)
-    return f"({100 * low:.{digits}f} to {100 * high:.{digits}f})" if whole else ""
-
-
 def _verdict(subject: Subject, found: Findings) -> View:
     answered, config = subject.answered, subject.trained.config
     largest, by_luck = baseline(subject)
@@ -110,7 +105,8 @@ def _verdict(subject: Subject, found: Findings) -> View:
             f"{percent(by_luck, found.total)}."
         ),
         "context": (
-            f"Run {subject.run.path}, step {answered.step:,} of {config.steps:,}{kind}.{held_out}"
+            f"Run {subject.run.path.resolve().name}, step {answered.step:,} of {config.steps:,}"
+            f"{kind}.{held_out}"
         ),
         "notes": notes,
     }
@@ -118,12 +114,15 @@ def _verdict(subject: Subject, found: Findings) -> View:
 
 def _tiles(subject: Subject, found: Findings, log: Log) -> list[tuple[str, str, str]]:
     whole, classes = found.total, len(subject.classes)
+    counted = {1: found.correct} | ({TOP: found.within(TOP)} if classes > TOP else {})
     tiles = [
-        ("Top-1 accuracy", percent(found.correct, whole, 2), f"{found.correct:,} of {whole:,}")
+        (
+            f"Top-{top} accuracy",
+            percent(right, whole, 2),
+            f"{right:,} of {whole:,}, {_short_interval(right, whole)}",
+        )
+        for top, right in counted.items()
     ]
-    if classes > TOP:
-        within = found.within(TOP)
-        tiles.append((f"Top-{TOP} accuracy", percent(within, whole, 2), f"{within:,} of {whole:,}"))
     sureness = found.sureness
     if sureness.error_after is not None:
         detail = f"{100 * sureness.error_before:.1f}\u00a0% before the temperature"
@@ -136,6 +135,10 @@ def _tiles(subject: Subject, found: Findings, log: Log) -> list[tuple[str, str, 
         where = f"{environment.get('device', '')}, {environment.get('threads', '?')} threads"
         tiles.append(("Training", f"{seconds:,.0f} s", where))
     return tiles
+
+
+def _short_interval(part: int, whole: int) -> str:
+    return f"95 %: {interval(part, whole).strip('()')}".replace(" ", "\u00a0")
 
 
 def _confusion(subject: Subject, found: Findings, pictures: dict[int, str]) -> View:
@@ -338,10 +341,12 @@ def _strips(subject: Subject, found: Findings) -> list[View]:
 def _strip(
     images: np.ndarray[Any, np.dtype[np.uint8]], caption: str, across: int = SAMPLES
 ) -> View:
-    made = sheet(images, across)
     # About 64 units for each picture and 36 for a filter, by whole pixels so that they stay sharp.
     side = max(images.shape[1:3])
     zoom = max(1, round((64 if side > 12 else 36) / side))
+    if side <= 12:  # enlarged in the picture itself: what parts filters is finer than their pixels
+        images, zoom = images.repeat(zoom, 1).repeat(zoom, 2), 1
+    made = sheet(images, across, gap=4 if side <= 12 else 1)
     return {
         "src": data_uri(made),
         "caption": caption,
