@@ -40,7 +40,7 @@ API = {
     ),
     "after_training": (
         "After training",
-        ("load", "inference.classifier.Classifier", "evaluate"),
+        ("load", "inference.classifier.Classifier", "evaluate", "export"),
     ),
     "parts": (
         "Inputs and networks",

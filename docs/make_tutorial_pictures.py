@@ -1,7 +1,7 @@
 """Makes the pictures of docs/tutorial.md, from a training that it makes or goes on with.
 
-    python docs/make_tutorial_pictures.py                    # 3,000 steps of the tutorial, then all
-    python docs/make_tutorial_pictures.py --only network     # from the run that is there
+python docs/make_tutorial_pictures.py                    # 3,000 steps of the tutorial, then all
+python docs/make_tutorial_pictures.py --only network     # from the run that is there
 """
 
 from __future__ import annotations

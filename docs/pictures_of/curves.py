@@ -38,7 +38,9 @@ def losses(log: Log) -> str:
     )
     heights = min(y for _, y in raw), max(y for _, y in raw)
     axes = Axes("Total loss by step", "step", "total loss", (2 * last / 3, last), heights)
-    return str(chart(axes, [Series("of a step", raw, "thin"), Series("averaged", averaged, "strong")]))
+    return str(
+        chart(axes, [Series("of a step", raw, "thin"), Series("averaged", averaged, "strong")])
+    )
 
 
 def averages(log: Log) -> str:

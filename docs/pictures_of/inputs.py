@@ -76,4 +76,3 @@ def with_contrast(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     means = images.mean((1, 2), keepdims=True)
     found = (images - means) * factors[:, None, None, None] + means
     return found.round().clip(0, 255).astype(np.uint8)
-

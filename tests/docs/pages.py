@@ -67,9 +67,7 @@ def blocks_of(page: Path) -> list[Block]:
         follows = found and not text[end : match.start()].strip()
         if language == "text" and follows and is_shell(found[-1]) and found[-1].output is None:
             before = found.pop()
-            found.append(
-                Block(before.page, before.line, before.language, before.text, body)
-            )
+            found.append(Block(before.page, before.line, before.language, before.text, body))
         else:
             found.append(Block(name_of(page), line, language, body))
         end = match.end()

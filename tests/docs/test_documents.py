@@ -38,7 +38,10 @@ NOT_RUN = {
     ("docs/architecture.md", "cli/ "): "a list of rooms",
     ("docs/scale.md", "#!/bin/bash"): "needs Slurm",
     ("docs/scale.md", "apiVersion: kubeflow"): "needs Kubernetes",
-    ("docs/after_training.md", "session = onnxruntime"): "the exporter: tests/inference/test_export.py",
+    (
+        "docs/after_training.md",
+        "session = onnxruntime",
+    ): "the exporter: tests/inference/test_export.py",
 }
 # What the Python of every page takes for granted, and what that of one page does.
 TAKEN_FOR_GRANTED = """
