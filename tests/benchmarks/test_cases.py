@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from deepcnn.data.arrays import Arrays
+from deepcnn.data.source import in_memory
 from tests.benchmarks.conftest import BENCHMARKS, Import
 
 
@@ -59,6 +61,20 @@ def test_prediction(benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path
         assert found["tutorial: ms, batch 1"] > 0
         agreeing, total = map(int, found["agreement with torch"]["tutorial"].split(" of "))
         assert agreeing > 0.95 * total
+
+
+def test_distortions(
+    benchmark: Import, monkeypatch: pytest.MonkeyPatch, cifar10_test: Arrays
+) -> None:
+    distortions = benchmark("cases.distortions")
+    monkeypatch.setattr(distortions.check, "quick_step", lambda: (lambda: 0.5, lambda: 0.1))
+    monkeypatch.setattr(distortions, "EACH", {"hue": {"hue": 0.1}, "mixup": {"mixup": 1.0}})
+    monkeypatch.setattr(distortions, "STEPS", 1)
+    found = distortions.measure(in_memory(cifar10_test), 1)
+    assert [*found] == ["step of quick", "inputs of quick", "hue", "mixup", "all of these"]
+    assert found["step of quick"] == 500
+    assert found["inputs of quick"] > 0
+    assert min(found["hue"], found["all of these"]) > 0
 
 
 def test_gradients_are_summed_by_several_processes(tmp_path: Path, benchmark: Import) -> None:
