@@ -68,6 +68,15 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("average_decay", 1.0, "average_decay: expected 0 to below 1, found 1.0"),
         ("optimizer.learning_rate", float("nan"), "learning_rate: expected above 0, found nan"),
         ("optimizer.learning_rate", 0.0, "learning_rate: expected above 0, found 0.0"),
+        ("optimizer.bias_learning_rate", 0.0, "bias_learning_rate: expected above 0, found 0.0"),
+        ("optimizer.method", "lion", "optimizer.method: expected .*'adamw'.*, found 'lion'"),
+        ("optimizer.beta1", 1.0, "optimizer.beta1: expected 0 to below 1, found 1.0"),
+        ("optimizer.beta2", -0.1, "optimizer.beta2: expected 0 to below 1, found -0.1"),
+        ("optimizer.epsilon", 0.0, "optimizer.epsilon: expected above 0, found 0.0"),
+        ("optimizer.warm_up", 1.0, "optimizer.warm_up: expected 0 to below 1, found 1.0"),
+        ("optimizer.drops", [0.5, 0.2], r"drops: expected shares .*rising; found \(0.5, 0.2\)"),
+        ("optimizer.drops", [0.0], "optimizer.drops: expected shares of the training above 0"),
+        ("optimizer.drops", [1], "optimizer.drops: expected shares of the training above 0"),
         ("optimizer.muon_learning_rate", -1.0, "muon_learning_rate: expected above 0, found -1.0"),
     ],
 )
@@ -76,12 +85,24 @@ def test_what_does_not_fit_is_an_error(path: str, value: Any, message: str) -> N
         from_dict(broken(path, value))
 
 
+def test_settings_of_another_schedule_are_refused() -> None:
+    values = to_dict(presets.quick())
+    values["optimizer"] |= {"drops": [0.5], "schedule": "cosine"}
+    with pytest.raises(ConfigError, match=r"only the schedule staircase drops; found .* cosine"):
+        from_dict(values)
+    values["optimizer"] |= {"drops": [], "schedule": "one_cycle", "warm_up": 0.1}
+    with pytest.raises(ConfigError, match="one_cycle rises by itself; expected 0, found 0.1"):
+        from_dict(values)
+
+
 def test_what_runs_of_older_versions_lack_means_the_default() -> None:
     values = to_dict(presets.tutorial())
     assert values.pop("start_from") is None
     for name in ("translation", "rotation", "brightness", "hue", "erase", "mixup", "cutmix"):
         assert values["inputs"].pop(name) == 0
     assert values["inputs"].pop("saturation") is None
+    assert values["optimizer"].pop("method") == "sgd"
+    assert values["optimizer"].pop("nesterov") is True
     assert from_dict(values) == presets.tutorial()
 
 
@@ -122,19 +143,24 @@ log_every
 min_fraction_of_examples_in_queue
 model.name
 model.widths
+optimizer.beta1
+optimizer.beta2
 optimizer.bias_learning_rate
 optimizer.decay_epochs
 optimizer.decay_factor
 optimizer.decayed
 optimizer.drops
+optimizer.epsilon
 optimizer.freeze
 optimizer.head_learning_rate
 optimizer.learning_rate
+optimizer.method
 optimizer.momentum
 optimizer.muon_learning_rate
 optimizer.muon_momentum
 optimizer.nesterov
 optimizer.schedule
+optimizer.warm_up
 optimizer.weight_decay
 precision
 preset
@@ -175,7 +201,7 @@ def test_every_stored_setting_but_the_preset_is_a_flag_of_the_same_name(
     with pytest.raises(SystemExit) as end:
         parse_options(["tiny", "--help"])
     assert end.value.code in (0, None)
-    found = set(re.findall(r"--[a-z.-]+", capsys.readouterr().out))
+    found = set(re.findall(r"--[a-z0-9.-]+", capsys.readouterr().out))
     flags = {"--" + name.replace("_", "-") for name in STORED.split() if name != "preset"}
     assert flags <= found
     assert not any("data." in flag or "spec." in flag for flag in found)

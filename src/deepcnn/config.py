@@ -34,10 +34,15 @@ _ADDED_LATER = frozenset(
         "config.inputs.saturation",
         "config.inputs.translation",
         "config.keep_best",
+        "config.optimizer.beta1",
+        "config.optimizer.beta2",
         "config.optimizer.bias_learning_rate",
         "config.optimizer.decayed",
         "config.optimizer.drops",
+        "config.optimizer.epsilon",
+        "config.optimizer.method",
         "config.optimizer.nesterov",
+        "config.optimizer.warm_up",
         "config.start_from",
     ]
 )
@@ -134,13 +139,24 @@ class OptimizerConfig:
     """How gradients become updates."""
 
     learning_rate: float
-    """Initial learning rate of stochastic gradient descent."""
+    """Initial learning rate, and of one_cycle the highest."""
+    method: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    """Stochastic gradient descent, or a method that divides gradients by their usual size."""
     momentum: float = 0.0
-    """Momentum of stochastic gradient descent."""
+    """Momentum of sgd and rmsprop."""
     nesterov: bool = True
-    """Momentum is Nesterov's, which looks a step ahead; False: it is plain."""
-    schedule: Literal["staircase", "linear"] = "staircase"
-    """Times decay_factor every decay_epochs, or in a straight line to zero at the last step."""
+    """Momentum of sgd is Nesterov's, which looks a step ahead; False: it is plain."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients, of adam and adamw."""
+    beta2: float | None = None
+    """Decay of the mean of their squares; None: 0.999, of rmsprop 0.99. sgd has none."""
+    epsilon: float = 1e-8
+    """What is added to the root of that mean."""
+    schedule: Literal["staircase", "linear", "cosine", "one_cycle", "constant"] = "staircase"
+    """staircase: times decay_factor now and then; linear, cosine: to zero at the last step;
+    one_cycle: up for 0.3 of the training, then down; constant: always the same."""
+    warm_up: float = 0.0
+    """Share of the training in which the rate rises from zero first; not of one_cycle."""
     decay_epochs: float = 350.0
     """Staircase: epochs from one drop to the next."""
     drops: tuple[float, ...] = ()
@@ -148,7 +164,8 @@ class OptimizerConfig:
     decay_factor: float = 0.1
     """Staircase: what the learning rate is multiplied with at each drop."""
     weight_decay: float = 0.0
-    """Share of each weight of SGD that a step takes away at the initial learning rate."""
+    """Share of each weight that a step takes away at the initial rate; adam and rmsprop add so
+    much of the weight to its gradient instead. Not for Muon."""
     decayed: tuple[str, ...] = ()
     """How the names of the layers begin that weight_decay meets; empty: all of them."""
     head_learning_rate: float | None = None
@@ -156,7 +173,7 @@ class OptimizerConfig:
     bias_learning_rate: float | None = None
     """Initial learning rate of biases; None: learning_rate."""
     muon_learning_rate: float | None = None
-    """Initial learning rate of Muon, for the convolutions' filters; None: all weights by SGD."""
+    """Initial learning rate of Muon, for the convolutions' filters; None: no Muon."""
     muon_momentum: float = 0.6
     """Momentum of Muon."""
     freeze: tuple[tuple[str, float], ...] = ()
@@ -290,6 +307,9 @@ class Config(DataSpec):
             ("average_decay", self.average_decay or 0.0),
             ("optimizer.momentum", self.optimizer.momentum),
             ("optimizer.muon_momentum", self.optimizer.muon_momentum),
+            ("optimizer.beta1", self.optimizer.beta1),
+            ("optimizer.beta2", self.optimizer.beta2 or 0.0),
+            ("optimizer.warm_up", self.optimizer.warm_up),
         ):
             if not 0 <= value < 1:
                 raise ConfigError(f"{name}: expected 0 to below 1, found {value}")
@@ -319,26 +339,35 @@ class Config(DataSpec):
             ("optimizer.head_learning_rate", self.optimizer.head_learning_rate),
             ("optimizer.bias_learning_rate", self.optimizer.bias_learning_rate),
             ("optimizer.muon_learning_rate", self.optimizer.muon_learning_rate),
+            ("optimizer.epsilon", self.optimizer.epsilon),
         ):
             if rate is not None and not rate > 0:
                 raise ConfigError(f"{name}: expected above 0, found {rate}")
-        drops = self.optimizer.drops
-        if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
-            raise ConfigError(
-                "optimizer.drops: expected shares of the training above 0 and below 1, rising; "
-                f"found {drops}"
-            )
-        if drops and self.optimizer.schedule != "staircase":
-            raise ConfigError(
-                f"optimizer.drops: only a staircase drops, and the schedule is "
-                f"{self.optimizer.schedule}. Leave out the drops: --optimizer.drops"
-            )
         for layer, share in self.optimizer.freeze:
             if not 0 < share <= 1:
                 raise ConfigError(
                     f"optimizer.freeze: {layer}: expected a share of the training above 0 to 1, "
                     f"found {share}"
                 )
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        drops, schedule = self.optimizer.drops, self.optimizer.schedule
+        if list(drops) != sorted(set(drops)) or not all(0 < drop < 1 for drop in drops):
+            raise ConfigError(
+                "optimizer.drops: expected shares of the training above 0 and below 1, rising; "
+                f"found {drops}"
+            )
+        if drops and schedule != "staircase":
+            raise ConfigError(
+                f"optimizer.drops: only the schedule staircase drops; found {drops} with {schedule}"
+                ". Give none: --optimizer.drops"
+            )
+        if self.optimizer.warm_up and schedule == "one_cycle":
+            raise ConfigError(
+                "optimizer.warm_up: the schedule one_cycle rises by itself; expected 0, found "
+                f"{self.optimizer.warm_up}"
+            )
 
 
 def _changed_from_default(settings: Any) -> str:

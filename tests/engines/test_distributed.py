@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from deepcnn.config import Config
 from deepcnn.training.start import train
 from tests.helpers.processes import DISTORTED, launched, seen, watched_batches, with_steps
-from tests.helpers.tiny import PLAIN, QUICK, SUMMATION, difference, last, logged, tensors
+from tests.helpers.tiny import ADAMW, PLAIN, QUICK, SUMMATION, difference, last, logged, tensors
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +60,13 @@ def test_processes_count_together_how_many_of_a_batch_are_right(some: Path, tmp_
     assert 0 < first["correct"] < PLAIN.batch_size
 
 
-def test_two_processes_write_the_bytes_of_two_towers(two: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "config"), [("plain", PLAIN), ("adamw", ADAMW)])
+def test_two_processes_write_the_bytes_of_two_towers(
+    two: Path, tmp_path: Path, name: str, config: Config
+) -> None:
     seen(two)
-    train(dataclasses.replace(PLAIN, towers=2), run_dir=tmp_path / "towers")
-    assert last(two / "plain") == last(tmp_path / "towers")
+    train(dataclasses.replace(config, towers=2), run_dir=tmp_path / "towers")
+    assert last(two / name) == last(tmp_path / "towers")
 
 
 def test_processes_resume_to_the_same_bits(some: Path) -> None:

@@ -32,7 +32,7 @@ from deepcnn.learning.assembly import make_schedule
 from deepcnn.team.team import Team
 from deepcnn.training.feeding import make_feed
 from tests.helpers.distorting import EVERYTHING
-from tests.helpers.tiny import state_of, transform_of, with_inputs
+from tests.helpers.tiny import TINY, state_of, transform_of, with_inputs, with_optimizer
 
 META = torch.device("meta")
 
@@ -124,6 +124,18 @@ def test_a_step_asks_nothing_of_the_host(preset: str, ahead: int, precision: Pre
         presets.PRESETS[preset](), data="synthetic", precision="fp32", steps_per_plan=ahead
     )
     with engine_of(config, precision) as engine:
+        watch = watched(engine, 3)
+    assert watch.count > 100
+    assert watch.on_host == []
+
+
+@pytest.mark.usefixtures("accelerated")
+@pytest.mark.parametrize("method", ["adam", "adamw", "rmsprop"])
+def test_no_method_asks_anything_of_the_host(method: str) -> None:
+    """Not even how many updates were made, nor the rate of a schedule."""
+    rates = {"learning_rate": 1e-3, "bias_learning_rate": 2e-3, "weight_decay": 1e-4}
+    config = with_optimizer(TINY, method=method, momentum=0.9, **rates)
+    with engine_of(dataclasses.replace(config, steps_per_plan=4), "fp16") as engine:
         watch = watched(engine, 3)
     assert watch.count > 100
     assert watch.on_host == []

@@ -27,6 +27,7 @@ from deepcnn.training.feeding import make_feed
 from deepcnn.training.start import resume, train
 from tests.helpers.distorting import EVERYTHING
 from tests.helpers.tiny import (
+    ADAMW,
     CPU,
     QUICK,
     difference,
@@ -47,7 +48,7 @@ CUTTING = with_inputs(tiny(steps=23), cutout=9)
 MIXING = with_inputs(tiny(steps=23, label_smoothing=0.1), **EVERYTHING)
 
 
-@pytest.mark.parametrize("config", [TUTORIAL, GROWING, CUTTING, MIXING])
+@pytest.mark.parametrize("config", [TUTORIAL, GROWING, CUTTING, MIXING, ADAMW])
 def test_planned_steps_are_those_of_a_single_device(config: Config, tmp_path: Path) -> None:
     """Bit for bit, with plans that end anywhere, and also from the middle of one on."""
     heard: dict[str, list[Event]] = {"single": [], "planned": []}
@@ -118,7 +119,7 @@ def test_on_a_processor_nothing_is_recorded() -> None:
     assert planned.recorder_for(CPU) is None
 
 
-@pytest.mark.parametrize("config", [TUTORIAL, GROWING])
+@pytest.mark.parametrize("config", [TUTORIAL, GROWING, ADAMW])
 def test_few_kernels_give_the_same_numbers(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU does with all parameters at once, done on the processor, to rounding."""
     expected = state_after(config)
@@ -144,7 +145,7 @@ def state_after(config: Config, kind: type[Single] = Single) -> dict[str, Tensor
     return state.tensors()
 
 
-@pytest.mark.parametrize("config", [TUTORIAL, GROWING])
+@pytest.mark.parametrize("config", [ADAMW, GROWING])
 def test_a_compiled_step_gives_the_same_numbers(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

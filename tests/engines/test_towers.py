@@ -25,6 +25,7 @@ from deepcnn.learning.state import TrainState
 from deepcnn.runs import checkpoint
 from deepcnn.training.start import resume, train
 from tests.helpers.tiny import (
+    ADAMW,
     CPU,
     PLAIN,
     QUICK,
@@ -39,6 +40,7 @@ from tests.helpers.tiny import (
     state_of,
     tensors,
     tiny,
+    with_optimizer,
 )
 
 
@@ -54,6 +56,16 @@ def test_towers_train_to_the_numbers_of_one_device(
     train(dataclasses.replace(config, towers=towers), run_dir=tmp_path / "towers")
     found, expected = tensors(tmp_path / "towers"), tensors(tmp_path / "single")
     assert "loss_averages" in found
+    assert difference(found, expected) < SUMMATION
+
+
+def test_towers_count_the_updates_of_adam(tmp_path: Path) -> None:
+    """Its first steps are as long for a small gradient as for a large one, so ε is larger here."""
+    config = with_optimizer(ADAMW, epsilon=0.01)
+    train(config, run_dir=tmp_path / "single")
+    train(dataclasses.replace(config, towers=2), run_dir=tmp_path / "towers")
+    found, expected = tensors(tmp_path / "towers"), tensors(tmp_path / "single")
+    assert found["updates.0"] == ADAMW.steps
     assert difference(found, expected) < SUMMATION
 
 

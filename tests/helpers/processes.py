@@ -42,7 +42,7 @@ from deepcnn.team.team import Team
 from deepcnn.training.loop import Result
 from tests.helpers.distorting import EVERYTHING
 from tests.helpers.home_page import Handler, Server, tiny_archive, tiny_files
-from tests.helpers.tiny import CPU, PLAIN, QUICK, TINY, transform_of, with_inputs
+from tests.helpers.tiny import ADAMW, CPU, PLAIN, QUICK, TINY, transform_of, with_inputs
 
 ROOT = Path(__file__).parent.parent.parent
 # More than the 1 MiB of the first bucket that gradients are put into, so that there are two.
@@ -101,6 +101,7 @@ def work_of_two(folder: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     synchronized = dataclasses.replace(QUICK, sync_batch_norm=True, keep=1)
     deepcnn.train(synchronized, run_dir=folder / "quick")
+    deepcnn.train(ADAMW, run_dir=folder / "adamw")
     with watched_batches() as seen["batches"]:
         seen["changes"] = change_processes(folder / "changing", seen["batches"])
     tiny = with_steps(TINY, 1)

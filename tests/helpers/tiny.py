@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepcnn import presets
-from deepcnn.config import Config
+from deepcnn.config import Config, OptimizerConfig
 from deepcnn.data.open import open_dataset
 from deepcnn.engines.engine import Engine
 from deepcnn.inputs.transform import Transform
@@ -43,6 +43,21 @@ QUICK = dataclasses.replace(
     device="cpu",
     precision="fp32",
     threads=1,
+)
+# Counted updates, groups with rates of their own, and a rate of 0 in the first step.
+ADAMW = dataclasses.replace(
+    TINY,
+    steps=23,
+    class_weights="balanced",
+    optimizer=OptimizerConfig(
+        learning_rate=2e-3,
+        method="adamw",
+        schedule="cosine",
+        warm_up=0.2,
+        weight_decay=1e-4,
+        decayed=("local",),
+        bias_learning_rate=4e-3,
+    ),
 )
 # Another order of summation moves a gradient by some roundings of 6e-8 of its largest value, and a
 # hundred steps to 1e-6. Where that turns the choice of a maximum or of a ReLU, an example's share

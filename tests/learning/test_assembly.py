@@ -39,7 +39,7 @@ def test_each_parameter_that_learns_has_one_optimizer_and_the_rate_of_its_kind()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizers = make_optimizers(config, model)
-    owned = [name for optimizer in optimizers for name in optimizer.tensors]
+    owned = [name for optimizer in optimizers for name in optimizer.tensors["momentum"]]
     assert sorted(owned) == sorted(learning)
     for optimizer in optimizers:
         optimizer.step(ONE, OPEN)
@@ -80,3 +80,27 @@ def test_what_is_to_be_fixed_sooner_has_to_be_a_layer_that_learns() -> None:
     assert until["stem.bias"] == 0.1
     assert until["group2_2.conv.weight"] == 0.5
     assert "group1_1.conv.weight" not in until
+
+
+def test_what_decays_has_to_be_a_layer_that_learns_and_not_muons() -> None:
+    model = build_model("speednet", widths=(8, 8, 8))
+    config = with_optimizer(QUICK, decayed=("head", "group1_1.conv"))
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.decayed: .*speednet one of stem, .*found 'group1_1.conv'"
+    ):
+        make_optimizers(config, model)
+
+
+def test_what_stops_sooner_has_the_rates_of_all_others_where_they_rise_first() -> None:
+    """A straight line that does not begin at its highest point has no shorter form."""
+    moved = []
+    for warm_up in (0.0, 0.1):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        before = model[0].bias.detach().clone()
+        config = with_optimizer(TINY, schedule="linear", warm_up=warm_up, freeze=(("0", 0.5),))
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        for optimizer in make_optimizers(config, model):
+            optimizer.step(torch.tensor(0.5), OPEN)
+        moved.append(not torch.equal(model[0].bias, before))
+    assert moved == [False, True]

@@ -46,11 +46,11 @@ def test_a_shut_gate_leaves_no_trace_of_a_bad_gradient(kind: str) -> None:
     p = filters["0"]
     p.grad = torch.ones_like(p)
     optimizer.step(ONE, OPEN)
-    weight, momentum = p.detach().clone(), optimizer.tensors["0"].clone()
+    weight, momentum = p.detach().clone(), optimizer.tensors["momentum"]["0"].clone()
     p.grad = torch.full_like(p, float("nan"))
     optimizer.step(ONE, SHUT)
     assert torch.equal(p, weight)
-    assert torch.equal(optimizer.tensors["0"], momentum)
+    assert torch.equal(optimizer.tensors["momentum"]["0"], momentum)
     p.grad = None
     optimizer.step(ONE, OPEN)
     assert torch.equal(p, weight)

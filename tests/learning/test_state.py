@@ -48,7 +48,7 @@ def test_after_a_move_optimizers_and_averages_still_follow_the_parameters() -> N
         parameter.grad = torch.ones_like(parameter)
     for optimizer in state.optimizers:
         optimizer.step(ONE, OPEN)
-        assert all(momentum.eq(1).all() for momentum in optimizer.tensors.values())
+        assert all(momentum.eq(1).all() for momentum in optimizer.tensors["momentum"].values())
     assert state.averages is not None
     state.averages.update(torch.tensor(0.5), OPEN)
     tensors = state.tensors()

@@ -56,6 +56,11 @@ def test_layers_that_stop_learning_fix_the_number_of_steps(tmp_path: Path) -> No
     [
         (tiny(), True),
         (with_optimizer(tiny(), schedule="linear"), False),
+        (with_optimizer(tiny(), schedule="cosine"), False),
+        (with_optimizer(tiny(), schedule="one_cycle"), False),
+        (with_optimizer(tiny(), schedule="constant"), True),
+        (with_optimizer(tiny(), schedule="constant", warm_up=0.1), False),
+        (with_optimizer(tiny(), drops=(0.5,)), False),
         (with_optimizer(tiny(), freeze=(("conv1", 0.5),)), False),
         (with_inputs(tiny(), scales=((0.0, 0.5), (0.5, 1.0))), False),
     ],

@@ -209,7 +209,7 @@ class Engine(ABC):
             for name, tensor in state.model.state_dict().items()
             if tensor.ndim
         ]
-        kept = [("momentum", optimizer.tensors) for optimizer in state.optimizers]
+        kept = [kind for optimizer in state.optimizers for kind in optimizer.tensors.items()]
         kept += [("moving averages", state.averages.tensors)] if state.averages else []
         for name, tensors in kept:
             if tensors:

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from deepcnn.config import Config
+from deepcnn.config import Config, OptimizerConfig
 from deepcnn.errors import ConfigError
 from deepcnn.learning import objective, schedules
+from deepcnn.learning.adam import Adam
 from deepcnn.learning.averages import LossAverages, ParameterAverages
 from deepcnn.learning.muon import Muon
 from deepcnn.learning.optimizers import SGD, Optimizer
+from deepcnn.learning.rmsprop import RMSProp
 from deepcnn.learning.state import TrainState
 
+ADAM_BETA2, RMSPROP_BETA2 = 0.999, 0.99  # as is usual, where the configuration says nothing
 INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps
 
 Schedule = Callable[[int], float]  # from a step to the factor of the learning rates
@@ -39,11 +42,27 @@ def make_state(config: Config, model: nn.Module) -> TrainState:
 
 def make_schedule(config: Config, examples: int) -> Schedule:
     """Return the schedule; `examples`: of the training set, by which epochs are counted."""
-    wanted = config.optimizer
-    if wanted.schedule == "linear":
-        return lambda step: schedules.linear(step, steps=config.steps)
+    warm = config.optimizer.warm_up * config.steps
+    schedule = _schedule(config, examples, warm)
+    if not warm:
+        return schedule
+    return lambda step: schedules.warm_up(step, steps=warm) * schedule(step)
+
+
+def _schedule(config: Config, examples: int, warm: float) -> Schedule:
+    """Return the schedule without the rise in the first `warm` steps."""
+    wanted, steps = config.optimizer, config.steps
+    match wanted.schedule:
+        case "constant":
+            return lambda _: 1.0
+        case "linear":
+            return lambda step: schedules.linear(step, steps=steps, start=warm)
+        case "cosine":
+            return lambda step: schedules.cosine(step, steps=steps, start=warm)
+        case "one_cycle":
+            return lambda step: schedules.one_cycle(step, steps=steps)
     if wanted.drops:
-        starts = [round(share * config.steps) for share in wanted.drops]
+        starts = [round(share * steps) for share in wanted.drops]
         return lambda step: schedules.drops(step, starts=starts, factor=wanted.decay_factor)
     decay_steps = max(1, math.floor(examples / config.batch_size * wanted.decay_epochs))
     return lambda step: schedules.staircase(
@@ -54,23 +73,18 @@ def make_schedule(config: Config, examples: int) -> Schedule:
 def make_optimizers(config: Config, model: nn.Module) -> list[Optimizer]:
     """Give each trainable parameter to the optimizer that the configuration names for its kind.
 
-    On the linear schedule the rates of layers that stop learning sooner reach 0 by then.
+    On the linear schedule the rates of layers that stop learning sooner reach 0 by then, unless it
+    begins with a rise: then their rates are those of all others.
     """
     wanted = config.optimizer
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ConfigError("model: expected parameters that learn, found none")
-    until = learn_until(config, model) if wanted.schedule == "linear" else {}
+    falls = wanted.schedule == "linear" and not wanted.warm_up
+    until = learn_until(config, model) if falls else {}
     filters = {n: p for n, p in trainable.items() if p.ndim == 4 and wanted.muon_learning_rate}
     found: list[Optimizer] = [
-        SGD(
-            parameters,
-            learning_rate=rate,
-            momentum=wanted.momentum,
-            nesterov=wanted.nesterov,
-            weight_decay=weight_decay,
-            until=until,
-        )
+        _optimizer(wanted, parameters, rate, weight_decay, until)
         for (rate, weight_decay), parameters in _groups(config, trainable, filters).items()
     ]
     if wanted.muon_learning_rate:
@@ -83,6 +97,39 @@ def make_optimizers(config: Config, model: nn.Module) -> list[Optimizer]:
             )
         )
     return found
+
+
+def _optimizer(
+    wanted: OptimizerConfig,
+    parameters: Mapping[str, nn.Parameter],
+    rate: float,
+    weight_decay: float,
+    until: Mapping[str, float],
+) -> Optimizer:
+    """Make the optimizer of a group, whose rate and weight decay these are."""
+    group = {"learning_rate": rate, "weight_decay": weight_decay}
+    if wanted.method == "sgd":
+        momentum, nesterov = wanted.momentum, wanted.nesterov
+        return SGD(parameters, **group, momentum=momentum, nesterov=nesterov, until=until)
+    if wanted.method == "rmsprop":
+        beta2 = RMSPROP_BETA2 if wanted.beta2 is None else wanted.beta2
+        return RMSProp(
+            parameters,
+            **group,
+            beta2=beta2,
+            epsilon=wanted.epsilon,
+            momentum=wanted.momentum,
+            until=until,
+        )
+    return Adam(
+        parameters,
+        **group,
+        beta1=wanted.beta1,
+        beta2=ADAM_BETA2 if wanted.beta2 is None else wanted.beta2,
+        epsilon=wanted.epsilon,
+        decoupled=wanted.method == "adamw",
+        until=until,
+    )
 
 
 def _groups(

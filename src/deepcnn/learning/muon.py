@@ -13,10 +13,12 @@ from deepcnn.hardware import kernels_are_dear
 from deepcnn.learning.optimizers import (
     Optimizer,
     add,
+    ahead,
+    gather,
     gradients,
+    kept,
     rates,
     with_gradient,
-    with_momentum,
     zeros,
 )
 
@@ -43,7 +45,8 @@ class Muon(Optimizer):
         self._learning_rate = learning_rate
         self._momentum = momentum
         self._until = until or {}
-        self.tensors = zeros(parameters)
+        self.tensors = {"momentum": zeros(parameters)}
+        self.updates = None
 
     @torch.no_grad()
     @override
@@ -52,8 +55,10 @@ class Muon(Optimizer):
         parameters: list[Tensor] = list(learning.values())
         if not parameters:
             return
-        momenta = [self.tensors[name] for name in learning]
-        updates = with_momentum(momenta, gradients(parameters, gate), self._momentum, gate)
+        momenta = [self.tensors["momentum"][name] for name in learning]
+        found = gradients(parameters, gate)
+        gather(momenta, found, kept(self._momentum, gate))
+        updates = ahead(momenta, found, self._momentum)
         # The order of channels_last memory, so no copy; the columns' order does not matter.
         turned = [update.permute(0, 2, 3, 1) for update in updates]
         orthogonal = orthogonalize([update.reshape(len(update), -1) for update in turned])

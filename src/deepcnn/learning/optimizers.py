@@ -8,7 +8,7 @@ GPU first, and wait for that.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -19,9 +19,14 @@ from deepcnn.hardware import kernels_are_dear
 
 
 class Optimizer(Protocol):
-    """Updates some of the parameters of a model; `tensors` is all that it remembers."""
+    """Updates some of the parameters of a model.
 
-    tensors: dict[str, Tensor]
+    `tensors` and `updates` are all that it remembers: of each kind, such as momentum, a tensor like
+    each parameter, by its name; and how many updates it made, int64 [], None where nobody counts.
+    """
+
+    tensors: dict[str, dict[str, Tensor]]
+    updates: Tensor | None
 
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """Update from the gradients, at `factor` (float32 []) times the learning rate.
@@ -57,7 +62,8 @@ class SGD(Optimizer):
         self._momentum, self._nesterov = momentum, nesterov
         self._penalty = weight_decay / learning_rate if weight_decay else 0.0
         self._until = until or {}
-        self.tensors = zeros(parameters) if momentum else {}
+        self.tensors = {"momentum": zeros(parameters)} if momentum else {}
+        self.updates = None
 
     @torch.no_grad()
     @override
@@ -65,9 +71,9 @@ class SGD(Optimizer):
         learning = with_gradient(self._parameters)
         updates = gradients([*learning.values()], gate, self._penalty)
         if self._momentum:
-            momenta = [self.tensors[name] for name in learning]
-            ahead = with_momentum(momenta, updates, self._momentum, gate)
-            updates = ahead if self._nesterov else momenta
+            momenta = [self.tensors["momentum"][name] for name in learning]
+            gather(momenta, updates, kept(self._momentum, gate))
+            updates = ahead(momenta, updates, self._momentum) if self._nesterov else momenta
         by_share = rates(factor, gate, self._learning_rate, self._until)
         add(learning, updates, by_share, self._until)
 
@@ -106,23 +112,53 @@ def gradients(parameters: list[Tensor], gate: Tensor, penalty: float = 0.0) -> l
         return found
     # As integers their bits times 0 are 0, whatever they are, and all take one kernel on a GPU.
     bits = [gradient.view(torch.int32) for gradient in found]
-    kept = torch._foreach_mul(bits, gate.to(torch.int32)) if bits else []
-    return [values.view(torch.float32) for values in kept]
+    masked = torch._foreach_mul(bits, gate.to(torch.int32)) if bits else []
+    return [values.view(torch.float32) for values in masked]
 
 
-def with_momentum(
-    momenta: list[Tensor], gradients: list[Tensor], decay: float, gate: Tensor
-) -> list[Tensor]:
-    """Update momenta and return Nesterov's steps.
+def kept(decay: float, gate: Tensor) -> Tensor:
+    """Return how much of what it remembers a step keeps, float32 []: all where the gate is shut."""
+    return torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
 
-    Where the gate is shut the gradients are 0, and momenta stay what they are.
+
+def gather(
+    momenta: list[Tensor], gradients: list[Tensor], keep: Tensor, share: float = 1.0
+) -> None:
+    """Let momenta fade to `keep` (float32 []) of themselves, and add a share of the gradients."""
+    if momenta:
+        torch._foreach_mul_(momenta, keep)
+        torch._foreach_add_(momenta, gradients, alpha=share)
+
+
+def gather_squares(
+    squares: list[Tensor], gradients: list[Tensor], keep: Tensor, share: float
+) -> None:
+    """Let means fade to `keep` (float32 []) of themselves, and add a share of new squares."""
+    torch._foreach_mul_(squares, keep)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=share)
+
+
+def ahead(momenta: list[Tensor], gradients: list[Tensor], decay: float) -> list[Tensor]:
+    """Return Nesterov's steps: the gradients, and what momenta will be worth in the next step."""
+    return list(torch._foreach_add(gradients, momenta, alpha=decay)) if momenta else []
+
+
+def portions(
+    learning: Mapping[str, nn.Parameter], until: Mapping[str, float]
+) -> Iterator[tuple[float, list[str]]]:
+    """Yield the names of parameters that are treated together, and the share they learn for.
+
+    On a GPU these are all that learn for the same share; on a processor it is one after another,
+    since what it is computed from then stays in the cache.
     """
-    if not momenta:
-        return []
-    kept = torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
-    torch._foreach_mul_(momenta, kept)
-    torch._foreach_add_(momenta, gradients)
-    return list(torch._foreach_add(gradients, momenta, alpha=decay))
+    of_share: dict[float, list[str]] = {}
+    for name, parameter in learning.items():
+        share = until.get(name, 1.0)
+        if kernels_are_dear(parameter.device):
+            of_share.setdefault(share, []).append(name)
+        else:
+            yield share, [name]
+    yield from of_share.items()
 
 
 def add(
@@ -132,13 +168,28 @@ def add(
     until: Mapping[str, float],
 ) -> None:
     """Add to each parameter its update times the rate for the share that it learns for."""
-    of_share: dict[float, list[tuple[nn.Parameter, Tensor]]] = {}
-    for (name, parameter), update in zip(learning.items(), updates, strict=True):
-        of_share.setdefault(until.get(name, 1.0), []).append((parameter, update))
-    for share, pairs in of_share.items():
-        if kernels_are_dear(rates[share].device):
-            mine = [update for _, update in pairs]
-            torch._foreach_add_([p for p, _ in pairs], torch._foreach_mul(mine, rates[share]))
-        else:  # in one pass over memory
-            for parameter, update in pairs:
-                parameter.addcmul_(update, rates[share])
+    of_name = dict(zip(learning, updates, strict=True))
+    for share, names in portions(learning, until):
+        mine = [of_name[name] for name in names]
+        add_products([learning[name] for name in names], mine, rates[share])
+
+
+def add_products(parameters: list[Tensor], updates: list[Tensor], rate: Tensor) -> None:
+    """Add to each parameter its update times the rate."""
+    if kernels_are_dear(rate.device):
+        torch._foreach_add_(parameters, torch._foreach_mul(updates, rate))
+    else:  # in one pass over memory
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.addcmul_(update, rate)
+
+
+def add_quotients(
+    parameters: list[Tensor], numerators: list[Tensor], divisors: list[Tensor], rate: Tensor
+) -> None:
+    """Add to each parameter its numerator over its divisor times the rate; divisors are used up."""
+    if kernels_are_dear(rate.device):
+        # The rate goes into the divisors, which become infinite where it is 0.
+        torch._foreach_mul_(divisors, 1 / rate)
+        torch._foreach_addcdiv_(parameters, numerators, divisors)
+    else:  # the host need not wait to know it
+        torch._foreach_addcdiv_(parameters, numerators, divisors, value=float(rate))

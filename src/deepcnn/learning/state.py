@@ -35,8 +35,11 @@ class TrainState:
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors of the state by name, sharing their memory."""
         found = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        for optimizer in self.optimizers:
-            found |= {f"momentum.{name}": t for name, t in optimizer.tensors.items()}
+        for i, optimizer in enumerate(self.optimizers):
+            for kind, tensors in optimizer.tensors.items():
+                found |= {f"{kind}.{name}": t for name, t in tensors.items()}
+            if optimizer.updates is not None:
+                found[f"updates.{i}"] = optimizer.updates
         if self.averages is not None:
             found |= {f"average.{name}": t for name, t in self.averages.tensors.items()}
         found["loss_averages"] = self.loss_averages.biased
@@ -58,11 +61,14 @@ class TrainState:
         if device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         like = dict(self.model.named_parameters())
-        kept = [optimizer.tensors for optimizer in self.optimizers]
+        kept = [of_kind for each in self.optimizers for of_kind in each.tensors.values()]
         kept += [self.averages.tensors] if self.averages is not None else []
         for tensors in kept:
             for name, tensor in tensors.items():
                 tensors[name] = torch.empty_like(like[name]).copy_(tensor)
+        for optimizer in self.optimizers:
+            if optimizer.updates is not None:
+                optimizer.updates = optimizer.updates.to(device)
         self.loss_averages.biased = self.loss_averages.biased.to(device)
         self.failed = self.failed.to(device)
         self.loss_scale = self.loss_scale.to(device)

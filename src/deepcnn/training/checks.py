@@ -23,11 +23,12 @@ FREE_TO_CHANGE = (
 def check_changes(old: Config, new: Config) -> None:
     """Raise ConfigError for a change with which a resumed run would give other numbers.
 
-    `steps` may change only where nothing happens at a share of them: no straight line and no drops
-    of the learning rate, no growing images, no layers that stop learning.
+    `steps` may change only where nothing happens at a share of them: nothing of the learning rate,
+    no growing images, no layers that stop learning.
     """
     wanted = old.optimizer
-    by_share = wanted.schedule == "linear" or wanted.drops or wanted.freeze or old.inputs.scales
+    by_share = wanted.drops or wanted.warm_up or wanted.freeze or old.inputs.scales
+    by_share = by_share or wanted.schedule not in ("staircase", "constant")
     free = [name for name in FREE_TO_CHANGE if name != "steps" or not by_share]
     if refused := [name for name in changed_fields(old, new) if name not in free]:
         raise ConfigError(
