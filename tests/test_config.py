@@ -91,7 +91,7 @@ def test_settings_of_another_schedule_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"only the schedule staircase drops; found .* cosine"):
         from_dict(values)
     values["optimizer"] |= {"drops": [], "schedule": "one_cycle", "warm_up": 0.1}
-    with pytest.raises(ConfigError, match="one_cycle rises by itself; expected 0, found 0.1"):
+    with pytest.raises(ConfigError, match=r"one_cycle rises by itself; expected 0, found 0\.1"):
         from_dict(values)
 
 

@@ -38,7 +38,7 @@ from deepcnn.inputs.fed import FeedSource
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning import objective
-from deepcnn.learning.assembly import learn_until, make_schedule, make_state
+from deepcnn.learning.assembly import Schedule, learn_until, make_schedule, make_state
 from deepcnn.models.build import Given, network
 from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.runs import checkpoint, graph
@@ -65,7 +65,8 @@ class Session:
     """One training: its data, network, engine, run and listeners.
 
     `open` makes what a new and a resumed run share. Then either `begin` makes a new run's directory
-    or `go_on` loads a run's newest checkpoint; after that steps can be made.
+    or `go_on` loads a run's newest checkpoint; after that steps can be made. `rehearse` instead is
+    for steps of the engine alone, which leave no run behind.
     """
 
     def __init__(
@@ -148,7 +149,8 @@ class Session:
             return run
 
         self.run = self.team.once(make)
-        self._open_engine(first_step=None)
+        self._open_engine()
+        self._open_run(first_step=None)
 
     def go_on(self, run: Run, fed_by: str | None) -> None:
         """Take on the newest checkpoint of a run; `fed_by`: the kind of feed that it had."""
@@ -168,7 +170,14 @@ class Session:
         if fed_by is not None:
             self.feed.restore(fed_by, feed_state)
         self.team.once(self._note_environment)
-        self._open_engine(first_step=self.state.step)
+        self._open_engine()
+        self._open_run(first_step=self.state.step)
+
+    def rehearse(self, schedule: Schedule) -> None:
+        """Make what computes steps, with another schedule and without a run."""
+        self.team.once(self._take_initial_weights)
+        self.schedule = schedule
+        self._open_engine()
 
     def _take_initial_weights(self) -> None:
         """Take those of a file, where the configuration names one; engines spread them."""
@@ -192,8 +201,8 @@ class Session:
     def _environment(self) -> dict[str, Any]:
         return describe_environment(self.place) | self.team.describe(self.config.towers)
 
-    def _open_engine(self, first_step: int | None) -> None:
-        """Make what computes the steps, and those who listen; `first_step`: of a resumed run."""
+    def _open_engine(self) -> None:
+        """Make what computes the steps."""
         config, steps_per_plan = self.config, self._choice.steps_per_plan
         loader = Loader(
             self.feed,
@@ -215,6 +224,11 @@ class Session:
         )
         self.engine = self._choice.engine(self.state, self.place, job, self.team)
         self._closing.enter_context(closing(self.engine))
+        self.feed.bring(self.place.device)
+
+    def _open_run(self, first_step: int | None) -> None:
+        """Make those who listen, and what scores; `first_step`: of a resumed run."""
+        config = self.config
         self._listeners: list[Listener] = [self._emit]
         self.team.once(lambda: self._open_listeners(first_step))
         parameters = dict(self.state.model.named_parameters())
@@ -227,7 +241,6 @@ class Session:
             self.team,
             stay=self.feed.in_memory,
         )
-        self.feed.bring(self.place.device)
 
     def _open_listeners(self, first_step: int | None) -> None:
         log = JsonLog(self.run.log)
