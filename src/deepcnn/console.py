@@ -135,7 +135,7 @@ class _Console:
                 self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
                 self._say(f"Run:            {event.run}")
                 summaries = shlex.quote(f"{event.run}/summaries")
-                self._say(f"Look at it:     {_program('tensorboard')} --logdir {summaries}")
+                self._say(f"Look at it:     {program('tensorboard')} --logdir {summaries}")
                 self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
             case Reported():
                 self._say(f"Report:         {event.path}")
@@ -146,7 +146,7 @@ class _Console:
     def _again(self, command: str) -> str:
         """Return a command to type about a run; a network of one's own must be named again."""
         own = f" --model.name {shlex.quote(self._model)}" if ":" in self._model else ""
-        return f"{_program('deepcnn')} {command}{own}"
+        return f"{program('deepcnn')} {command}{own}"
 
     def _started(self, event: Started) -> None:
         self.close()
@@ -307,7 +307,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Return what to type for a program installed beside this Python."""
     ours = Path(sys.executable).parent / name
     found = shutil.which(name)

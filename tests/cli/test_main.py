@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_every_command_is_listed_with_a_line_of_its_own(
         (line,) = [line for line in listed.splitlines() if line.startswith(f"  deepcnn {name} ")]
         assert command.usage in line
         assert line.endswith(f" {command.does}")
-        module = importlib.import_module(f"deepcnn.cli.{name.replace(' ', '_')}")
+        module = importlib.import_module("deepcnn.cli." + re.sub("[ -]", "_", name))
         assert (module.__doc__ or "").splitlines()[0] == command.does
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"deepcnn {package.__version__}\n"

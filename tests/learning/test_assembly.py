@@ -95,12 +95,13 @@ def test_what_stops_sooner_has_the_rates_of_all_others_where_they_rise_first() -
     """A straight line that does not begin at its highest point has no shorter form."""
     moved = []
     for warm_up in (0.0, 0.1):
-        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-        before = model[0].bias.detach().clone()
+        first = nn.Linear(2, 2)
+        model = nn.Sequential(first, nn.Linear(2, 2))
+        before = first.bias.detach().clone()
         config = with_optimizer(TINY, schedule="linear", warm_up=warm_up, freeze=(("0", 0.5),))
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         for optimizer in make_optimizers(config, model):
             optimizer.step(torch.tensor(0.5), OPEN)
-        moved.append(not torch.equal(model[0].bias, before))
+        moved.append(not torch.equal(first.bias, before))
     assert moved == [False, True]

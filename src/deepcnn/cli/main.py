@@ -28,6 +28,10 @@ COMMANDS = {
     "train": Command(
         "[PRESET] [--FIELD VALUE ...]", "Train a run, or go on with one, and score it."
     ),
+    "lr-find": Command(
+        "[PRESET] [--FIELD VALUE ...]",
+        "Find a learning rate, in a short training at growing rates.",
+    ),
     "evaluate": Command("[RUN] [--follow]", "Score a run, once or while it is trained."),
     "predict": Command("[RUN] PICTURE ...", "Say what is on pictures."),
     "report": Command("[RUN ...] [-o FILE]", "Write a page about a run, or compare several."),
@@ -82,7 +86,7 @@ def run(arguments: list[str]) -> int:
             + " See: deepcnn --help"
         )
     module = _module(command)
-    if command == "train":  # which starts from a preset, or from a run
+    if command in ("train", "lr-find"):  # which start from a preset, or from a run
         options = module.parse_options(arguments[words:])
     else:
         options = parse(command, module.Options, arguments[words:])
@@ -91,7 +95,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _module(command: str) -> ModuleType:
-    return importlib.import_module(f"deepcnn.cli.{command.replace(' ', '_')}")
+    return importlib.import_module("deepcnn.cli." + command.replace(" ", "_").replace("-", "_"))
 
 
 def _help() -> str:

@@ -1,0 +1,164 @@
+"""Find a learning rate, in a short training at growing rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from deepcnn import atomic
+from deepcnn.cli.arguments import with_dashes
+from deepcnn.cli.train import parse_options as parse_training
+from deepcnn.config import Config
+from deepcnn.console import console, program
+from deepcnn.errors import ConfigError, DataError
+from deepcnn.events import ignore
+
+if TYPE_CHECKING:
+    from deepcnn.training.rates import RangeTest
+
+NOT_OF_A_TEST = (
+    *("--run-dir", "--resume", "--overwrite", "--devices", "--report", "--no-report"),
+    "--log-device-placement",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Find a learning rate, in a short training at growing rates.
+
+    It goes through the rates from far too low to far too high, all layers' at once, shows how the
+    loss goes, and suggests one. It leaves no run behind. PRESET and every other FIELD are those of
+    `deepcnn train`, whose help explains them.
+    """
+
+    lowest: float | None = None
+    """Learning rate of the first step; None: 1/10,000 of the preset's."""
+    highest: float | None = None
+    """Learning rate of the last step; None: 100 times the preset's."""
+    tries: int = 200
+    """Steps of the test; more of them show more where a network is slow to begin."""
+    png: Path | None = None
+    """File for a picture of the loss over the rates."""
+    json: bool = False
+    """Print one JSON object with all figures instead of text."""
+    training: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """The arguments that are those of `train`."""
+
+
+def parse_options(arguments: list[str]) -> Options:
+    """Return the options; what is none of this command's is left for `train` to read."""
+    arguments = [with_dashes(argument) for argument in arguments]
+    options, rest = tyro.cli(
+        Options,
+        prog="deepcnn lr-find [PRESET] [--FIELD VALUE ...]",
+        args=arguments,
+        return_unknown_args=True,
+    )
+    return dataclasses.replace(options, training=tuple(rest))
+
+
+def run(options: Options) -> int:
+    """Make the test, and print what it found."""
+    config = _config(list(options.training))
+    if options.png is not None and options.png.suffix.lower() != ".png":
+        raise ConfigError(f"--png: expected the name of a PNG file, found {options.png}")
+    from deepcnn.reports.rates import Curve, as_png, as_text
+    from deepcnn.training.rates import range_test
+
+    with console(as_json=False) as tell:
+        found = range_test(
+            config,
+            lowest=options.lowest,
+            highest=options.highest,
+            tries=options.tries,
+            emit=ignore if options.json else tell,
+        )
+    curve = Curve(found.rates, found.losses, found.smoothed, _marks(found))
+    if options.json:
+        print(json.dumps(_as_json(found)))
+    else:
+        print(f"{_title(found)}\n{as_text(curve)}\n\n{_reasoning(found)}")
+    if options.png is not None:
+        _write(options.png, as_png(curve, _title(found)))
+    return 0
+
+
+def _config(arguments: list[str]) -> Config:
+    """Return the configuration that `train` reads, and refuse what only a run has."""
+    for name in NOT_OF_A_TEST:
+        if any(argument.split("=")[0] == name for argument in arguments):
+            raise ConfigError(f"{name}: lr-find keeps no run, in one process; leave it out")
+    if "RANK" in os.environ:
+        raise ConfigError("lr-find works in one process; start it without torchrun")
+    return parse_training(arguments).config
+
+
+def _title(found: RangeTest) -> str:
+    config = found.config
+    return (
+        f"{config.preset}: {config.optimizer.method}, {len(found.rates)} steps of batch "
+        f"{config.batch_size} at growing rates"
+    )
+
+
+def _marks(found: RangeTest) -> list[tuple[float, str]]:
+    if found.suggestion is None:
+        return []
+    steepest, lowest = found.rates[found.steepest], found.rates[found.lowest]
+    return [(found.suggestion, "suggested"), (steepest, "steepest"), (lowest, "lowest loss")]
+
+
+def _reasoning(found: RangeTest) -> str:
+    """Say what is suggested, and why."""
+    if found.suggestion is None:
+        return "\n".join(found.remarks)
+    lowest, steepest = found.rates[found.lowest], found.rates[found.steepest]
+    lines = [
+        f"lowest loss       at {lowest:.2g}, a tenth of which is {lowest / 10:.2g}",
+        f"steepest descent  around {steepest:.2g}",
+        f"suggestion        {found.suggestion:g}, the geometric mean of {lowest / 10:.2g} and "
+        f"{steepest:.2g}",
+        *found.remarks,
+        "Train with it:",
+        f"  {_command(found)}",
+    ]
+    return "\n".join(lines)
+
+
+def _command(found: RangeTest) -> str:
+    assert found.suggestion is not None
+    from deepcnn.reports.commands import flags
+
+    config = found.at(found.suggestion)
+    return f"{program('deepcnn')} {shlex.join(['train', config.preset, *flags(config)])}"
+
+
+def _as_json(found: RangeTest) -> dict[str, Any]:
+    known = found.suggestion is not None
+    return {
+        "preset": found.config.preset,
+        "suggestion": found.suggestion,
+        "steepest": found.rates[found.steepest] if known else None,
+        "lowest": found.rates[found.lowest] if known else None,
+        "remarks": found.remarks,
+        "command": _command(found) if known else None,
+        "diverged": found.diverged,
+        "rates": found.rates,
+        "losses": found.losses,
+        "smoothed": found.smoothed,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(path, content)
+    except OSError as error:
+        raise DataError(f"{path}: the picture cannot be written ({error})") from error
