@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.errors import ConfigError
-from deepcnn.inputs.transform import Draws, Transform
+from deepcnn.inputs.draws import Draws
+from deepcnn.inputs.transform import Transform
 
 
 def of(arrays: Arrays, **settings: Any) -> Transform:

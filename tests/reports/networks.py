@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepcnn.models.build import build_model
+from deepcnn.models.layers import LocallyConnected2d
 
 Shape = tuple[int, int, int]
 
@@ -67,6 +68,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
         (3, 32, 32),
     ),
     "mlp": (lambda: build_model("mlp", shape=(1, 28, 28), widths=(16, 8)), (1, 28, 28)),
+    "cuda_convnet": (lambda: build_model("cuda_convnet", widths=(8, 8, 6, 4)), (3, 24, 24)),
+    "cuda_convnet, odd sides": (
+        lambda: build_model("cuda_convnet", shape=(1, 27, 21), widths=(4, 8, 5, 3)),
+        (1, 27, 21),
+    ),
+    "own, locally connected": (
+        own(
+            LocallyConnected2d(3, 4, (3, 2), size=(17, 14), padding=(2, 0), bias=False),
+            nn.Tanh(),
+            LocallyConnected2d(4, 5, (19, 13), size=(19, 13)),
+            nn.Flatten(),
+        ),
+        (3, 17, 14),
+    ),
     "own, residual": (Residual, (3, 17, 14)),
     "own, one after the other": (
         own(
@@ -126,7 +141,11 @@ def as_trained(name: str) -> tuple[nn.Module, Shape]:
             bias = getattr(module, "bias", None)
             if isinstance(bias, Tensor):
                 bias.normal_(0, 0.3, generator=generator)
-            if isinstance(module, nn.Conv2d | nn.Linear):  # so large that images are told apart
+            # so large that images are told apart
+            if isinstance(module, nn.Conv2d | nn.Linear):
                 deviation = (2 / module.weight[0].numel()) ** 0.5
                 module.weight.normal_(0, deviation, generator=generator)
+            elif isinstance(module, LocallyConnected2d):
+                seen = module.weight[:, 0, 0, 0].numel()
+                module.weight.normal_(0, (2 / seen) ** 0.5, generator=generator)
     return model, shape

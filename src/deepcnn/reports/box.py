@@ -74,7 +74,7 @@ def box_program(trained: Trained) -> tuple[dict[str, Any], str]:
         "crop": (transform.crop_height, transform.crop_width),
         "standardize": transform.standardize,
         "mean": transform.mean,
-        "std": transform.std,
+        "std": transform.std or (1.0,) * transform.channels,
         "views": transform.views,
         "margin": calibration and calibration.margin,
         "temperature": temperature,

@@ -16,7 +16,16 @@ from torch import Tensor
 
 KNOWN = (
     *("conv2d", "linear", "relu", "leaky_relu", "silu", "gelu", "sigmoid", "tanh", "max_pool2d"),
-    *("avg_pool2d", "global pooling", "batch_norm", "local_response_norm", "flatten", "add", "mul"),
+    *(
+        "avg_pool2d",
+        "global pooling",
+        "locally connected",
+        "batch_norm",
+        "local_response_norm",
+        "flatten",
+        "add",
+        "mul",
+    ),
 )
 # Functions that look at a tensor, and whose answers are the same for all images.
 HARMLESS = frozenset(
@@ -149,6 +158,19 @@ def convolution(
     settings |= {} if dilation == (1, 1) else {"dilation": dilation}
     settings |= {} if groups == 1 else {"groups": groups}
     return Found("conv", (value,), size, settings, known)
+
+
+def locally_connected(
+    value: Value, *, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
+) -> Found:
+    """Return a locally connected layer by a weight [kh, H, W, out, kw, in] and a bias [H, W, out].
+
+    `padding`: rows of zeros above and columns on the left.
+    """
+    kh, height, width, outputs, kw, _ = weight.shape
+    known = {"weight": weight.permute(1, 2, 0, 4, 5, 3)} | ({} if bias is None else {"bias": bias})
+    settings = {"kernel": (kh, kw), "pad": padding}
+    return Found("local", (value,), (height, width, outputs), settings, known)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deepcnn.errors import ConfigError
 from deepcnn.inference.calibration import probabilities
 from deepcnn.inputs.transform import Transform
+from deepcnn.kernels.locally_connected import plain_locally_connected2d
 from deepcnn.reports.program import Operation
 
 SHORT = "weight"  # the constants that are kept in 16 bits; the others, which are few, in fp32
@@ -134,6 +135,9 @@ def _done(operation: Operation, taken: list[Tensor], constants: dict[str, Tensor
     match name:
         case "conv":
             return _convolved(operation, x, constants)
+        case "local":
+            weight = constants["weight"].permute(2, 0, 1, 5, 3, 4)
+            return plain_locally_connected2d(x, weight, constants.get("bias"), settings["pad"])
         case "linear":
             return F.linear(x, constants["weight"].t(), constants.get("bias"))
         case "maxpool" | "avgpool":

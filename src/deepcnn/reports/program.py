@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepcnn.errors import ConfigError
-from deepcnn.models.layers import SameConv2d
+from deepcnn.models.layers import LocallyConnected2d, LocallyConnectedReLU, SameConv2d
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
 from deepcnn.reports import operations
 from deepcnn.reports.operations import UnknownOperationError, Value
@@ -34,7 +34,8 @@ class Operation:
     """One operation: its name, the values that it takes, its settings and its constants.
 
     `out`: the shape of what it makes, [height, width, channels] or [n]; `constants`: float64, laid
-    out as the engine reads them: filters [kh, kw, in / groups, out], matrices [in, out].
+    out as the engine reads them: filters [kh, kw, in / groups, out], those of a locally connected
+    layer [height, width, kh, kw, in, out], matrices [in, out].
     """
 
     name: str
@@ -171,6 +172,9 @@ class _Recorder(TorchFunctionMode):
             )
             self._take_down(found, result)
             return
+        if isinstance(module, LocallyConnected2d):
+            self._locally_connected(module, value, result)
+            return
         assert isinstance(module, LocalResponseNorm)
         if isinstance(module, ReLUResponseNorm):
             middle = torch.empty(0)
@@ -181,10 +185,19 @@ class _Recorder(TorchFunctionMode):
         found = operations.Found("lrn", (value,), value.shape, {**norm, "beta": 0.75})
         self._take_down(found, result)
 
+    def _locally_connected(self, module: LocallyConnected2d, value: Value, result: Tensor) -> None:
+        middle = torch.empty(0) if isinstance(module, LocallyConnectedReLU) else result
+        found = operations.locally_connected(
+            value, weight=module.weight, bias=module.bias, padding=module.padding
+        )
+        self._take_down(found, middle)
+        if middle is not result:
+            self._take_down(operations.activation("relu", self._values[id(middle)]), result)
+
 
 def is_one(module: nn.Module) -> bool:
     """Tell whether a layer is one operation, however it computes that."""
-    return isinstance(module, SameConv2d | LocalResponseNorm)
+    return isinstance(module, SameConv2d | LocallyConnected2d | LocalResponseNorm)
 
 
 def _until(found: list[Operation], last: int) -> list[Operation]:

@@ -13,10 +13,11 @@ _PARTS = re.compile(
 
 
 def shrunk(script: str) -> str:
-    """Return a script without comments, and without the blanks that mean nothing.
+    """Return a script without comments, and without the signs that mean nothing.
 
-    A line's end stays where it may end a statement. For scripts that have no regular expression
-    and no template inside a template.
+    A line's end stays where it may end a statement; semicolons and commas go before what closes;
+    const becomes let, which only matters to who writes a script. For scripts that have no regular
+    expression, no template inside a template, no empty statement and no array with holes.
     """
     kept = ""
     blank = ""  # what stood before the next part
@@ -27,11 +28,13 @@ def shrunk(script: str) -> str:
         if part.lastgroup == "line":
             blank = "\n"
             continue
-        if blank == "\n":
+        if part[0] in ("}", ")", "]"):
+            kept = kept.removesuffix(";" if part[0] == "}" else ",").removesuffix(",")
+        elif blank == "\n":
             kept += "" if kept[-1:] in ("", ";", "{", "(", "[", ",") else "\n"
         elif blank and _needs_blank(kept[-1:], part[0][0]):
             kept += " "
-        kept, blank = kept + part[0], ""
+        kept, blank = kept + ("let" if part[0] == "const" else part[0]), ""
     return kept + "\n"
 
 

@@ -120,19 +120,23 @@ const engine = (() => {
 
   // ------------------------------------------------ from pixels to the network's input
 
-  function standardized(program, image) {
+  // Cut the network's input out of an image; `down` and `across`: how far from the corner, 0 to 1.
+  function cut(program, image, down, across) {
     const [height, width] = program.crop;
     const { channels } = image;
-    const top = (image.height - height) >> 1;
-    const left = (image.width - width) >> 1;
-    const area = height * width;
-    const data = new Float32Array(area * channels);
+    const top = Math.floor((image.height - height) * down);
+    const left = Math.floor((image.width - width) * across);
+    const data = new Float32Array(height * width * channels);
     for (let y = 0, j = 0; y < height; y++) {
       const start = ((y + top) * image.width + left) * channels;
       for (let i = 0; i < width * channels; i++) data[j++] = image.data[start + i];
     }
-    let mean = program.mean;
-    let std = program.std;
+    return { data, shape: [height, width, channels] };
+  }
+
+  function standardized(program, { data, shape }) {
+    const channels = shape[2];
+    let { mean, std } = program;
     if (program.standardize === "image") {
       let [sum, squares] = [0, 0];
       for (const value of data) {
@@ -144,10 +148,7 @@ const engine = (() => {
       mean = new Array(channels).fill(sum / count);
       std = new Array(channels).fill(Math.max(Math.sqrt(variance), 1 / Math.sqrt(count)));
     }
-    for (let i = 0; i < data.length; i++) {
-      data[i] = (data[i] - mean[i % channels]) / std[i % channels];
-    }
-    return { data, shape: [height, width, channels] };
+    return { data: data.map((x, i) => (x - mean[i % mean.length]) / std[i % channels]), shape };
   }
 
   // Take each pixel from elsewhere in the same image.
@@ -179,6 +180,7 @@ const engine = (() => {
     const [height, width, inputs] = value.shape;
     const [rows, columns, outputs] = operation.out;
     const { kernel, pad, weight, bias, stride = [1, 1], dilation = [1, 1], groups = 1 } = operation;
+    const taps = operation.op === "local" ? kernel[0] * kernel[1] * inputs : 0; // of each place
     const input = value.data;
     const mine = inputs / groups;
     const theirs = outputs / groups;
@@ -186,7 +188,8 @@ const engine = (() => {
     for (let y = 0; y < rows; y++) {
       for (let x = 0; x < columns; x++) {
         const target = (y * columns + x) * outputs;
-        if (bias) data.set(bias, target);
+        const own = taps && target;
+        if (bias) data.set(bias.subarray(own, own + outputs), target);
         for (let i = 0; i < kernel[0]; i++) {
           const row = y * stride[0] - pad[0] + i * dilation[0];
           if (row < 0 || row >= height) continue;
@@ -199,7 +202,7 @@ const engine = (() => {
               const factor = input[start + k];
               if (factor === 0) continue;
               const group = Math.floor(k / mine);
-              const filter = (tap + k - group * mine) * outputs;
+              const filter = own * taps + (tap + k - group * mine) * outputs;
               const end = (group + 1) * theirs;
               for (let o = group * theirs; o < end; o++) {
                 data[target + o] += factor * weight[filter + o];
@@ -273,6 +276,7 @@ const engine = (() => {
   const each = (change) => (value) => value.data.map(change);
   const known = {
     conv,
+    local: conv,
     linear,
     maxpool: (value, op) => pool(value, op, -Infinity, Math.max, (x) => x),
     avgpool: (value, op) =>
@@ -303,12 +307,32 @@ const engine = (() => {
 
   // ------------------------------------------------ answers
 
-  function mean(program, views) {
-    const all = views.map((view) => logits(program, view));
-    return all[0].map((_, i) => all.reduce((sum, one) => sum + one[i], 0) / all.length);
+  const average = (all) =>
+    all[0].map((_, i) => all.reduce((sum, one) => sum + one[i], 0) / all.length);
+  const mean = (program, views) => average(views.map((view) => logits(program, view)));
+
+  function energy(values) {
+    const largest = Math.max(...values);
+    return largest + Math.log(values.reduce((sum, x) => sum + Math.exp(x - largest), 0));
   }
 
-  function overViews(program, central) {
+  function softmax(values, temperature) {
+    const scaled = values.map((x) => x / temperature);
+    const all = energy(scaled);
+    return scaled.map((x) => Math.exp(x - all));
+  }
+
+  function overViews(program, image) {
+    const [middle, ...corners] =
+      [[0.5, 0.5], [0, 0], [0, 1], [1, 0], [1, 1]].map((place) => cut(program, image, ...place));
+    if (program.views === "ten") {
+      const all = [middle, ...corners]
+        .flatMap((crop) => [crop, mirrored(crop)])
+        .map((view) => logits(program, standardized(program, view)));
+      const [evidence] = average(all.map((one) => [energy(one)]));
+      return average(all.map((one) => softmax(one, 1))).map((p) => Math.log(p) + evidence);
+    }
+    const central = standardized(program, middle);
     if (program.views === "one") return logits(program, central);
     const first = mean(program, [central, mirrored(central)]);
     if (program.views === "mirrored") return first;
@@ -318,13 +342,6 @@ const engine = (() => {
     }
     const again = mean(program, shifted(central));
     return first.map((one, i) => (one + again[i]) / 2);
-  }
-
-  function softmax(values, temperature) {
-    const largest = Math.max(...values);
-    const powers = values.map((value) => Math.exp((value - largest) / temperature));
-    const sum = powers.reduce((a, b) => a + b, 0);
-    return powers.map((power) => power / sum);
   }
 
   // How unlike the pictures that were learned an image is; see `kinds` in Python.
@@ -369,17 +386,15 @@ const engine = (() => {
 
   // Answer about an image of the program's size: {label, probabilities, unsure}.
   function answer(program, image) {
-    const found = overViews(program, standardized(program, image));
+    const found = overViews(program, image);
     const probabilities = softmax(found, program.temperature);
-    const largest = Math.max(...found);
-    const energy = largest + Math.log(found.reduce((sum, x) => sum + Math.exp(x - largest), 0));
     const { kind, leastEnergy, leastProbability } = program;
     const isStrange =
-      (leastEnergy !== null && energy < leastEnergy) ||
+      (leastEnergy !== null && energy(found) < leastEnergy) ||
       (kind !== null && distance(kind, image) > kind.most);
     const isWeak = leastProbability !== null && Math.max(...probabilities) < leastProbability;
     return {
-      label: found.indexOf(largest),
+      label: found.indexOf(Math.max(...found)),
       probabilities,
       unsure: isStrange ? "unknown" : isWeak ? "error" : null,
     };
