@@ -4,7 +4,7 @@
 # make check   lint, format, types
 # make format  apply the format
 # make docs    build the site in build/site
-# make docs-pictures  make the pictures of docs/ anew
+# make docs-pictures  train what the documents' pictures are of, and make them anew
 # make bench-check  fail where deepcnn has become slower, by ratios to fixed work
 
 PYTHON ?= python3
@@ -38,7 +38,8 @@ docs: .venv/installed
 
 docs-pictures: .venv/installed
 	$(BIN)/deepcnn data fetch cifar10
-	$(BIN)/python docs/make_distortions.py
+	$(BIN)/python tests/packages.py
+	for page in docs/make_*.py; do $(BIN)/python -m docs.$$(basename $$page .py) || exit 1; done
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only

@@ -10,15 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "docs"), str(ROOT / "records")]
+from pictures_of import ROOT, curves, inputs, network, visualizer
+from scores import log_of, runs_of
 
 import deepcnn
 from deepcnn.inference.trained import Trained, newest_checkpoint
 from deepcnn.runs.log import read_log
 from deepcnn.runs.run import Run
-from pictures_of import curves, inputs, network, visualizer
-from scores import log_of, runs_of
 
 PARTS = ("inputs", "network", "curves", "tensorboard")
 LONG_RUN = ROOT / "records" / "2026-11-21_tutorial_60000"
@@ -52,12 +50,14 @@ def main() -> int:
 def trained(path: Path, steps: int) -> Run:
     """Return the pictures' run: a new one, or the one that is there, brought to its last step."""
     if not (path / "config.json").exists():
-        deepcnn.train("tutorial", steps=steps, seed=0, run_dir=path, progress=True)
+        result = deepcnn.train("tutorial", steps=steps, seed=0, run_dir=path, progress=True)
+        if result.evaluated is None:
+            sys.exit("stopped; the same command goes on")
     run = Run.open(path)
     if run.config().steps != steps:
         sys.exit(f"{path}: a run of {run.config().steps} steps; name another with --run")
-    if not run.is_finished():
-        deepcnn.resume(path, progress=True)
+    if not run.is_finished() and deepcnn.resume(path, progress=True).evaluated is None:
+        sys.exit("stopped; the same command goes on")
     return run
 
 

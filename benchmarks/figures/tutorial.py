@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from deepcnn.runs.log import events
@@ -23,7 +24,7 @@ def rises(kind: str) -> tuple[int, int]:
     """Return how often a loss rose from one hundred steps to the next, and of how many times."""
     steps = [e for e in events(runs(SHORT)["seed-0"], "Stepped") if e["step"] % EVERY == 0]
     values = [event[kind]["total_loss"] for event in steps]
-    return sum(b > a for a, b in zip(values, values[1:], strict=False)), len(values) - 1
+    return sum(b > a for a, b in itertools.pairwise(values)), len(values) - 1
 
 
 def averages_off() -> str:

@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import quote
 
 from PIL import Image
-
-from pictures_of.drawing import save
 from tests import packages
 from tests.helpers.browser import Page, chromium
+
+from pictures_of.drawing import save
 
 # The cards that are taken, by their titles, and the names of their pictures.
 CARDS = {
@@ -42,15 +42,18 @@ TITLES = """[...document.querySelectorAll("card-view")].map((card) => {
 GRAPH = """(() => {
   const find = (root) => {
     for (const each of root.querySelectorAll("*")) {
-      const found = each.matches("g#root, svg#svg") ? each : each.shadowRoot && find(each.shadowRoot);
+      if (each.matches("g#root, svg#svg")) return each;
+      const found = each.shadowRoot && find(each.shadowRoot);
       if (found) return found;
     }
     return null;
   };
   const graph = find(document);
   if (!graph || graph.querySelectorAll(".node").length < 5) return null;
-  const boxes = [...graph.querySelectorAll(".node, .edgePaths")].map((n) => n.getBoundingClientRect());
-  const x = Math.min(...boxes.map((box) => box.left)), y = Math.min(...boxes.map((box) => box.top));
+  const parts = [...graph.querySelectorAll(".node, .edgePaths")];
+  const boxes = parts.map((part) => part.getBoundingClientRect());
+  const x = Math.min(...boxes.map((box) => box.left));
+  const y = Math.min(...boxes.map((box) => box.top));
   const right = Math.max(...boxes.map((box) => box.right));
   const bottom = Math.max(...boxes.map((box) => box.bottom));
   return { x: x - 12, y: y - 12, width: right - x + 24, height: bottom - y + 24 };

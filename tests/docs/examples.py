@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,12 +92,15 @@ class Examples:
         self._here.provide(command.text)
         arguments = shortened(command.words, self._here)
         screen = Screen()
-        with self._typed(command), contextlib.redirect_stdout(screen):
-            with contextlib.redirect_stderr(Errors(screen)):
-                try:
-                    status = main.run(arguments)
-                except (Exception, SystemExit) as error:  # a page that shows what does not work
-                    pytest.fail(f"{command.where}: {command.text}\n{arguments}\n{error!r}")
+        with (
+            self._typed(command),
+            contextlib.redirect_stdout(screen),
+            contextlib.redirect_stderr(Errors(screen)),
+        ):
+            try:
+                status = main.run(arguments)
+            except (Exception, SystemExit) as error:  # a page that shows what does not work
+                pytest.fail(f"{command.where}: {command.text}\n{arguments}\n{error!r}")
         assert status == 0, f"{command.where}: {command.text}: status {status}\n{screen.shown()}"
         return screen.shown()
 
@@ -109,7 +111,8 @@ class Examples:
             yield
             return
         done = subprocess.run(command.pipeline[0], capture_output=True, cwd=self._here.folder)
-        assert done.returncode == 0 and done.stdout, f"{command.where}: {command.pipeline[0]}"
+        assert done.returncode == 0, f"{command.where}: {command.pipeline[0]}"
+        assert done.stdout, f"{command.where}: {command.pipeline[0]} finds nothing"
         with tempfile.TemporaryFile() as file, self._patch.context() as patch:
             file.write(done.stdout)
             file.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = ("bash", "curl", "deepcnn", "find", "make", "pip", "python", "tensorboard", "torchrun")
-PROGRAMS += ("zcat", ".venv/bin/python", ".venv/bin/deepcnn")
-OUTPUT = "#>"  # begins a line of what a block of Python prints
+PROGRAMS = {"bash", "curl", "deepcnn", "find", "make", "pip", "python", "tensorboard", "torchrun"}
+PROGRAMS |= {"zcat", ".venv/bin/python", ".venv/bin/deepcnn"}
+INLINE = re.compile(r"`((?:deepcnn|make) [^`]+)`")
+OUTPUT = "# → "  # begins a line of what a block of Python prints
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,33 @@ def commands_of(block: Block) -> list[Command]:
     return found
 
 
+def inline_commands_of(page: Path) -> list[Command]:
+    """Return the commands within the sentences of a page, without what a sentence leaves open."""
+    text = FENCE.sub("", page.read_text())
+    found = []
+    for match in INLINE.finditer(text):
+        words = [word for word in shlex.split(match.group(1)) if word not in ("…", "--help")]
+        where = f"{name_of(page)}: {match.group(1)}"
+        found.append(Command(where, shlex.join(words), (tuple(words),)))
+    return found
+
+
+def shown(page: Path) -> tuple[tuple[str, str, str | None], ...]:
+    """Return what the blocks of a page say to machines: the same in a translation of the page."""
+    found = []
+    for block in blocks_of(page):
+        text = block.text
+        if block.language == "python":
+            text = ast.unparse(ast.parse(text)) + (printed_by(block) or "")
+        elif is_shell(block):
+            text = "\n".join(command.text for command in commands_of(block))
+        found.append((block.language, text, block.output))
+    return tuple(found)
+
+
 def printed_by(block: Block) -> str | None:
     """Return what a block of Python says that it prints, or None."""
-    lines = [line for line in block.text.splitlines() if line.startswith(OUTPUT)]
-    return "".join(line[len(OUTPUT) :].removeprefix(" ") + "\n" for line in lines) or None
+    lines = [line for line in block.text.splitlines() if re.match(r"#\s*[→>]", line)]
+    for line in lines:
+        assert line.startswith(OUTPUT), f"{block}: output begins with {OUTPUT!r}, found {line!r}"
+    return "".join(line.removeprefix(OUTPUT) + "\n" for line in lines) or None

@@ -102,8 +102,15 @@ def short_training(arguments: list[str], here: StandIns) -> list[str]:
     config_of = presets.PRESETS[rest[0] if named else presets.DEFAULT]()
     rest = changed(rest, "--evaluate-every", lambda _: "2")
     rest = changed(rest, "--validation-size", lambda _: str(HELD_OUT))
-    rest = without(without(rest, "--steps"), "--data") + ["--steps", str(STEPS), "--device", "cpu"]
-    rest += ["--data", small(value(arguments, "--data") or config_of.data, here)]
+    rest = without(without(rest, "--steps"), "--data")
+    rest += [
+        "--steps",
+        str(STEPS),
+        "--device",
+        "cpu",
+        "--data",
+        small(value(arguments, "--data") or config_of.data, here),
+    ]
     if not re.search(r"--batch.size|--num.gpus", " ".join(rest)):
         rest += ["--batch-size", str(BATCH)]
     if config_of.validation_size and value(rest, "--validation-size") is None:
