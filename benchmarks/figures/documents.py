@@ -222,6 +222,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "averages_off": tutorial.averages_off,
     "first_step": tutorial.first_step,
     "two_towers": tutorial.two_towers,
+    "slowest_feed": tutorial.slowest_feed,
 }
 
 

@@ -58,6 +58,13 @@ def two_towers() -> str:
     return f"{rounded(medians['two towers']['fp32'] / medians['one device']['fp32'])} ×"
 
 
+def slowest_feed() -> str:
+    """Return the speed of training through the slowest feed, to that through the fastest."""
+    result = list(results("feeds_training").values())[-1]
+    speeds = result["medians"].values()
+    return f"{rounded(min(speeds) / max(speeds))} ×"
+
+
 def calibration_error(when: str) -> str:
     """Return how far probabilities of `quick` are from the truth, before or after a temperature."""
     return f"{rounded(100 * results('unsure')['']['figures'][f'calibration error {when}'], 1)} %"
