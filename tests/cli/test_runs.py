@@ -46,7 +46,7 @@ def test_runs_are_listed_newest_first(
     cells = [line.split() for line in lines]
     assert [each[0] for each in cells] == ["runs/fourth", "runs/third", "runs/second", "runs/first"]
     assert {tuple(each[1:3]) for each in cells} == {("tiny", "synthetic")}
-    assert "  0.00 % (0.0 to 7.1)  50 validation  " in lines[1]
+    assert " ".join(cells[1][3:10]) == "0.00 % (0.0 to 7.1) 50 validation"
     assert cells[2][3:6] == ["40", "of", "40"]  # it has no score
     assert [each[-4:-2] for each in cells[1:]] == [["2", "min"], ["2", "h"], ["1", "d"]]
     assert cells[0][-4] in ("3", "4", "5", "6", "7", "8", "9")

@@ -23,10 +23,10 @@ def as_file(path: Path) -> str:
     return f"new File([{data}], {json.dumps(path.name)})"
 
 
-def drop(page: Page, path: Path) -> None:
+def drop(page: Page, *paths: Path) -> None:
     page.run(f"""{{
         const dataTransfer = new DataTransfer();
-        dataTransfer.items.add({as_file(path)});
+        for (const file of [{", ".join(map(as_file, paths))}]) dataTransfer.items.add(file);
         const event = {{ dataTransfer, cancelable: true, bubbles: true }};
         document.body.dispatchEvent(new DragEvent("drop", event));
     }}""")

@@ -186,6 +186,17 @@ def test_a_picture_is_chosen_dropped_or_pasted(
     assert page.complaints() == []
 
 
+def test_of_several_pictures_it_answers_about_the_first_and_says_so(
+    page: Page, run: Path, cifar10_test: Arrays, tmp_path: Path
+) -> None:
+    paths = write_pictures(cifar10_test.images, 3, tmp_path)
+    (expected,) = deepcnn.load(run, device="cpu").predict(paths[0])
+    drop(page, *paths)
+    check_answered(page, expected)
+    assert text(page, "#took").startswith("the first of 3 pictures; ")
+    assert page.complaints() == []
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0\0\x10"])
 def test_what_is_no_picture_is_refused_in_words(page: Page, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)

@@ -32,7 +32,10 @@ def test_a_log_becomes_three_figures_with_values_on_hover() -> None:
     assert "step 3: 2.2, averaged 2.25" in titles(losses)
     assert len(titles(losses)) == 7  # what a resumed training did again counts once
     assert "step 2: 0.025" in titles(rate)
-    assert titles(accuracy) == ["step 3: test 33.33 %", "step 7: test 70.00 %"]
+    assert titles(accuracy) == [
+        "step 3: test 33.33 % (28.2 to 38.8) of 300",
+        "step 7: test 70.00 % (64.6 to 74.9) of 300",
+    ]
 
 
 def test_lines_are_where_their_values_say() -> None:
@@ -121,7 +124,10 @@ def test_what_was_right_of_each_batch_is_drawn_beside_a_single_score() -> None:
             event |= {"correct": 10 * event["step"], "total": 100}
     score = {"event": "Evaluated", "step": 7, "split": "test", "correct": 210, "total": 300}
     *_, accuracy = curves.curves([*log, score])
-    assert titles(accuracy)[-2:] == ["step 6: batch 60.00 %", "step 7: test 70.00 %"]
+    assert titles(accuracy)[-2:] == [
+        "step 6: batch 60.00 % (50.2 to 69.1) of 100",
+        "step 7: test 70.00 % (64.6 to 74.9) of 300",
+    ]
     found = points(accuracy, "thin")
     assert len(found) == 7
     assert [y for _, y in found] == pytest.approx(

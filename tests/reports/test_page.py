@@ -264,6 +264,30 @@ def test_pictures_in_folders_are_called_by_their_paths(tmp_path: Path) -> None:
     assert list(names_of(some, "test")) == [str(paths[0]), str(paths[2])]
 
 
+def test_accuracies_in_tiles_have_their_number_of_examples_and_interval(tmp_path: Path) -> None:
+    about = subject(tmp_path, classes=tuple(f"class {i}" for i in range(8)))
+    said = words(write(about).read_text())
+    ranks = about.answered.logits > about.answered.logits[range(300), about.answered.labels, None]
+    for top in (1, 5):
+        right = int((ranks.sum(1) < top).sum())
+        low, high = wilson(right, 300)
+        counted = f"{right} of 300, 95 %: {100 * low:.1f} to {100 * high:.1f}"
+        assert re.search(rf"Top-{top} accuracy ?{right / 3:.2f} % ?{counted}", said), said
+
+
+def test_no_path_of_this_machine_goes_to_a_friend(tmp_path: Path) -> None:
+    about = subject(tmp_path / "run")
+    config = dataclasses.replace(about.trained.config, data="/home/me/photos/")
+    about = dataclasses.replace(about, trained=dataclasses.replace(about.trained, config=config))
+    page = demo_page(about.trained)
+    assert "data photos, step" in words(page)
+    assert "/home" not in page
+    report = words(write(about).read_text())
+    assert "tiny on photos" in report
+    assert "on /home" not in report
+    assert f"Run {about.run.path.name}, step" in report
+
+
 def test_a_page_with_the_box_alone_is_one_file() -> None:
     data = arrays(ANIMALS, 20, (12, 10, 3))
     page = demo_page(trained(data))

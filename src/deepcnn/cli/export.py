@@ -83,6 +83,7 @@ def _of_onnx(record: dict[str, Any]) -> list[str]:
     version = record["versions"]["onnxruntime"]
     margin = record["at_margin"]
     either = f"; {margin} at the margin of a second look are answered as either" if margin else ""
+    threads = record["threads"]
     one, many = record["milliseconds"]["one"], record["milliseconds"]["many"]
     return [
         f"Compared:     all {record['examples']:,} {record['split']} images by ONNX Runtime "
@@ -92,7 +93,7 @@ def _of_onnx(record: dict[str, Any]) -> list[str]:
         f"              {_accuracy(record, 'onnxruntime')} by ONNX Runtime",
         f"Milliseconds: one image {one['run']:.2f} by the run, {one['onnxruntime']:.2f} by ONNX "
         f"Runtime; {many['images']} images {many['run']:.1f} and {many['onnxruntime']:.1f} "
-        f"({record['threads']} threads)",
+        f"({threads} thread{'s' * (threads != 1)})",
         "Beside it:    export.json, vectors.npz",
     ]
 

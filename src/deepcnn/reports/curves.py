@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from deepcnn.intervals import interval
 from deepcnn.reports.measures import AtThreshold, Bin
 from deepcnn.reports.svg import Axes, Point, Series, Style, chart, number, thin, vertical
 from deepcnn.runs.log import events
@@ -86,6 +87,7 @@ def _rate(steps: list[dict[str, Any]]) -> Figure | None:
 
 def _accuracy(steps: list[dict[str, Any]], scores: list[dict[str, Any]]) -> Figure | None:
     lines: dict[str, list[Point]] = {}
+    totals = {str(event["split"]): event["total"] for event in scores}  # of each pass the same
     for event in scores:
         lines.setdefault(str(event["split"]), []).append(_share(event))
     counted = [event for event in steps if event.get("total")]  # older logs do not tell
@@ -99,15 +101,18 @@ def _accuracy(steps: list[dict[str, Any]], scores: list[dict[str, Any]]) -> Figu
     ]
     if batches:
         series.insert(0, Series("batch", batches, "thin"))
+        totals["batch"] = counted[-1]["total"]
     xs, ys = zip(*(point for each in series for point in each.points), strict=True)
     ranges = (min(xs), max(xs)), (min(ys), max(ys))
     axes = Axes("Accuracy by step", "step", "accuracy", *ranges, percent=True)
     tips: dict[float, list[str]] = {}
     for each in series:
         for x, y in each.points:
-            tips.setdefault(x, []).append(f"{each.name} {100 * y:.2f} %")
+            total = totals[each.name]
+            sure = interval(round(y * total), total)
+            tips.setdefault(x, []).append(f"{each.name} {100 * y:.2f} % {sure} of {total:,}")
     told = [(x, f"step {x:,.0f}: " + ", ".join(tips[x])) for x in sorted(tips)]
-    caption = "The accuracy whenever the network was scored."
+    caption = "The accuracy whenever the network was scored; its 95 % interval shows on hover."
     if batches:
         caption += (
             f" Thin, the training accuracy: of the {counted[-1]['total']:,} images of each step "

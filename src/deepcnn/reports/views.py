@@ -132,7 +132,8 @@ def _tiles(subject: Subject, found: Findings, log: Log) -> list[tuple[str, str, 
     if finished := events(log, "Finished"):
         seconds = sum(float(event["seconds"]) for event in finished[-1:])
         environment = _environment(subject)
-        where = f"{environment.get('device', '')}, {environment.get('threads', '?')} threads"
+        threads = environment.get("threads", "?")
+        where = f"{environment.get('device', '')}, {threads} thread{'s' * (threads != 1)}"
         tiles.append(("Training", f"{seconds:,.0f} s", where))
     return tiles
 
@@ -346,7 +347,9 @@ def _strip(
     zoom = max(1, round((64 if side > 12 else 36) / side))
     if side <= 12:  # enlarged in the picture itself: what parts filters is finer than their pixels
         images, zoom = images.repeat(zoom, 1).repeat(zoom, 2), 1
-    made = sheet(images, across, gap=4 if side <= 12 else 1)
+        made = sheet(images, across, gap=4, ground=200)
+    else:
+        made = sheet(images, across)
     return {
         "src": data_uri(made),
         "caption": caption,

@@ -40,7 +40,7 @@ const box = (() => {
 
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-  function tell({ label, probabilities, unsure }, milliseconds) {
+  function tell({ label, probabilities, unsure }, milliseconds, given) {
     const name = document.createElement("strong");
     name.textContent = program.classes[label];
     const doubts = {
@@ -64,11 +64,12 @@ const box = (() => {
       return row;
     }));
     const more = order.length > 10 ? `the ten likeliest of ${order.length} classes; ` : "";
-    took.textContent = `${more}${milliseconds.toFixed(0)} ms in this browser`;
+    const first = given > 1 ? `the first of ${given} pictures; ` : "";
+    took.textContent = `${first}${more}${milliseconds.toFixed(0)} ms in this browser`;
   }
 
-  // Answer about a picture, show it, and return the answer.
-  async function answer(blob) {
+  // Answer about a picture, the first of so many, show it, and return the answer.
+  async function answer(blob, given = 1) {
     shown.hidden = false;
     said.textContent = "…";
     await new Promise((done) => setTimeout(done));
@@ -82,7 +83,7 @@ const box = (() => {
       const image = engine.fit(await read(blob), height, width, program.tallFirst);
       paint(image);
       const found = engine.answer(program, image);
-      tell(found, performance.now() - start);
+      tell(found, performance.now() - start, given);
       return found;
     } catch (error) {
       rows.replaceChildren();
@@ -92,13 +93,12 @@ const box = (() => {
     }
   }
 
-  const first = (transfer) => Array.from(transfer?.files ?? [])[0];
-  const take = (blob) => (blob ? answer(blob) : undefined);
+  const take = (files) => (files?.length ? answer(files[0], files.length) : undefined);
   file.addEventListener("change", () => {
-    take(file.files[0]);
+    take(file.files);
     file.value = "";
   });
-  addEventListener("paste", (event) => take(first(event.clipboardData)));
+  addEventListener("paste", (event) => take(event.clipboardData?.files));
   addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.add("over");
@@ -107,7 +107,7 @@ const box = (() => {
   addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    take(first(event.dataTransfer));
+    take(event.dataTransfer?.files);
   });
   return { answer, read };
 })();

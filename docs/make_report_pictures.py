@@ -1,7 +1,7 @@
 """Makes the pictures of a report in docs/after_training.md.
 
-    python -m docs.make_pictures              # of a training of `quick`, made in build/ if missing
-    python -m docs.make_pictures --run RUN    # of a run that is there
+    python -m docs.make_report_pictures              # of `quick`, trained in build/ if missing
+    python -m docs.make_report_pictures --run RUN    # of a run that is there
 
 The pages are seen with Chromium: the system's, or the one of tests/packages.py.
 """
