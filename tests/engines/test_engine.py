@@ -117,7 +117,9 @@ def watched(engine: Engine, steps: int) -> _Watch:
 @pytest.mark.usefixtures("accelerated")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("ahead", [1, 4])
-@pytest.mark.parametrize("preset", ["tutorial", "quick", "speedrun94", "speedrun96"])
+@pytest.mark.parametrize(
+    "preset", ["tutorial", "quick", "speedrun94", "speedrun96", "cuda_convnet"]
+)
 def test_a_step_asks_nothing_of_the_host(preset: str, ahead: int, precision: Precision) -> None:
     """Within a plan, or the choices that are made for several steps."""
     config = dataclasses.replace(
