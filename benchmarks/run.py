@@ -16,6 +16,8 @@ from types import ModuleType
 PROGRAMS = {
     "tutorial_training": "cases.tutorial_training",
     "prediction": "cases.prediction",
+    "runtimes": "cases.runtimes",
+    "first_answer": "cases.first_answer",
     "feeds_training": "cases.feeds_training",
     "first_step": "cases.first_step",
     "inputs": "cases.inputs",

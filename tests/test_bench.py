@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from deepcnn import bench, presets
 from deepcnn.devices import Place
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Noted
+from deepcnn.inference import speed
 from deepcnn.models.build import build_model
 from deepcnn.training.loop import Result
 
 SMALL = bench.Plan(presets=("tiny",), steps=31, batches=20, repetitions=2, matrix=32)
+
+
+ANSWERING = speed.Answering("torch", "fp32", 1.0, {"tiny": speed.Speed(0.5, 4000.0)})
+
+
+@pytest.fixture(autouse=True)
+def _answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take answers as measured: tests/inference/test_runtimes.py measures them."""
+
+    def measure(runs: dict[str, Path], images: NDArray[np.uint8], **_: object) -> list[Any]:
+        assert {name: (run / "checkpoints").is_dir() for name, run in runs.items()} == {
+            "tiny": True
+        }
+        assert images.shape == (speed.MANY, 32, 32, 3)
+        return [ANSWERING]
+
+    monkeypatch.setattr(speed, "measure", measure)
 
 
 def test_without_cifar10_synthetic_data_are_measured_and_nothing_is_fetched(
@@ -32,6 +53,7 @@ def test_without_cifar10_synthetic_data_are_measured_and_nothing_is_fetched(
     assert "deepcnn data fetch cifar10" in first.text
     assert list(report.rates) == ["distorted inputs", "training tiny", "scoring tiny"]
     assert all(rate > 0 for rate in report.rates.values())
+    assert report.answering == (ANSWERING,)
     assert [layer.name for layer in report.layers] == [
         *("conv1", "pool1", "norm1", "conv2", "norm2", "pool2"),
         *("local3", "local4", "softmax_linear"),
@@ -46,6 +68,7 @@ def test_the_real_images_are_measured_where_they_are_on_disk(
     monkeypatch.setenv("DEEPCNN_DATA", str(cifar10_folder.parent))
     monkeypatch.setattr(bench, "training_rate", lambda config, _: len(config.data))
     monkeypatch.setattr(bench, "scoring_rate", lambda *_: 1.0)
+    monkeypatch.setattr(speed, "measure", lambda *_, **__: [])
     report = bench.measure("cpu", 1, plan=SMALL)
     assert report.data == "cifar10"
     assert report.rates["training tiny"] == len("cifar10")

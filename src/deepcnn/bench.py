@@ -1,4 +1,4 @@
-"""How fast this machine distorts, trains and scores, and where the time of a step goes.
+"""How fast this machine distorts, trains, scores and answers, and where the time of a step goes.
 
 Nothing is fetched for it: where CIFAR-10 is not on disk, the synthetic data set stands in, whose
 images have the same shape.
@@ -10,14 +10,16 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcnn import presets
@@ -28,6 +30,7 @@ from deepcnn.data.source import Source
 from deepcnn.devices import Part, Place, describe_environment, use_threads
 from deepcnn.events import Event, Listener, Noted, Stepped, ignore
 from deepcnn.hardware import float32_products, keep_freed_memory
+from deepcnn.inference import speed
 from deepcnn.inference.evaluation import Scorer
 from deepcnn.inputs.feeds import Preloaded
 from deepcnn.inputs.loader import Loader
@@ -46,9 +49,10 @@ WARM_UP = 20  # steps, or batches, that do not count
 class Plan:
     """What is measured, and how much of it.
 
-    `presets`: those that are trained and scored, the first of them also inputs alone and layer by
-    layer; `steps`: of each training; `batches`: of inputs alone; `repetitions`: of each layer and
-    of what the machine's limit is taken from; `matrix`: rows and columns of the large product.
+    `presets`: those that are trained, scored and asked, the first of them also inputs alone and
+    layer by layer; `steps`: of each training; `batches`: of inputs alone; `repetitions`: of each
+    layer and of what the machine's limit is taken from; `matrix`: rows and columns of the large
+    product.
     """
 
     presets: tuple[str, ...] = ("tutorial", "quick")
@@ -98,11 +102,13 @@ class Layer:
 class Report:
     """All figures, with images at their full size.
 
-    `data`: the name of the data set; `rates`: images/s; `layers`: in the order of their use.
+    `data`: the name of the data set; `rates`: images/s; `answering`: by each runtime; `layers`: in
+    the order of their use.
     """
 
     data: str
     rates: dict[str, float]
+    answering: tuple[speed.Answering, ...]
     limits: Limits
     layers: tuple[Layer, ...]
     environment: dict[str, Any]
@@ -142,13 +148,9 @@ def measure(
     transform = Transform.of(source, **dataclasses.asdict(first.inputs))
     emit(Noted("Measuring distorted inputs"))
     rates = {"distorted inputs": distorting(source, transform, first, place, plan.batches)}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, config in configs.items():
-            run = Path(scratch) / name
-            emit(Noted(f"Measuring the training of {name}"))
-            rates[f"training {name}"] = training_rate(config, run)
-            emit(Noted(f"Measuring the scoring of {name}"))
-            rates[f"scoring {name}"] = scoring_rate(config, run)
+    images = source.first_images(speed.MANY)
+    more, answering = _rates_and_answering(configs, images, emit)
+    rates |= more
     emit(Noted(f"Measuring the layers of {first.preset}"))
     model = build_model(first.model.name, shape=transform.shape, widths=first.model.widths)
     images = transform.evaluate(torch.from_numpy(source.first_images(first.batch_size)))
@@ -158,10 +160,29 @@ def measure(
     return Report(
         data=data,
         rates=rates,
+        answering=tuple(answering),
         limits=limits,
         layers=layers,
         environment=describe_environment(place),
     )
+
+
+def _rates_and_answering(
+    configs: Mapping[str, Config], images: NDArray[np.uint8], emit: Listener
+) -> tuple[dict[str, float], list[speed.Answering]]:
+    """Train, score and ask the networks of presets; `images`: of their data."""
+    rates: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = {name: Path(scratch) / name for name in configs}
+        for name, config in configs.items():
+            emit(Noted(f"Measuring the training of {name}"))
+            rates[f"training {name}"] = training_rate(config, runs[name])
+            emit(Noted(f"Measuring the scoring of {name}"))
+            rates[f"scoring {name}"] = scoring_rate(config, runs[name])
+        answering = speed.measure(
+            runs, images, device=config.device, threads=config.threads, emit=emit
+        )
+    return rates, answering
 
 
 def _short(name: str, plan: Plan) -> Config:

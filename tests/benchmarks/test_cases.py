@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
@@ -83,3 +84,33 @@ def test_gradients_are_summed_by_several_processes(tmp_path: Path, benchmark: Im
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     subprocess.run([*command, "--nproc-per-node", "2", *worker], check=True, capture_output=True)
     assert len((tmp_path / "seconds").read_text().split(",")) == 25
+
+
+@pytest.mark.usefixtures("cifar10_folder")
+def test_runtimes(
+    benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_run: Path
+) -> None:
+    runtimes = benchmark("cases.runtimes")
+    monkeypatch.setattr(runtimes, "PRESETS", {"tiny": ()})
+    monkeypatch.setattr(runtimes.speed, "CALLS", {runtimes.speed.MANY: 1, 1: 1})
+    (tmp_path / "tiny").symlink_to(tiny_run)
+    found = runtimes.answering(("torch", "fp32"), tmp_path)
+    assert found.pop("tiny: images/s, batch 256") > 0
+    assert found.pop("tiny: ms, batch 1") > 0
+    assert found == {"seeds": [0]}
+    assert set(runtimes.CASE.contenders) >= {"torch, bf16", "onnxruntime, fp32", "openvino, bf16"}
+
+
+@pytest.mark.usefixtures("cifar10_folder")
+def test_first_answer(
+    benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_run: Path
+) -> None:
+    first_answer = benchmark("cases.first_answer")
+    monkeypatch.setattr(first_answer, "STARTS", 1)
+    (tmp_path / "run").symlink_to(tiny_run)
+    Image.new("RGB", (32, 32)).save(tmp_path / "picture.png")
+    found = first_answer.answering("torch", tmp_path)
+    assert 0 < found["s to the answer"] <= found["s to the end"]
+    assert found["s importing torch"] > 0  # in another process, so it may have taken longer
+    share = found["s importing torch"] / found["s to the answer"]
+    assert found["share importing torch"] == pytest.approx(share, abs=0.001)

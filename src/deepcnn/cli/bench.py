@@ -1,4 +1,4 @@
-"""Measure how fast this machine trains and scores."""
+"""Measure how fast this machine trains, scores and answers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deepcnn.cli.importing import importing
 from deepcnn.console import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from deepcnn.bench import Pass, Report
+    from deepcnn.inference.speed import Answering
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure how fast this machine distorts, trains and scores, in about a minute.
+    """Measure how fast this machine distorts, trains, scores and answers, in about two minutes.
 
-    The data are CIFAR-10's where they are on disk, else synthetic ones of the same shape.
+    The data are CIFAR-10's where they are on disk, else synthetic ones of the same shape. Torch
+    answers, and all runtimes that are installed.
     """
 
     device: str = "auto"
@@ -30,11 +37,15 @@ class Options:
 
 def run(options: Options) -> int:
     """Measure, and print what was found."""
-    from deepcnn import bench
+    with importing():
+        from deepcnn import bench
+        from deepcnn.inference import runtimes
+        from deepcnn.inference.speed import otherwise
 
     if options.json:
         report = bench.measure(options.device, options.threads)
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        more = {"auto": runtimes.AUTO, "otherwise": otherwise(report.answering)}
+        print(json.dumps(dataclasses.asdict(report) | more, indent=2))
         return 0
     with console(as_json=False) as tell:
         _print_report(bench.measure(options.device, options.threads, emit=tell))
@@ -44,6 +55,9 @@ def run(options: Options) -> int:
 def _print_report(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from deepcnn.inference import runtimes
+    from deepcnn.inference.speed import MANY, otherwise
 
     about = report.environment
     rates = Table("images/s", report.data)
@@ -61,6 +75,11 @@ def _print_report(report: Report) -> None:
         f"{about['hardware']}, {about['device']} in {about['precision']} with {about['threads']} "
         f"of {about['cores']} threads; torch {about['torch']}",
         rates,
+        _answers(report.answering),
+        "Answers: the first after a process has started, one image alone, and images a second "
+        f"where {MANY} are asked about together.",
+        f"{runtimes.described()}.",
+        *(f"{line}." for line in otherwise(report.answering)),
         layers,
         f"The limit, {limits.best:,.0f} GFLOP/s, is the better of a large matrix product "
         f"({limits.matrix_product:,.0f}) and torch's 5×5 convolution ({limits.convolution:,.0f}).",
@@ -72,3 +91,21 @@ def _print_report(report: Report) -> None:
 def _cells(cost: Pass) -> tuple[str, str]:
     share = "" if cost.share is None else f"{100 * cost.share:.0f} %"
     return f"{cost.milliseconds:.2f} ms", share
+
+
+def _answers(answering: Sequence[Answering]) -> Table:
+    """Return a table of how fast each runtime answers."""
+    from rich.table import Table
+
+    table = Table("answers by", "in", "first")
+    for name in answering[0].speeds:
+        table.add_column(f"{name}: one")
+        table.add_column("many/s")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for each in answering:
+        cells = [each.runtime, each.precision, f"{each.start:.2f} s"]
+        for speed in each.speeds.values():
+            cells += [f"{speed.one:.2f} ms", f"{speed.many:,.0f}"]
+        table.add_row(*cells)
+    return table

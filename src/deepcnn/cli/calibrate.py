@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.importing import importing
 from deepcnn.console import console
 
 
@@ -44,7 +45,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Calibrate, and say what was found."""
-    from deepcnn.inference.evaluation import Scorer
+    with importing():
+        from deepcnn.inference.evaluation import Scorer
 
     with console(as_json=False, stream=sys.stderr if options.json else None) as tell:
         scorer = Scorer(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.importing import importing
 from deepcnn.config import Views
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
@@ -62,11 +63,13 @@ class Options:
 
 def run(options: Options) -> int:
     """Score the newest checkpoint, or one after the other."""
-    from deepcnn.inference.evaluation import Scorer
     from deepcnn.runs.run import Run
 
     path = which_run(options.run)
     preset = Run.open(path).config().preset
+    with importing():
+        from deepcnn.inference.evaluation import Scorer
+
     with console(options.json, preset=preset) as tell:
         scorer = Scorer(
             path,

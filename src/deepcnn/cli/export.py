@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.importing import importing
 from deepcnn.console import console
 from deepcnn.intervals import described
 
@@ -49,7 +50,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Export, and say what was found."""
-    from deepcnn.exports import export
+    with importing():
+        from deepcnn.exports import export
 
     path = which_run(options.run)
     with console(options.json) as tell:

@@ -41,7 +41,7 @@ COMMANDS = {
         "[RUN] [--error SHARE]", 'Find out how sure a network is, and when it says "unsure".'
     ),
     "serve": Command("[RUN]", "Answer about pictures over HTTP."),
-    "bench": Command("[--json]", "Measure how fast this machine trains and scores."),
+    "bench": Command("[--json]", "Measure how fast this machine trains, scores and answers."),
     "data fetch": Command("[NAME] [--from PATH]", "Fetch and verify a data set."),
     "data verify": Command("[NAME]", "Check a data set's files."),
     "data show": Command("[NAME or PATH]", "Count the classes of a data set and draw some images."),

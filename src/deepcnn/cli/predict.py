@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.importing import importing
 from deepcnn.config import DataSpec
 from deepcnn.console import console
 from deepcnn.data.formats.listings import SUFFIXES, is_file, is_folder
@@ -81,17 +82,18 @@ def run(options: Options) -> int:
 
     path, pictures = _what_is_meant(options)
     total = _check(options, pictures)
-    classifier = load(
-        path,
-        step=options.step,
-        averaged=options.averaged,
-        device=options.device,
-        precision=options.precision,
-        threads=options.threads,
-        runtime=options.runtime,
-        images=total if options.data is None else None,
-        model=own_network(options.model),
-    )
+    with importing():
+        classifier = load(
+            path,
+            step=options.step,
+            averaged=options.averaged,
+            device=options.device,
+            precision=options.precision,
+            threads=options.threads,
+            runtime=options.runtime,
+            images=total if options.data is None else None,
+            model=own_network(options.model),
+        )
     on_terminal = options.out is None and sys.stdout.isatty()
     form = options.format or ("table" if on_terminal else "csv")
     style = Style(form, classifier.classes, None if options.all else options.top)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.importing import importing
 
 SEVERAL = Path("comparison.html")  # where a comparison goes
 
@@ -49,9 +50,11 @@ class Options:
 def run(options: Options) -> int:
     """Score the runs and write the page."""
     from deepcnn.console import console
-    from deepcnn.reports.against import Contender
-    from deepcnn.reports.subject import subject_of
-    from deepcnn.reports.write import write, write_comparison
+
+    with importing():
+        from deepcnn.reports.against import Contender
+        from deepcnn.reports.subject import subject_of
+        from deepcnn.reports.write import write, write_comparison
 
     paths = list({path.resolve(): path for path in options.runs}.values()) or [which_run(None)]
     contenders = []

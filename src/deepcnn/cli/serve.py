@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import tyro
 
 from deepcnn.cli.arguments import own_network, printable, which_run
+from deepcnn.cli.importing import importing
 from deepcnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Options:
     """Of the multiplications; bf16 is faster where the hardware has it."""
     threads: int | None = None
     """Processor threads; None: torch's choice."""
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    """What computes. auto: torch for a run and for weights; for an ONNX file what is fastest of
+    ONNX Runtime and OpenVINO."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
     """A network of your own, named again as package.module:function: else its code does not run."""
 
@@ -87,7 +91,8 @@ def run(options: Options) -> int:
     )
     with server.bound(options.host, options.port, anywhere=token is not None) as socket:
         path = which_run(options.run)
-        classifier, page = _opened(path, options)
+        with importing():
+            classifier, page = _opened(path, options)
         service = Service(classifier, limits, path.resolve().name)
         access = Access(host=options.host, token=token, origins=options.cors)
         address = server.listen(socket)
@@ -115,8 +120,9 @@ def _opened(path: Path, options: Options) -> tuple[Classifier, Page]:
         "threads": options.threads,
         "model": own_network(options.model),
     }
-    if load.is_onnx(path):
-        return load.load(path, **asked), Page.upload("an ONNX file is not computed in a page")
+    if load.is_onnx(path) or options.runtime not in ("auto", "torch"):
+        classifier = load.load(path, **asked, runtime=options.runtime)
+        return classifier, Page.upload("an ONNX file is not computed in a page")
     trained, place = load.open_trained(path, **asked)
     page = Page.of(trained)  # before the network goes to its device
     return trained.classifier(place), page

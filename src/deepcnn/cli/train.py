@@ -13,6 +13,7 @@ import tyro
 
 from deepcnn import presets
 from deepcnn.cli.arguments import describe_presets, expect, own_network, value_of, with_dashes
+from deepcnn.cli.importing import importing
 from deepcnn.config import Config
 from deepcnn.console import console
 from deepcnn.errors import ConfigError
@@ -75,7 +76,8 @@ def run(options: Options) -> int:
     _check(options)
     if options.devices is not None:
         return _launch(options.devices, options.launch)
-    from deepcnn.training import start
+    with importing():
+        from deepcnn.training import start
 
     with console(options.json, placement=options.log_device_placement) as tell:
         if options.resume:

@@ -69,7 +69,7 @@ def export_onnx(wanted: Wanted) -> Exported:
     counts = np.bincount(answered.labels, minlength=len(trained.trained_on.classes))
     trained.trained_on.check(str(wanted.data), answered.split, scorer.source, counts)
     accuracy = Accuracy(answered.split, answered.correct, len(answered))
-    content = to_onnx(trained, _about(trained, accuracy))
+    content = to_onnx(trained, about_of(trained, accuracy))
     place = Place.choose(wanted.device, "fp32")
     network = ByOnnxRuntime(content, threads=torch.get_num_threads())
     found = proof.prove(network, scorer.source, answered, lambda: trained.answers(place))
@@ -118,7 +118,7 @@ def export_safetensors(wanted: Wanted) -> Exported:
     run = wanted.run
     checkpoint = checkpoint_of(run, wanted.step)
     trained = Trained.load(run, checkpoint, averaged=wanted.averaged, model=wanted.model)
-    about = _about(trained, _logged_accuracy(run, trained))
+    about = about_of(trained, _logged_accuracy(run, trained))
     content = to_safetensors(trained, about)
     with TemporaryDirectory() as folder:
         unproved = Path(folder) / wanted.out.name
@@ -161,7 +161,8 @@ def _split_that_counts(run: Run) -> Split | None:
     return scored[-1] if scored else None  # type: ignore[return-value]  # a split's name
 
 
-def _about(trained: Trained, accuracy: Accuracy | None) -> About:
+def about_of(trained: Trained, accuracy: Accuracy | None) -> About:
+    """Return what a file says of a network."""
     on = trained.trained_on
     return About(
         classes=on.classes,

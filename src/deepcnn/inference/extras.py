@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from deepcnn.errors import ConfigError
@@ -17,3 +18,8 @@ def needed(module: str, extra: str) -> ModuleType:
             f"the package {module} is needed for this, and cannot be imported ({error}). Install "
             f"it: pip install 'deepcnn[{extra}]'"
         ) from error
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a package is here, without importing it."""
+    return importlib.util.find_spec(module) is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Literal, NamedTuple
+
+from deepcnn.inference.extras import is_installed
 
 OnnxRuntime = Literal["onnxruntime", "openvino"]
 
@@ -20,14 +21,9 @@ class Row(NamedTuple):
 # in docs/after_training.md; `deepcnn bench` measures them anew.
 AUTO = (
     Row("fp32", 1, ("onnxruntime", "openvino")),
-    Row("fp32", 2000, ("openvino", "onnxruntime")),
+    Row("fp32", 2500, ("openvino", "onnxruntime")),
     Row("bf16", 1, ("openvino",)),
 )
-
-
-def is_installed(runtime: OnnxRuntime) -> bool:
-    """Tell whether the package of a runtime is here, without importing it."""
-    return importlib.util.find_spec(runtime) is not None
 
 
 def choose(precision: str, images: int | None) -> OnnxRuntime:
@@ -42,3 +38,13 @@ def choose(precision: str, images: int | None) -> OnnxRuntime:
     ]
     order = fitting[-1].runtimes
     return next((runtime for runtime in order if is_installed(runtime)), order[0])
+
+
+def described() -> str:
+    """Return what `auto` takes, in words."""
+    found: dict[str, list[str]] = {}
+    for row in AUTO:
+        more = f"from {row.images:,} images on " if row.images > 1 else ""
+        found.setdefault(row.precision, []).append(more + row.runtimes[0])
+    onnx = "; ".join(f"in {precision} {', '.join(taken)}" for precision, taken in found.items())
+    return f"auto takes torch for a run. For an ONNX file it takes {onnx}"
