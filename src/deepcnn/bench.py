@@ -148,8 +148,8 @@ def measure(
     transform = Transform.of(source, **dataclasses.asdict(first.inputs))
     emit(Noted("Measuring distorted inputs"))
     rates = {"distorted inputs": distorting(source, transform, first, place, plan.batches)}
-    images = source.first_images(speed.MANY)
-    more, answering = _rates_and_answering(configs, images, emit)
+    asked = source.first_images(speed.MANY)
+    more, answering = _rates_and_answering(configs, asked, emit)
     rates |= more
     emit(Noted(f"Measuring the layers of {first.preset}"))
     model = build_model(first.model.name, shape=transform.shape, widths=first.model.widths)
