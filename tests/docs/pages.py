@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from dataclasses import dataclass
@@ -116,19 +115,6 @@ def inline_commands_of(page: Path) -> list[Command]:
         where = f"{name_of(page)}: {match.group(1)}"
         found.append(Command(where, shlex.join(words), (tuple(words),)))
     return found
-
-
-def shown(page: Path) -> tuple[tuple[str, str, str | None], ...]:
-    """Return what the blocks of a page say to machines: the same in a translation of the page."""
-    found = []
-    for block in blocks_of(page):
-        text = block.text
-        if block.language == "python":
-            text = ast.unparse(ast.parse(text)) + (printed_by(block) or "")
-        elif is_shell(block):
-            text = "\n".join(command.text for command in commands_of(block))
-        found.append((block.language, text, block.output))
-    return tuple(found)
 
 
 def printed_by(block: Block) -> str | None:

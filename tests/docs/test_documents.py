@@ -29,7 +29,6 @@ from tests.docs.pages import (
     is_shell,
     name_of,
     pages,
-    shown,
 )
 from tests.docs.shortened import StandIns, furnish, shortened, small_cifar10
 
@@ -114,9 +113,11 @@ def is_run(block: Block) -> bool:
 
 
 def to_run() -> list[Path]:
-    """Return the pages with blocks, without those that show what another one does."""
-    distinct = {shown(page): page for page in reversed(pages())}
-    return [page for what, page in reversed(distinct.items()) if what]
+    """Return the pages with blocks, without those in Chinese.
+
+    Their blocks are those of the English pages, to the letter: test_chinese.py.
+    """
+    return [page for page in pages() if blocks_of(page) and not name_of(page).startswith("docs/zh")]
 
 
 @pytest.mark.parametrize("page", to_run(), ids=name_of)

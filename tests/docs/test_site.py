@@ -26,11 +26,11 @@ def site() -> ModuleType:
     return module
 
 
-def heading_ids(text: str) -> set[str]:
-    """Return what links call the headings of a page."""
+def heading_ids(text: str) -> list[str]:
+    """Return what links call the headings of a page, in its order."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+    return [re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles]
 
 
 def links(text: str) -> list[tuple[str, str]]:
