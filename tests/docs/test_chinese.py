@@ -86,23 +86,24 @@ def links(page: Path) -> list[object]:
     return by_section(page, lambda text: [aim(page, link) for link in LINK.findall(text)])
 
 
-def aim(page: Path, link: str) -> tuple[str, object]:
+def aim(page: Path, link: str) -> tuple[str, int]:
     """Return what a link leads to: an address, or a file and the number of a heading in it.
 
     A page that is there in Chinese stands for its English one where a page in Chinese leads to it.
     """
     if "://" in link:
-        return link, ""
+        return link, 0
     path, _, place = link.partition("#")
     target = Path(os.path.normpath(page.parent / path)) if path else page
-    number = heading_ids(target.read_text()).index(place) if place else ""
+    ids = heading_ids(target.read_text()) if place else [""]
+    assert place in ids, f"{name_of(page)}: {link} leads to no heading"
     if page.is_relative_to(CHINESE):
         if target.is_relative_to(CHINESE):
             target = ENGLISH / target.relative_to(CHINESE)
         elif target.is_relative_to(ENGLISH):
             in_chinese = CHINESE / target.relative_to(ENGLISH)
             assert not in_chinese.exists(), f"{name_of(page)}: {link} is there in Chinese"
-    return target.relative_to(ROOT).as_posix(), number
+    return target.relative_to(ROOT).as_posix(), ids.index(place)
 
 
 def tables(page: Path) -> list[object]:
