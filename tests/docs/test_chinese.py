@@ -48,7 +48,7 @@ def headings(page: Path) -> list[object]:
 def blocks(page: Path) -> list[object]:
     """Return languages and contents, each after the number of headings before it."""
     text = text_of(page)
-    found = []
+    found: list[object] = []
     for match in FENCE.finditer(text):
         before = len(re.findall(r"^#", FENCE.sub("", text[: match.start()]), re.MULTILINE))
         found.append((before, *match.groups()))
