@@ -95,7 +95,7 @@ def test_settings_of_another_schedule_are_refused() -> None:
         from_dict(values)
 
 
-def test_what_runs_of_older_versions_lack_means_the_default() -> None:
+def test_what_runs_of_older_versions_lack_means_what_was_before() -> None:
     values = to_dict(presets.tutorial())
     assert values.pop("start_from") is None
     for name in ("translation", "rotation", "brightness", "hue", "erase", "mixup", "cutmix"):
@@ -103,7 +103,31 @@ def test_what_runs_of_older_versions_lack_means_the_default() -> None:
     assert values["inputs"].pop("saturation") is None
     assert values["optimizer"].pop("method") == "sgd"
     assert values["optimizer"].pop("nesterov") is True
-    assert from_dict(values) == presets.tutorial()
+    assert values.pop("epochs") is None
+    assert values.pop("order") == "queue"
+    assert from_dict(values) == dataclasses.replace(presets.tutorial(), order="epochs")
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "steps"),
+    [
+        (50_000, 3, 1171),
+        (50_000, 0.29, 113),
+        (12_800, 0.29, 29),  # which in floating point is a little less
+        (10, 1, 1),  # at least one
+        (128, 2.5, 2),
+    ],
+)
+def test_epochs_are_whole_batches_rounded_down(examples: int, epochs: float, steps: int) -> None:
+    config = dataclasses.replace(presets.tutorial(), epochs=epochs).with_steps_for(examples)
+    assert (config.steps, config.epochs) == (steps, None)
+    assert presets.tutorial().with_steps_for(examples) == presets.tutorial()
+
+
+@pytest.mark.parametrize("epochs", [0, -1, float("inf"), float("nan")])
+def test_epochs_that_cannot_be_are_refused(epochs: float) -> None:
+    with pytest.raises(ConfigError, match="epochs: expected a number above 0, found"):
+        dataclasses.replace(presets.tutorial(), epochs=epochs)
 
 
 # The names that stored runs have, and the command line; a change would orphan both.
@@ -116,6 +140,7 @@ data
 data_dir
 deterministic
 device
+epochs
 evaluate_every
 evaluate_on
 feed
@@ -162,6 +187,7 @@ optimizer.nesterov
 optimizer.schedule
 optimizer.warm_up
 optimizer.weight_decay
+order
 precision
 preset
 readers
@@ -225,4 +251,6 @@ def test_the_tutorials_settings_are_the_references() -> None:
     assert (config.batch_size, config.steps, config.inputs.crop) == (128, 100_000, 24 / 32)
     assert config.optimizer.learning_rate == 0.1
     assert config.optimizer.momentum == 0
+    assert (config.order, config.readers) == ("queue", 16)
+    assert config.min_fraction_of_examples_in_queue * 50_000 == 20_000
     assert (config.log_every, config.summary_every, config.save_every) == (10, 100, 1000)

@@ -12,8 +12,7 @@ import torch
 from deepcnn import presets
 from deepcnn.data.open import open_dataset
 from deepcnn.devices import Part
-from deepcnn.events import ignore
-from deepcnn.training.feeding import make_feed
+from deepcnn.training.feeding import make_feed, make_order
 from tools.comparison import Case
 
 REFERENCE = 0.4
@@ -25,7 +24,7 @@ def seconds(fraction: float, folder: Path) -> dict[str, float]:  # noqa: ARG001
         presets.tutorial(), feed="queued", min_fraction_of_examples_in_queue=fraction
     )
     source = open_dataset(config).split("train")
-    feed = make_feed(config, source, None, ignore)
+    feed = make_feed(config, source, make_order(config, source), (3, 24, 24), None)
     whole = Part(0, 1, torch.device("cpu"))
     began = time.perf_counter()
     feed.batch(0, whole)

@@ -11,14 +11,14 @@ import dataclasses
 import difflib
 import math
 import re
-import types
-import typing
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
 from deepcnn.errors import ConfigError
+from deepcnn.typed import read
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
 Views = Literal["one", "mirrored", "shifted", "unsure", "ten"]
@@ -33,6 +33,7 @@ _ADDED_LATER = frozenset(
         "config.inputs.rotation",
         "config.inputs.saturation",
         "config.inputs.translation",
+        "config.epochs",
         "config.keep_best",
         "config.optimizer.beta1",
         "config.optimizer.beta2",
@@ -43,6 +44,7 @@ _ADDED_LATER = frozenset(
         "config.optimizer.method",
         "config.optimizer.nesterov",
         "config.optimizer.warm_up",
+        "config.order",
         "config.start_from",
     ]
 )
@@ -216,8 +218,11 @@ class Config(DataSpec):
     optimizer: OptimizerConfig
     steps: int
     """Updates to make in all."""
+    epochs: float | None = None
+    """Passes over the training set to make, instead of steps: so many whole batches, at least one.
+    A run stores their number as its steps, and None here."""
     batch_size: int
-    """Examples per update, over all devices together."""
+    """Examples per update, over all devices together; with --num-gpus, of each of them."""
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
     average_decay: float | None = 0.9999
@@ -229,10 +234,13 @@ class Config(DataSpec):
     feed: Literal["preloaded", "fed", "queued", "streamed"] = "preloaded"
     """How data come in: all in the device's memory; handed over by Python step by step; read by
     threads into a shuffling queue; or streamed from files in constant memory."""
+    order: Literal["epochs", "queue"] = "epochs"
+    """Of a set in memory (preloaded, fed): a new permutation of all its examples each epoch, or the
+    order in which the shuffling queue of the queued feed would give them."""
     readers: int = 16
-    """Places in the files that queued and streamed feeds read from at once; threads if queued."""
+    """Places in the files that a queue and a stream read from at once; threads if queued."""
     min_fraction_of_examples_in_queue: float = 0.4
-    """Queued: share of the examples that wait before training starts, and at any time after."""
+    """Queue: share of the examples that wait before training starts, and at any time after."""
     shuffle_buffer: int = 20_000
     """Streamed: examples among which the next one is chosen."""
     seed: int = 0
@@ -277,6 +285,17 @@ class Config(DataSpec):
     def __repr__(self) -> str:
         return _changed_from_default(self)
 
+    def with_steps_for(self, examples: int) -> Config:
+        """Return the configuration with `epochs` of so many training examples as `steps`.
+
+        Whole batches, rounded down, at least one; without `epochs` it stays as it is.
+        """
+        if self.epochs is None:
+            return self
+        epochs = Fraction(str(self.epochs))  # 0.29 as it was typed, and not a little less
+        steps = max(1, math.floor(examples * epochs / self.batch_size))
+        return dataclasses.replace(self, steps=steps, epochs=None)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_counts()
@@ -302,6 +321,8 @@ class Config(DataSpec):
         )
 
     def _check_shares(self) -> None:
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ConfigError(f"epochs: expected a number above 0, found {self.epochs}")
         for name, value in (
             ("label_smoothing", self.label_smoothing),
             ("average_decay", self.average_decay or 0.0),
@@ -395,7 +416,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Undo `to_dict`, also after a trip through JSON; raise ConfigError for what does not fit."""
-    config: Config = _read(Config, values, "config")
+    config: Config = read(Config, values, "config", may_lack=_ADDED_LATER)
     return config
 
 
@@ -413,40 +434,3 @@ def changed_fields(old: Config, new: Config) -> list[str]:
 
     before, after = flatten(to_dict(old)), flatten(to_dict(new))
     return [name for name in after if before[name] != after[name]]
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected a group of settings, found {value!r}")
-        hints = typing.get_type_hints(kind)
-        if unknown := sorted(value.keys() - hints.keys()):
-            raise ConfigError(f"{where}: unknown setting {unknown[0]!r}")
-        missing = sorted(hints.keys() - value.keys())
-        if missing := [name for name in missing if f"{where}.{name}" not in _ADDED_LATER]:
-            raise ConfigError(f"{where}: missing setting {missing[0]!r}")
-        return kind(
-            **{  # type: ignore[operator]  # a dataclass is a type here
-                name: _read(hint, value[name], f"{where}.{name}")
-                for name, hint in hints.items()
-                if name in value
-            }
-        )
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal and value in arguments:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (kind,) = (a for a in arguments if a is not type(None))
-        return _read(kind, value, where)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            pairs = zip(kinds, value, strict=True)
-            return tuple(_read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(pairs))
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    raise ConfigError(f"{where}: expected {kind}, found {value!r}")

@@ -104,7 +104,8 @@ class _Console:
             case Noted():
                 self._say(event.text)
             case Filling():
-                self._say(f"Filling queue with {event.examples} images before starting to train.")
+                images = " ".join([str(event.examples), *event.data.split(), "images"])
+                self._say(f"Filling queue with {images} before starting to train.")
             case Started():
                 self._started(event)
             case Placed() if self._placement:
@@ -158,8 +159,8 @@ class _Console:
             sharing = f" in each of {event.processes} processes"
         self._say(
             f"{event.preset}: {event.parameters:,} parameters, {event.examples:,} examples, steps "
-            f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, on {event.device} in "
-            f"{event.precision} with {_count(event.threads, 'thread')}{sharing}"
+            f"{event.step:,} to {event.steps:,} of batch {event.batch_size}, {_epochs(event)}, on "
+            f"{event.device} in {event.precision} with {_count(event.threads, 'thread')}{sharing}"
         )
 
     def _stepped(self, event: Stepped) -> None:
@@ -301,6 +302,12 @@ def _table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
 
 def _now() -> str:
     return datetime.datetime.now().isoformat(sep=" ")
+
+
+def _epochs(event: Started) -> str:
+    """Say how often a training sees each example: 2.9 epochs, 1 epoch."""
+    epochs = f"{event.steps * event.batch_size / event.examples:,.2f}".rstrip("0").rstrip(".")
+    return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
 
 
 def _count(number: int, what: str) -> str:

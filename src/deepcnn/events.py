@@ -72,9 +72,13 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class Filling(Event):
-    """A queue is about to be filled with this many examples, before the first step."""
+    """A queue is about to be filled with this many examples, before the first step.
+
+    `data`: what is said of the images, such as CIFAR, or nothing.
+    """
 
     examples: int
+    data: str = ""
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ def tutorial() -> Config:
         optimizer=OptimizerConfig(learning_rate=0.1, schedule="staircase"),
         steps=100_000,
         batch_size=128,
+        order="queue",
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.command import ENVIRONMENT, deepcnn
+from deepcnn.runs.run import Run
+from tests.helpers.command import ENVIRONMENT, deepcnn, run_here
 from tests.helpers.own_data import images_of, write_pictures
 
 OWN = """
@@ -96,3 +100,77 @@ def test_a_network_of_ones_own_is_named_in_every_command_and_else_its_code_does_
     assert on.returncode == 0, on.stderr
     assert ": step 5, accuracy " in on.stdout
     assert " test images, " in on.stdout
+
+
+def following(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `evaluate --follow`, until it says that it waits."""
+    evaluating = subprocess.Popen(
+        [sys.executable, "-m", "deepcnn", "evaluate", *arguments, "--follow", "--interval", "0.1"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert evaluating.stderr is not None
+    line = evaluating.stderr.readline()
+    if not line.startswith("deepcnn: waiting for "):
+        evaluating.kill()
+        pytest.fail(line + "".join(evaluating.communicate()))
+    return evaluating
+
+
+@pytest.mark.parametrize("name", ["later", None])
+def test_following_waits_for_a_run_that_has_not_begun_and_says_so_once(
+    tmp_path: Path, tiny_run: Path, name: str | None
+) -> None:
+    evaluating = following(tmp_path, *([] if name is None else [name]))
+    time.sleep(1.2)  # longer than from one look to the next
+    shutil.copytree(tiny_run, tmp_path / "made")  # appears at once, as a run does
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "made").rename(tmp_path / (name or "runs/first"))
+    out, err = evaluating.communicate(timeout=120)
+    assert evaluating.returncode == 0, err
+    assert err == ("" if name else "deepcnn: the run is runs/first\n")
+    assert ": step 40, accuracy " in out
+
+
+def test_control_c_ends_the_waiting_without_a_traceback(tmp_path: Path) -> None:
+    evaluating = following(tmp_path, "never")
+    evaluating.send_signal(signal.SIGINT)
+    out, err = evaluating.communicate(timeout=60)
+    assert (evaluating.returncode, out, err) == (130, "", "deepcnn: stopped\n")
+
+
+def test_control_c_ends_the_following_of_a_training(tmp_path: Path, tiny_run: Path) -> None:
+    run = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    with run.lock():  # as if it was trained
+        command = [sys.executable, "-m", "deepcnn", "evaluate", "run", "--follow"]
+        evaluating = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert evaluating.stdout is not None
+        while "waiting for the next checkpoint of run" not in evaluating.stdout.readline():
+            assert evaluating.poll() is None
+        evaluating.send_signal(signal.SIGINT)
+        _, err = evaluating.communicate(timeout=60)
+    assert (evaluating.returncode, err) == (130, "deepcnn: stopped\n")
+
+
+@pytest.mark.parametrize("run", ["file", "file/run"])
+def test_a_file_is_no_run_that_could_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert run_here(monkeypatch, "evaluate", run, "--follow") == 1
+    assert capsys.readouterr().err == (
+        "deepcnn: file: expected the directory of a run, found a file\n"
+    )
+    assert run_here(monkeypatch, "evaluate", run) == 1
+    assert f"{run}: expected the directory of a run" in capsys.readouterr().err

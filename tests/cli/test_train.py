@@ -157,7 +157,9 @@ def test_the_table_of_what_lies_where_has_a_column_for_each_tower(
         (["tutorial", "--num-gpus", "2"], 2, 256, 68_359),
         (["tutorial", "--num-gpus=4"], 4, 512, 34_179),
         (["tutorial", "--num_gpus", "2"], 2, 256, 68_359),  # the spelling of TensorFlow's program
-        (["tutorial", "--num-gpus", "2", "--batch-size", "128"], 2, 128, 136_718),
+        (["tutorial", "--num_gpus=2", "--batch_size=64"], 2, 128, 136_718),  # its fifth exercise
+        (["tutorial", "--batch-size", "128", "--num-gpus", "2"], 2, 256, 68_359),
+        (["tutorial", "--towers", "2", "--batch-size", "64"], 2, 64, 273_437),
         (["tutorial", "--towers", "2"], 2, 128, 136_718),
     ],
 )

@@ -25,14 +25,12 @@ from deepcnn.data.open import open_dataset
 from deepcnn.devices import Place, Precision
 from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Engine, Job
-from deepcnn.events import ignore
 from deepcnn.inputs.loader import Loader
 from deepcnn.learning import objective
 from deepcnn.learning.assembly import make_schedule
 from deepcnn.team.team import Team
-from deepcnn.training.feeding import make_feed
 from tests.helpers.distorting import EVERYTHING
-from tests.helpers.tiny import TINY, state_of, transform_of, with_inputs, with_optimizer
+from tests.helpers.tiny import TINY, feed_of, state_of, transform_of, with_inputs, with_optimizer
 
 META = torch.device("meta")
 
@@ -79,7 +77,7 @@ def engine_of(config: Config, precision: Precision) -> Iterator[Engine]:
     dataset = open_dataset(config)
     source = dataset.split("train")
     state, place = state_of(config), _Place(META, precision)
-    with closing(make_feed(config, source, None, ignore)) as feed:
+    with closing(feed_of(config)) as feed:
         loader = Loader(
             feed,
             transform_of(config),

@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 
 from deepcnn.config import Config
-from deepcnn.data.open import open_dataset
 from deepcnn.devices import Place
 from deepcnn.engines import planned
 from deepcnn.engines.engine import Job
 from deepcnn.engines.planned import WARM_UP, Given, Planned
 from deepcnn.engines.single import Single
-from deepcnn.events import Event, Started, Stepped, Summarized, ignore
+from deepcnn.events import Event, Started, Stepped, Summarized
 from deepcnn.inputs.loader import Loader
 from deepcnn.learning import averages, muon, optimizers
-from deepcnn.training.feeding import make_feed
 from deepcnn.training.start import resume, train
 from tests.helpers.distorting import EVERYTHING
 from tests.helpers.tiny import (
@@ -31,6 +29,7 @@ from tests.helpers.tiny import (
     CPU,
     QUICK,
     difference,
+    feed_of,
     last,
     make_steps,
     saved,
@@ -131,7 +130,7 @@ def test_few_kernels_give_the_same_numbers(config: Config, monkeypatch: pytest.M
 def state_after(config: Config, kind: type[Single] = Single) -> dict[str, Tensor]:
     """Return the tensors of the state after two steps of an engine."""
     state = state_of(config)
-    feed = make_feed(config, open_dataset(config).split("train"), None, ignore)
+    feed = feed_of(config)
     job = Job(
         Loader(feed, transform_of(config), seed=0, training_steps=config.steps).load,
         config.batch_size,

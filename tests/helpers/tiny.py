@@ -14,6 +14,7 @@ from deepcnn import presets
 from deepcnn.config import Config, OptimizerConfig
 from deepcnn.data.open import open_dataset
 from deepcnn.engines.engine import Engine
+from deepcnn.inputs.feeds import Feed
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning.assembly import make_state
 from deepcnn.learning.state import TrainState
@@ -21,6 +22,7 @@ from deepcnn.models.build import network
 from deepcnn.models.network import INITIAL_IMAGES, initialize
 from deepcnn.runs import checkpoint
 from deepcnn.runs.log import events, read_log
+from deepcnn.training.feeding import make_feed, make_order
 
 CPU = torch.device("cpu")
 TINY = dataclasses.replace(
@@ -126,6 +128,12 @@ def transform_of(config: Config) -> Transform:
     """Return the transform of a training."""
     source = open_dataset(config).split("train")
     return Transform.of(source, **dataclasses.asdict(config.inputs))
+
+
+def feed_of(config: Config) -> Feed:
+    """Return the feed of a training."""
+    source = open_dataset(config).split("train")
+    return make_feed(config, source, make_order(config, source), transform_of(config).shape, None)
 
 
 def make_steps(engine: Engine, state: TrainState, count: int) -> list[Tensor]:

@@ -18,8 +18,9 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Part
 from deepcnn.errors import ConfigError
+from deepcnn.events import Filling
 from deepcnn.inputs.draws import Draws
-from deepcnn.inputs.fed import Fed, from_arrays
+from deepcnn.inputs.fed import Expected, Fed, PythonFeed, from_arrays
 from deepcnn.inputs.feeds import Feed, Preloaded, Queued, Streamed
 from deepcnn.inputs.loader import Loader
 from deepcnn.inputs.shuffle import Shuffle
@@ -152,16 +153,17 @@ def feed_of(kind: str, arrays: Arrays, size: int) -> Feed:
     if kind == "preloaded":
         return Preloaded(arrays, shuffle, batch_size=size)
     if kind == "fed":
-        return Fed(
-            from_arrays(arrays, shuffle, size),
+        expected = Expected(
             batch_size=size,
             shape=source.shape,
+            input_shape=(3, 32, 32),
             classes=10,
             examples=len(arrays),
         )
+        return PythonFeed(Fed(from_arrays(arrays, shuffle, size)), expected)
     stream = Stream.extract(source.shards, shuffle, threads=kind == "queued").shuffle()
     if kind == "queued":
-        return Queued(stream, examples_in_queue=0, batch_size=size)
+        return Queued(stream, filling=Filling(0), batch_size=size)
     return Streamed(stream, batch_size=size)
 
 

@@ -22,8 +22,8 @@ from deepcnn.data.shards import Blocks, Shard, ToWrite
 from deepcnn.data.source import Source
 from deepcnn.devices import Part
 from deepcnn.errors import DataError
-from deepcnn.events import Event, Filling
-from deepcnn.inputs.fed import Fed, from_arrays
+from deepcnn.events import Filling
+from deepcnn.inputs.fed import Expected, Fed, PythonFeed, from_arrays
 from deepcnn.inputs.feeds import Batch, Feed, Preloaded, Queued, Streamed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
@@ -59,16 +59,17 @@ def make(kind: str, source: Source, shuffle: Shuffle) -> Feed:
     if kind == "preloaded":
         return Preloaded(source.load(), shuffle, batch_size=SIZE)
     if kind == "fed":
-        return Fed(
-            from_arrays(source.load(), shuffle, SIZE),
+        expected = Expected(
             batch_size=SIZE,
             shape=source.shape,
+            input_shape=(3, 32, 32),
             classes=len(source.classes),
             examples=len(source),
         )
+        return PythonFeed(Fed(from_arrays(source.load(), shuffle, SIZE)), expected)
     if kind == "queued":
         stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
-        return Queued(stream, examples_in_queue=0, batch_size=SIZE)
+        return Queued(stream, filling=Filling(0), batch_size=SIZE)
     stream = Stream.extract(source.shards, shuffle).shuffle()
     return Streamed(stream, batch_size=SIZE)
 
@@ -111,17 +112,6 @@ def test_a_full_queue_gives_the_permutation_of_a_preloaded_set(files: dict[str, 
     with closing(make("queued", source, shuffle)) as queued:
         for step in range(20):
             assert bytes_of(preloaded.batch(step, WHOLE)) == bytes_of(queued.batch(step, WHOLE))
-
-
-def test_the_queue_says_that_it_fills(files: dict[str, Source]) -> None:
-    source = files["cifar"]
-    heard: list[Event] = []
-    shuffle = Shuffle.of(source.shards, seed=2, readers=16, buffer=360 + SIZE)
-    stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
-    with closing(Queued(stream, examples_in_queue=360, batch_size=SIZE, emit=heard.append)) as feed:
-        feed.batch(0, WHOLE)
-        feed.batch(1, WHOLE)
-    assert heard == [Filling(360)]
 
 
 @dataclasses.dataclass
@@ -207,6 +197,7 @@ import resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from deepcnn.events import Filling
 from deepcnn.inputs.feeds import Queued, Streamed
 from deepcnn.data.formats.cifar import TEN
 from deepcnn.data.formats.records import RecordShard
@@ -230,7 +221,7 @@ else:
 shuffle = Shuffle.of(shards, seed=0, readers=16, buffer=5000)
 stream = Stream.extract(shards, shuffle, threads=KIND == "queued").shuffle()
 if KIND == "queued":
-    feed = Queued(stream, examples_in_queue=4872, batch_size=128)
+    feed = Queued(stream, filling=Filling(4872), batch_size=128)
 else:
     feed = Streamed(stream, batch_size=128)
 whole = Part(0, 1, torch.device("cpu"))

@@ -199,7 +199,7 @@ def test_a_run_whose_data_changed_is_not_resumed(folder: Path, tmp_path: Path) -
 
 
 def test_a_feed_that_ends_too_early_names_the_step(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"step 3: .*found the end of the iterator"):
+    with pytest.raises(DataError, match=r"step 3: .*found the end of the feed"):
         deepcnn.train(configured(folder), run_dir=tmp_path / "run", feed=iter(batches(folder)[:3]))
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, which_run
+from deepcnn.cli.arguments import own_network, printable, which_run
 from deepcnn.cli.importing import importing
 from deepcnn.config import Views
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
+from deepcnn.errors import RunError
 from deepcnn.intervals import interval
 
 if TYPE_CHECKING:
     from deepcnn.inference.answered import Answered
     from deepcnn.inference.trained import Trained
+
+_POLL_SECONDS = 0.5  # from one look for a run that has not begun to the next
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Options:
     examples: int | None = None
     """Score only the first so many; None: all."""
     follow: bool = False
-    """Score every newest checkpoint while the run is trained, and write summaries."""
+    """Score every newest checkpoint while the run is trained, and write summaries; wait for a run
+    that has not begun."""
     interval: float = 300.0
     """With --follow: seconds from one look for a new checkpoint to the next."""
     device: str = "auto"
@@ -65,7 +70,7 @@ def run(options: Options) -> int:
     """Score the newest checkpoint, or one after the other."""
     from deepcnn.runs.run import Run
 
-    path = which_run(options.run)
+    path = _run_that_begins(options.run) if options.follow else which_run(options.run)
     preset = Run.open(path).config().preset
     with importing():
         from deepcnn.inference.evaluation import Scorer
@@ -94,6 +99,23 @@ def run(options: Options) -> int:
             stream = sys.stderr if options.json else sys.stdout
             _print_classes(*scorer.answered(options.step), stream)
     return 0
+
+
+def _run_that_begins(run: Path | None) -> Path:
+    """Return a run once it has begun, None: the first below runs/; say once that it is awaited."""
+    from deepcnn.runs.find import RUNS, all_runs, is_run
+
+    told = False
+    while not (is_run(run) if run is not None else all_runs()):
+        for path in () if run is None else (run, *run.parents):
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{path}: expected the directory of a run, found a file")
+        if not told:
+            where = f"a run below {RUNS}/" if run is None else printable(str(run))
+            print(f"deepcnn: waiting for {where}, which has not begun", file=sys.stderr, flush=True)
+        told = True
+        time.sleep(_POLL_SECONDS)
+    return which_run(run)
 
 
 def _print_classes(trained: Trained, answered: Answered, stream: TextIO) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from deepcnn import __version__, presets
 from deepcnn.cli.arguments import describe_presets, parse, printable
+from deepcnn.cli.respelled import refuse
 from deepcnn.errors import ConfigError, DeepcnnError
 
 
@@ -85,6 +86,7 @@ def run(arguments: list[str]) -> int:
             + (f" Did you mean {near[0]!r}?" if near else "")
             + " See: deepcnn --help"
         )
+    refuse(command, arguments[words:])
     module = _module(command)
     if command in ("train", "lr-find"):  # which start from a preset, or from a run
         options = module.parse_options(arguments[words:])

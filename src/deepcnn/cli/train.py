@@ -33,7 +33,8 @@ class Options:
     devices: int | None = None
     """Processes to start on this machine, each with a device; for many machines see torchrun."""
     num_gpus: int | None = None
-    """So many towers, and so many times the preset's batch, as in TensorFlow's tutorial."""
+    """So many towers, each with a batch of --batch-size, as in TensorFlow's tutorial: a step has so
+    many times as many examples. --towers divides a batch instead."""
     report: bool = True
     """Write report.html in the run at the end: what the network is worth, with a box to try it."""
     log_device_placement: bool = False
@@ -57,6 +58,8 @@ def parse_options(arguments: list[str]) -> Options:
     resumed = value_of("--resume", rest)
     if resumed is not None and named:
         raise ConfigError(f"--resume goes on with the preset of the run; leave out {preset!r}")
+    if value_of("--steps", rest) is not None and value_of("--epochs", rest) is not None:
+        raise ConfigError("--steps and --epochs both say how long to train; leave out one of them")
     config = _preset(preset, rest) if resumed is None else _config_of(resumed)
     options = tyro.cli(
         Options,
@@ -68,7 +71,9 @@ def parse_options(arguments: list[str]) -> Options:
         default=Options(config),
     )
     named_here = own_network(value_of("--model.name", rest))
-    return dataclasses.replace(options, launch=tuple(arguments), model=named_here)
+    return dataclasses.replace(
+        options, config=_of_each_gpu(options), launch=tuple(arguments), model=named_here
+    )
 
 
 def run(options: Options) -> int:
@@ -103,9 +108,16 @@ def _preset(name: str, arguments: list[str]) -> Config:
     config = presets.PRESETS[name]()
     gpus = value_of("--num-gpus", arguments)
     if gpus is not None and gpus.isdecimal() and int(gpus):  # else the parser complains
-        batch_size = config.batch_size * int(gpus)
-        config = dataclasses.replace(config, towers=int(gpus), batch_size=batch_size)
+        config = dataclasses.replace(config, towers=int(gpus))
     return config
+
+
+def _of_each_gpu(options: Options) -> Config:
+    """Return the configuration with --batch-size counted once for each of --num-gpus."""
+    config, gpus = options.config, options.num_gpus
+    if gpus is None or gpus < 1 or options.resume:  # which are refused when it runs
+        return config
+    return dataclasses.replace(config, batch_size=config.batch_size * gpus)
 
 
 def _config_of(run_dir: str) -> Config:

@@ -84,12 +84,12 @@ class Source:
         if len(self.shards) == 1 and isinstance(only := self.shards[0], Memory):
             return Arrays(only.arrays.images, only.arrays.labels, self.classes)
         needed = len(self) * math.prod(self.shape)
-        memory = _memory()
+        there = memory()
         # A system that is asked for too much would rather end the process than say no.
-        if memory is not None and needed > LARGEST_SHARE * memory:
+        if there is not None and needed > LARGEST_SHARE * there:
             raise DataError(
                 f"{self.shards[0].name}: expected a set that fits into this machine's memory of "
-                f"{memory / 1e9:.1f} GB, found {needed / 1e9:.1f} GB of images. Read it from its "
+                f"{there / 1e9:.1f} GB, found {needed / 1e9:.1f} GB of images. Read it from its "
                 "files: --feed streamed"
             )
         ends = list(itertools.accumulate(len(shard) for shard in self.shards))
@@ -276,7 +276,7 @@ class Subset:
             yield _join(waiting)
 
 
-def _memory() -> int | None:
+def memory() -> int | None:
     """Return the bytes of memory of this machine, or None where it does not tell."""
     if not hasattr(os, "sysconf"):  # Windows
         return None

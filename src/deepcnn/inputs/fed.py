@@ -2,189 +2,225 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.devices import Part
 from deepcnn.errors import DataError, RunError
-from deepcnn.inputs.feeds import Batch, Feed, Streamed, part_of
+from deepcnn.events import Filling
+from deepcnn.inputs.feeds import Batch, Feed, part_of
+from deepcnn.inputs.handed import Handed, supply_of
 from deepcnn.inputs.shuffle import Int64s, Shuffle, places
 from deepcnn.inputs.stream import HostBatch, Stream
 
-STATES = 16  # states of a source that are kept: of more steps than anyone reads ahead
-FedBatch = tuple[Any, Any] | tuple[Any, Any, Any]
-FeedSource = Callable[[int], FedBatch] | Iterable[FedBatch] | Stream
+FeedSource = Callable[[int], Any] | Iterable[Any] | Stream
 
 
-@runtime_checkable
-class _Stateful(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
+@dataclass(frozen=True)
+class Fed:
+    """What Python feeds a training with: `deepcnn.train(config, feed=Fed(source, prepared=True))`.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    `source`: a function of the step, an iterable, or a `Stream`. A batch is (images, labels) or
+    (images, labels, index), as NumPy arrays or torch tensors: images uint8 [batch_size, H, W, C],
+    labels any integers [batch_size] from 0 to classes - 1, index (which examples these are, for
+    whoever distorts an example the same way each epoch) likewise; without it an example is known by
+    its place in the epoch. An iterable is asked again for an iterator when it has ended; an
+    iterator that ends is an error.
 
+    `prepared`: images are the network's input, float32 [batch_size, C, H, W] or, for the network
+    mlp, [batch_size, H·W·C]. They are trained on as they are. Scoring and predictions make their
+    input of the set's images by the run's transform, as always: prepare yours as that does.
 
-class Fed(Feed):
-    """Python hands over each batch: a function of the step, an iterable, or a `Stream`.
-
-    A batch is (images, labels) or (images, labels, index), as NumPy arrays or torch tensors:
-    images uint8 [batch_size, *shape], labels any integers [batch_size] from 0 to classes - 1,
-    index (which examples these are, for whoever distorts an example the same way each epoch)
-    likewise; without it an example is known by its place in the epoch of `examples`.
-
-    An iterable is asked again for an iterator when it has ended; an iterator that ends is an
-    error. A stream's batches are read ahead in a thread, which `close` ends. `kind` tells how far
-    it can be resumed: "function", as a stream is one too, from any step; "stateful", which has
-    `state_dict()` fit for JSON and `load_state_dict()`, from a checkpoint; "iterator" not at all.
+    `ends`: the training ends where the source does, if that is before the last step, as if its
+    `steps` had been so many: with a checkpoint and a score. An iterable is then asked for one
+    iterator only; a function says by None that there are no more; examples that are too few for a
+    batch are left out. A stream that is told to `repeat` ends without being asked to.
     """
 
-    def __init__(
-        self,
-        source: FeedSource,
-        *,
-        batch_size: int,
-        shape: tuple[int, int, int],
-        classes: int,
-        examples: int,
-    ) -> None:
-        self._stream: Streamed | None = None
-        if isinstance(source, Stream):
-            stream = Streamed(source, batch_size=batch_size)
-            whole = Part(0, 1, torch.device("cpu"))
-            self._stream, source = stream, lambda step: _columns(stream.batch(step, whole))
-        self._source = source
-        self._batch_size = batch_size
-        self._shape = shape
-        self._classes = classes
-        self._examples = examples
-        self._iterator: Iterator[FedBatch] | None = None
+    source: FeedSource
+    prepared: bool = False
+    ends: bool = False
+
+    @classmethod
+    def of(cls, feed: Fed | FeedSource) -> Fed:
+        """Return a source as what is fed."""
+        return feed if isinstance(feed, Fed) else cls(feed)
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the training ends where the source does."""
+        return self.ends or (isinstance(self.source, Stream) and self.source.epochs is not None)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the batches of a feed must be.
+
+    `shape`: of the images, [H, W, C]; `input_shape`: of the network's input, [C, H, W]; `flat`: it
+    may also be handed over as rows of pixels; `examples`: of the training set, by which epochs are
+    counted where the source does not.
+    """
+
+    batch_size: int
+    shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]
+    classes: int
+    examples: int
+    flat: bool = False
+
+
+class PythonFeed(Feed):
+    """Python hands over each batch, which is checked.
+
+    A stream's batches are read ahead in a thread, which `close` ends. `fed_by` tells how far the
+    source can be resumed, see `handed.Supply`, and what else a resumed run's must have in common.
+    """
+
+    def __init__(self, fed: Fed, expected: Expected, *, filling: Filling | None = None) -> None:
+        self._fed, self._expected = fed, expected
+        self.prepared, self.filling = fed.prepared, filling
+        self._supply = supply_of(
+            fed.source, batch_size=expected.batch_size, endless=not fed.has_end
+        )
+        prepared, ends = ["prepared"] * fed.prepared, ["ends"] * fed.has_end
+        self.fed_by = ", ".join([self._supply.kind, *prepared, *ends])
         self._step = -1  # whose batch was handed over last
         self._batch: HostBatch | None = None
-        self._states: dict[int, str] = {}  # of a stateful source, before these steps; JSON
-        self.kind: Literal["function", "stateful", "iterator"]
-        if isinstance(source, _Stateful):
-            self.kind = "stateful"
-        elif callable(source):
-            self.kind = "function"
-        elif isinstance(source, Iterable):
-            self.kind = "iterator"
-        else:
-            raise DataError(
-                "feed: expected a function of the step, an iterator or an iterable of batches, "
-                f"found {type(source).__name__}"
-            )
-        self.fed_by = self.kind
+        self._next: tuple[int, HostBatch | None] = (-1, None)  # looked at, of a source that ends
 
     @override
     def batch(self, step: int, part: Part) -> Batch:
         if step != self._step or self._batch is None:
-            found = self._source(step) if callable(self._source) else self._following(step)
-            images, labels, index = self._check(step, found)
-            epoch, position = places(step, self._batch_size, self._examples)
-            index = position if index is None else index
-            self._step, self._batch = step, HostBatch(images, labels, index, epoch, position)
-            if isinstance(self._source, _Stateful):
-                self._states[step + 1] = self._snapshot(self._source)
-                self._states.pop(step + 1 - STATES, None)
+            found = self._next[1] if self._next[0] == step else self._hand_over(step)
+            if found is None:
+                raise self._wrong(step, "the end of the feed")
+            self._step, self._batch = step, found
+            if self._fed.has_end:
+                self.look(step + 1)
         return part_of(self._batch, part)
 
     @override
+    def look(self, step: int) -> None:
+        # while the batch before is trained on, so that the last step is known to be the last
+        if self._fed.has_end and self._next[0] != step:
+            self._next = step, self._hand_over(step)
+            if self._next[1] is None:
+                if step == 0:
+                    raise self._wrong(step, "the end of the feed")
+                self.ends = step
+
+    @override
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
+        self._supply.close()
 
     @override
     def state(self, step: int) -> dict[str, Any] | None:
         # what it was then: batches may have been handed over for a few steps beyond
-        if not isinstance(self._source, _Stateful):
-            return None
-        state: dict[str, Any] = json.loads(self._states[step])
-        return state
-
-    def _snapshot(self, source: _Stateful) -> str:
-        try:
-            return json.dumps(source.state_dict())
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"feed: expected {type(source).__name__}.state_dict() to give what JSON can "
-                f"hold ({error})"
-            ) from error
+        return self._supply.state(step)
 
     @override
     def restore(self, kind: str, state: dict[str, Any] | None) -> None:
-        if kind == "iterator":
+        if kind.startswith("iterator"):
             raise RunError(
                 "feed: this run was fed by an iterator that is no function of the step and has no "
                 "state_dict, so nobody knows where it stood; it cannot be resumed. Start a new run."
             )
-        if kind != self.kind:
+        if kind != self.fed_by:
             raise RunError(
-                f"feed: expected a {kind} source, which this run was fed by, found {self.kind}"
+                f"feed: expected a {kind} source, which this run was fed by, found {self.fed_by}"
             )
-        if isinstance(self._source, _Stateful) and state is not None:
-            self._source.load_state_dict(state)
+        if state is not None:
+            self._supply.restore(state)
 
-    def _following(self, step: int) -> Any:
-        assert not callable(self._source)
-        if self._iterator is None:
-            self._iterator = iter(self._source)
-        for found in self._iterator:
-            return found
-        if self._iterator is not self._source:
-            self._iterator = iter(self._source)
-            for found in self._iterator:
-                return found
-        raise DataError(
-            f"feed: step {step}: expected {self._expected()}, found the end of the iterator. Give "
-            "one that does not end, or fewer --steps."
-        )
+    def _hand_over(self, step: int) -> HostBatch | None:
+        """Return the checked batch of a step, None where a source that may end has ended."""
+        found = self._supply.batch(step)
+        if found is None and (self._fed.has_end or self._supply.kind != "function"):
+            return None
+        handed = found if isinstance(found, HostBatch) else None
+        parts = found if handed is None else (handed.images, handed.labels, handed.index)
+        images, labels, index = self._check(step, parts)
+        if len(labels) < self._expected.batch_size:
+            return None
+        epoch, position = places(step, self._expected.batch_size, self._expected.examples)
+        if handed is not None:
+            epoch, position = handed.epoch, handed.position
+        return HostBatch(images, labels, position if index is None else index, epoch, position)
 
-    def _check(self, step: int, found: Any) -> tuple[np.ndarray[Any, Any], Int64s, Int64s | None]:
-        def fail(what: str) -> DataError:
-            return DataError(f"feed: step {step}: expected {self._expected()}, found {what}")
-
+    def _check(self, step: int, found: Handed | None) -> tuple[Any, Int64s, Int64s | None]:
         if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
-            raise fail(
+            raise self._wrong(
+                step,
                 "nothing"
                 if found is None
                 else f"{type(found).__name__}"
-                + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
+                + (f" of {len(found)}" if isinstance(found, (tuple, list)) else ""),
             )
         arrays = [np.asarray(part.cpu() if isinstance(part, Tensor) else part) for part in found]
         images = arrays[0]
-        if images.dtype != np.uint8 or images.shape != (self._batch_size, *self._shape):
-            raise fail(f"images {images.dtype} {list(images.shape)}")
+        count = len(images) if images.ndim else 0
+        few = self._fed.has_end and 0 < count < self._expected.batch_size  # the last ones
+        count = count if few else self._expected.batch_size
+        dtype = np.float32 if self.prepared else np.uint8
+        if images.dtype != dtype or images.shape not in self._shapes(count):
+            raise self._wrong(step, f"images {images.dtype} {list(images.shape)}")
         for name, numbers in zip(("labels", "index"), arrays[1:], strict=False):
-            if numbers.dtype.kind not in "iu" or numbers.shape != (self._batch_size,):
-                raise fail(f"{name} {numbers.dtype} {list(numbers.shape)}")
+            if numbers.dtype.kind not in "iu" or numbers.shape != (count,):
+                raise self._wrong(step, f"{name} {numbers.dtype} {list(numbers.shape)}")
         labels, *index = (numbers.astype(np.int64) for numbers in arrays[1:])
-        outside = labels[(labels < 0) | (labels >= self._classes)]
+        outside = labels[(labels < 0) | (labels >= self._expected.classes)]
         if outside.size:
-            raise fail(f"the label {outside[0]}")
+            raise self._wrong(step, f"the label {outside[0]}")
+        if self.prepared:
+            images = self._as_input(step, images)
         return images, labels, index[0] if index else None
 
-    def _expected(self) -> str:
-        images = [self._batch_size, *self._shape]
-        return f"(images uint8 {images}, labels [{self._batch_size}] of 0 to {self._classes - 1})"
+    def _shapes(self, count: int) -> list[tuple[int, ...]]:
+        """Return the shapes that so many images may have."""
+        if not self.prepared:
+            return [(count, *self._expected.shape)]
+        input_shape = self._expected.input_shape
+        flat = [(count, int(np.prod(input_shape)))] if self._expected.flat else []
+        return [(count, *input_shape), *flat]
+
+    def _as_input(self, step: int, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return prepared images as [B, C, H, W], in memory as the transform would give them."""
+        if not np.isfinite(images).all():
+            raise self._wrong(step, "a value that is not finite")
+        channels, height, width = self._expected.input_shape
+        if images.ndim == 4:
+            rows = images.transpose(0, 2, 3, 1)
+        else:
+            rows = images.reshape(-1, height, width, channels)
+        return np.ascontiguousarray(rows).transpose(0, 3, 1, 2)
+
+    def _wrong(self, step: int, found: str) -> DataError:
+        size, classes = self._expected.batch_size, self._expected.classes
+        shapes = " or ".join(str(list(shape)) for shape in self._shapes(size))
+        images = f"images {'float32' if self.prepared else 'uint8'} {shapes}"
+        hint = ""
+        if found == "the end of the feed" and not self._fed.has_end:
+            hint = (
+                ". Give one that does not end, fewer --steps, or Fed(source, ends=True), which "
+                "ends the training there"
+            )
+        return DataError(
+            f"feed: step {step}: expected ({images}, labels [{size}] of 0 to {classes - 1}), found "
+            f"{found}{hint}"
+        )
 
 
-def _columns(batch: Batch) -> FedBatch:
-    return batch.images, batch.labels, batch.index
-
-
-def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[int], FedBatch]:
+def from_arrays(arrays: Arrays, shuffle: Shuffle, batch_size: int) -> Callable[[int], Handed]:
     """Return a function of the step that feeds a set in memory, as the reference's MNIST does."""
 
-    def feed(step: int) -> FedBatch:
+    def feed(step: int) -> Handed:
         index, _, _ = shuffle.batch(step, batch_size)
         return arrays.images[index], arrays.labels[index], index
 

@@ -8,6 +8,8 @@ a device of its own; together they are the batch that one device would have seen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,21 +20,23 @@ from typing_extensions import override
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.devices import Part, to_device
-from deepcnn.events import Filling, Listener, ignore
+from deepcnn.errors import DataError
+from deepcnn.events import Filling
 from deepcnn.inputs.prefetch import Prefetch
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import HostBatch, Stream
 
 PREFETCH = 4  # batches ready ahead of the trainer
+STATES = 16  # states of a source that are kept: of more steps than anyone reads ahead
 
 
 @dataclass(frozen=True)
 class Batch:
     """The examples of a step, or a part of them, on the device that trains on them.
 
-    `images`: uint8 [B, H, W, C]; `labels`: int64 [B]; `index`: int64 [B], which examples these
-    are; `epoch`, `position`: int64 [B], when they are seen, which is what random choices about
-    them are functions of.
+    `images`: uint8 [B, H, W, C], or of a prepared feed the network's input, float32 [B, C, H, W];
+    `labels`: int64 [B]; `index`: int64 [B], which examples these are; `epoch`, `position`: int64
+    [B], when they are seen, which is what random choices about them are functions of.
     """
 
     images: Tensor
@@ -45,12 +49,17 @@ class Batch:
 class Feed(ABC):
     """Gives the batch of a step, and stops what it has started.
 
-    `in_memory`: the whole set is in memory, so that `places` and `take` may be asked; `fed_by`: the
-    kind of source that Python gave, see `Fed.kind`, or None.
+    `in_memory`: the whole set is in memory, so that `places` and `take` may be asked; `prepared`:
+    its images are the network's input already; `fed_by`: how Python feeds, see `fed.PythonFeed`, or
+    None; `filling`: what is told before the first step of a feed that draws from a queue; `ends`:
+    the steps that there are batches for, once it is known that they end.
     """
 
     in_memory: ClassVar[bool] = False
+    prepared: bool = False
     fed_by: str | None = None
+    filling: Filling | None = None
+    ends: int | None = None
 
     @abstractmethod
     def batch(self, step: int, part: Part) -> Batch:
@@ -72,6 +81,9 @@ class Feed(ABC):
         """Return images and labels of these examples: int64 [b], on their device."""
         raise NotImplementedError
 
+    def look(self, step: int) -> None:  # noqa: B027 (most feeds never end)
+        """Find out whether there is a batch for a step, before any is asked for, and set `ends`."""
+
     def bring(self, device: torch.device) -> None:  # noqa: B027 (most feeds keep nothing there)
         """Bring to a device what will stay there."""
 
@@ -88,10 +100,18 @@ class Preloaded(Feed):
 
     in_memory = True
 
-    def __init__(self, arrays: Arrays, shuffle: Shuffle, *, batch_size: int) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        shuffle: Shuffle,
+        *,
+        batch_size: int,
+        filling: Filling | None = None,
+    ) -> None:
         self._arrays = arrays
         self._shuffle = shuffle
         self._batch_size = batch_size
+        self.filling = filling
         self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @override
@@ -136,24 +156,50 @@ class Streamed(Feed):
     def __init__(self, stream: Stream, *, batch_size: int) -> None:
         self._stream = stream
         self._batch_size = batch_size
-        self._batches: Prefetch[HostBatch] | None = None
+        self._batches: Prefetch[tuple[HostBatch, dict[str, Any]]] | None = None
         self._step = -1  # whose batch was read last
         self._batch: HostBatch | None = None
+        self._states: dict[int, dict[str, Any]] = {}  # of the stream, before these steps
+        self._start: dict[str, Any] | None = None  # where the reading begins
 
     @override
     def batch(self, step: int, part: Part) -> Batch:
+        found = self.read(step)
+        if found is None:
+            raise DataError(f"feed: step {step}: expected a batch, found the end of the stream")
+        return part_of(found, part)
+
+    def read(self, step: int) -> HostBatch | None:
+        """Return the whole batch of a step, None where the stream has ended."""
         # a step that is neither the one of the call before nor the next starts the reading anew
         if step != self._step or self._batch is None:
-            self._batch = self._read(step)
+            if self._batches is None or step != self._step + 1:
+                self.close()
+                self._batches = Prefetch(self._read(step), ahead=PREFETCH, name="deepcnn batches")
             self._step = step
-        return part_of(self._batch, part)
+            self._batch, after = next(self._batches, (None, {}))
+            self._states[step + 1] = after
+            self._states.pop(step + 1 - STATES, None)
+        return self._batch
 
-    def _read(self, step: int) -> HostBatch:
-        if self._batches is None or step != self._step + 1:
-            self.close()
-            batches = self._stream.batch(self._batch_size, first_step=step)
-            self._batches = Prefetch(batches, ahead=PREFETCH, name="deepcnn batches")
-        return next(self._batches)
+    def _read(self, step: int) -> Iterator[tuple[HostBatch, dict[str, Any]]]:
+        """Yield the batches from a step on, each with the state of the stream behind it."""
+        begins = step if self._start is None else 0
+        with closing(self._stream.batch(self._batch_size, first_step=begins)) as batches:
+            if self._start is not None:
+                batches.load_state_dict(self._start)
+            self._start = None
+            for batch in batches:
+                yield batch, batches.state_dict()
+
+    def state_before(self, step: int) -> dict[str, Any]:
+        """Return where the stream stood before the batch of a step, fit for JSON."""
+        return self._states[step]
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Begin the next reading, whatever its step, where the stream stood."""
+        self.close()
+        self._start = state
 
     @override
     def close(self) -> None:
@@ -164,28 +210,15 @@ class Streamed(Feed):
 
 
 class Queued(Streamed):
-    """Reader threads fill a shuffling queue, as in the reference; `emit` hears of the filling.
+    """Reader threads fill a shuffling queue, as in the reference.
 
     The stream must be one whose readers are threads. The first error of any of them is raised by
     `batch`, at the step that it belongs to, and stops the others.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        *,
-        examples_in_queue: int,
-        batch_size: int,
-        emit: Listener = ignore,
-    ) -> None:
+    def __init__(self, stream: Stream, *, filling: Filling, batch_size: int) -> None:
         super().__init__(stream, batch_size=batch_size)
-        self._filling = Filling(examples_in_queue)
-        self._emit = emit
-
-    def _read(self, step: int) -> HostBatch:
-        if self._batches is None or step != self._step + 1:
-            self._emit(self._filling)
-        return super()._read(step)
+        self.filling = filling
 
 
 def part_of(batch: HostBatch, part: Part) -> Batch:

@@ -64,6 +64,8 @@ class Loader:
                 steps, made = self._made[part] = self._make(step, part)
             return made[step - steps.start]
         batch = self._feed.batch(step, part)
+        if self._feed.prepared:
+            return batch.images, batch.labels
         draws = self._transform.draw(
             self._seed, index=batch.index, epoch=batch.epoch, position=batch.position
         )

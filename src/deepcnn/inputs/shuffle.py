@@ -110,12 +110,17 @@ class Shuffle:
             index[here] = self.epoch(e)[position[here]]
         return index, epoch, position
 
-    def mix(self, epoch: int, blocks: Iterable[Columns]) -> Iterator[Columns]:
+    def mix(
+        self, epoch: int, blocks: Iterable[Columns], most: int | None = None
+    ) -> Iterator[Columns]:
         """Send what the readers of an epoch read through the shuffle buffer.
 
-        `blocks`: the examples in the order of reading, the first column their indices.
+        `blocks`: the examples in the order of reading, the first column their indices; `most`:
+        examples that an epoch may have, None: those of the shards.
         """
-        buffer = _Buffer(self.seed, epoch, min(self.buffer, self.examples))
+        buffer = _Buffer(
+            self.seed, epoch, min(self.buffer, self.examples if most is None else most)
+        )
         for block in blocks:
             yield from buffer.exchange(block)
         yield from buffer.drain(self.block)
@@ -154,8 +159,9 @@ def epoch_order(shuffle: Shuffle, epoch: int) -> Int64s:
         (block for piece in pieces for block in shuffle.indices(piece))
         for pieces in shuffle.pieces(epoch)
     ]
-    columns = shuffle.mix(epoch, ((block,) for block in in_turn(readers)))
-    found = np.concatenate([index for (index,) in columns]).astype(np.int64)
+    read = np.concatenate(list(in_turn(readers)))
+    # as one block, which takes half the time that block after block does
+    found = np.concatenate([index for (index,) in shuffle.mix(epoch, [(read,)])])
     found.flags.writeable = False
     return found
 
@@ -206,7 +212,8 @@ class _Buffer:
         slot = hashing.below(self._size, hashing.bits(self._seed, hashing.SLOT, self._epoch, draw))
         # All at once gives what one after the other would: where a slot is drawn again within the
         # block, what leaves is what came at the draw before, and only the last to come stays.
-        by_slot = np.argsort(slot, kind="stable")
+        # (NumPy sorts integers of 16 bits by their digits, several times as fast.)
+        by_slot = np.argsort(slot.astype(np.uint16) if self._size <= 2**16 else slot, kind="stable")
         again = slot[by_slot[1:]] == slot[by_slot[:-1]]
         later, earlier = by_slot[1:][again], by_slot[:-1][again]
         stays = by_slot[np.append(~again, True)]
@@ -220,9 +227,11 @@ class _Buffer:
 
     def drain(self, block: int) -> Iterator[Columns]:
         """Yield all that is left, a block at a time."""
+        if not self._filled:
+            return
         index = self._columns[0][: self._filled].astype(np.int64)
         keys = hashing.bits(self._seed, hashing.ORDER, self._epoch, index)
-        last = np.lexsort((index, keys))
+        last = np.argsort(keys, kind="stable")  # equal keys are those of equal indices
         for start in range(0, self._filled, block):
             chosen = last[start : start + block]
             yield tuple(column[chosen] for column in self._columns)

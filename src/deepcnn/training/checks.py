@@ -26,15 +26,20 @@ def check_changes(old: Config, new: Config) -> None:
     `steps` may change only where nothing happens at a share of them: nothing of the learning rate,
     no growing images, no layers that stop learning.
     """
-    wanted = old.optimizer
-    by_share = wanted.drops or wanted.warm_up or wanted.freeze or old.inputs.scales
-    by_share = by_share or wanted.schedule not in ("staircase", "constant")
-    free = [name for name in FREE_TO_CHANGE if name != "steps" or not by_share]
+    free = [name for name in FREE_TO_CHANGE if name != "steps" or not goes_by_share(old)]
     if refused := [name for name in changed_fields(old, new) if name not in free]:
         raise ConfigError(
             f"{refused[0]}: cannot change when this run is resumed, since its numbers would; what "
             f"can: {', '.join(free)}. Start a new run for the rest."
         )
+
+
+def goes_by_share(config: Config) -> bool:
+    """Tell whether anything happens at a share of a training's steps."""
+    wanted = config.optimizer
+    if wanted.drops or wanted.warm_up or wanted.freeze or config.inputs.scales:
+        return True
+    return wanted.schedule not in ("staircase", "constant")
 
 
 def check_feed(run: Run, fed_by: str | None, *, is_given: bool) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepcnn.config import to_dict
 from deepcnn.events import Evaluated, Finished, Interrupted, Noted
 from deepcnn.inference.answered import Answered
+from deepcnn.runs.run import CONFIG
+from deepcnn.training.checks import goes_by_share
 from deepcnn.training.progress import Progress, Watcher
 from deepcnn.training.session import Session
 from deepcnn.training.signals import stop_signals
@@ -45,20 +49,24 @@ def make_steps(session: Session) -> Result:
                 Noted("Compiling the network, which takes up to a minute for each size of images.")
             )
         began = time.perf_counter()
+        if state.step < config.steps:
+            session.feed.look(state.step)
+            if session.feed.filling is not None:
+                tell(session.feed.filling)
         team.once(session.trace)
         if session.evaluation_is_due():
             session.evaluate()
         progress = Progress(config, state, session.transform, session.schedule)
         watcher = Watcher(config.summary_every if team.writes else 0, tell)
         state.model.train()
-        while state.step < config.steps:
+        while state.step < session.steps:  # fewer where the feed ends before
             step = state.step
             session.fix_settled(step)
             watched = watcher.wants(step)
             losses = watcher.step(engine, state) if watched else engine.step()
             state.forget_gradients()
             tell(progress.advanced())
-            last = state.step == config.steps
+            last = state.step == session.steps
             stop = team.any(stopping.is_set()) and not last
             if step % config.log_every == 0 or last:
                 tell(progress.stepped(step, losses, engine.correct()))
@@ -71,6 +79,20 @@ def make_steps(session: Session) -> Result:
                 return Result(run.path, state.step, ())
             if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
                 session.evaluate()
+        _end_with_the_feed(session)
         scores = session.evaluate()
         tell(Finished(state.step, str(run.path), time.perf_counter() - began))
         return Result(run.path, state.step, scores, session.answered)
+
+
+def _end_with_the_feed(session: Session) -> None:
+    """Store how many steps there were, where the feed ended before all were made."""
+    asked, steps = session.config, session.steps
+    if steps == asked.steps:
+        return
+    text = f"The feed ended after step {steps:,} of {asked.steps:,}."
+    if goes_by_share(asked):
+        text += " Rates, sizes and frozen layers went until there as if there were all of them."
+    session.tell(Noted(text))
+    session.config = dataclasses.replace(asked, steps=steps)
+    session.team.once(lambda: session.run.write(CONFIG, to_dict(session.config)))

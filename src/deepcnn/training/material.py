@@ -15,9 +15,10 @@ from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
 from deepcnn.events import Listener, Noted
 from deepcnn.inference.scoring import splits_to_score
-from deepcnn.inputs.fed import FeedSource
+from deepcnn.inputs.fed import Fed
+from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.runs.trained_on import TrainedOn
-from deepcnn.training.feeding import needs_memory
+from deepcnn.training.feeding import make_order, needs_memory
 
 HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
 
@@ -26,13 +27,15 @@ HELD_OUT = 10  # one example in so many, where the data have nothing else to be 
 class Material:
     """The opened data of a training.
 
-    `config`: with the size of the validation split that was decided on; `train`: the training set,
-    in memory where the feed needs it there; `to_score`: read once, so that nothing fails after the
+    `config`: with the size of the validation split that was decided on, and the number of steps;
+    `train`: the training set, in memory where the feed needs it there; `order`: in which a feed
+    goes through it; `to_score`: read once, so that nothing fails after the
     last step; `counts`: examples of each class, int64 [classes], of all these splits.
     """
 
     config: Config
     train: Source
+    order: Shuffle
     to_score: dict[Split, Source]
     counts: dict[Split, NDArray[np.int64]]
 
@@ -42,9 +45,7 @@ class Material:
             stored.check(self.config.data, split, source, self.counts[split])
 
 
-def open_material(
-    config: Config, feed: FeedSource | None, emit: Listener, *, decide: bool
-) -> Material:
+def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: bool) -> Material:
     """Open and read what a training needs.
 
     `feed`: where Python takes the batches from; `decide`: whether a validation split is held out
@@ -56,6 +57,8 @@ def open_material(
         config, dataset = _with_validation(config, dataset, emit)
     keep = needs_memory(config, feed)
     train = dataset.split("train")
+    config = config.with_steps_for(len(train))
+    order = make_order(config, train)  # from the files, which a set in memory has no more
     if keep:
         train = dataset.read_whole("train", keep=True, progress=reading("train", emit))
     counts: dict[Split, NDArray[np.int64]] = {}
@@ -68,7 +71,7 @@ def open_material(
             progress = reading(split, emit)
             to_score[split] = dataset.read_whole(split, keep=keep, progress=progress)
         counts[split] = dataset.counts(split)
-    return Material(config, train, to_score, counts)
+    return Material(config, train, order, to_score, counts)
 
 
 def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:

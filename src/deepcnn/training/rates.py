@@ -17,7 +17,7 @@ import numpy as np
 from deepcnn.config import Config
 from deepcnn.errors import ConfigError, TrainingError
 from deepcnn.events import Advanced, Listener, ignore
-from deepcnn.inputs.fed import FeedSource
+from deepcnn.inputs.fed import Fed, FeedSource
 from deepcnn.models.build import BUILDERS, Given
 from deepcnn.team.team import Team
 from deepcnn.training.session import FromPython, Session
@@ -111,7 +111,7 @@ def range_test(
     lowest: float | None = None,
     highest: float | None = None,
     tries: int = TRIES,
-    feed: FeedSource | None = None,
+    feed: Fed | FeedSource | None = None,
     model: Given | None = None,
     emit: Listener = ignore,
 ) -> RangeTest:
@@ -134,7 +134,7 @@ def range_test(
     rates = [low * growth**step for step in range(tries)]
     if model is None and config.model.name not in BUILDERS:
         model = config.model.name  # whoever calls names it here
-    given = FromPython(feed, model)
+    given = FromPython(None if feed is None else Fed.of(feed), model)
     with Session.open(Team(), _rehearsal(config, tries), given, emit) as session:
         session.rehearse(lambda step: low * growth**step / optimizer.learning_rate)
         losses, smoothed = _train(session, emit)
@@ -157,6 +157,7 @@ def _rehearsal(config: Config, steps: int) -> Config:
         inputs=dataclasses.replace(config.inputs, scales=()),
         optimizer=optimizer,
         steps=steps,
+        epochs=None,
         average_decay=None,
         summary_every=0,
         evaluate_every=0,

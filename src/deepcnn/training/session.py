@@ -34,7 +34,7 @@ from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.trained import Trained, checkpoint_of
 from deepcnn.inference.weights import read_weights
-from deepcnn.inputs.fed import FeedSource
+from deepcnn.inputs.fed import Fed
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning import objective
@@ -57,7 +57,7 @@ from deepcnn.training.scores import Scores, logged_scores
 class FromPython:
     """What no configuration can hold: a feed, and a network."""
 
-    feed: FeedSource | None = None
+    feed: Fed | None = None
     model: Given | None = None
 
 
@@ -98,7 +98,7 @@ class Session:
         _initialize(model, self.transform, source, self.place)
         self.state = make_state(config, model)
         self.schedule = make_schedule(config, len(source))
-        self.feed = make_feed(config, source, given.feed, emit)
+        self.feed = make_feed(config, source, material.order, self.transform.shape, given.feed)
         self.trained_on = TrainedOn(
             self.transform,
             source.classes,
@@ -131,13 +131,9 @@ class Session:
     def begin(self, path: Path | None, command: dict[str, Any], *, overwrite: bool) -> None:
         """Make the directory of a new run; `command`: the configuration as it was asked for."""
         self.team.once(self._take_initial_weights)
-        if self.trained_on.fed_by == "iterator":
-            self._emit(
-                Noted(
-                    "This run cannot be resumed: its feed is an iterator that is no function of "
-                    "the step and has no state_dict."
-                )
-            )
+        if (self.trained_on.fed_by or "").startswith("iterator"):
+            what = "an iterator that is no function of the step and has no state_dict"
+            self._emit(Noted(f"This run cannot be resumed: its feed is {what}."))
 
         def make() -> Run:
             making = Run.begin(path, self.config.preset, overwrite=overwrite)
@@ -178,6 +174,11 @@ class Session:
         self.team.once(self._take_initial_weights)
         self.schedule = schedule
         self._open_engine()
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are: as were asked for, or fewer where the feed ends before."""
+        return min(self.config.steps, self.feed.ends or self.config.steps)
 
     def _take_initial_weights(self) -> None:
         """Take those of a file, where the configuration names one; engines spread them."""
@@ -320,7 +321,7 @@ class Session:
         """Score the network on every split that is to be scored, and tell of it."""
         self.engine.settle()
         found = []
-        last = self.state.step == self.config.steps
+        last = self.state.step == self.steps
         for evaluated in self._scores.of(self.state, last=last):
             self.tell(evaluated)
             found.append(evaluated)
@@ -392,7 +393,7 @@ class Session:
     def evaluation_is_due(self) -> bool:
         """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""
         step, every = self.state.step, self.config.evaluate_every
-        if not every or step % every or not 0 < step < self.config.steps:
+        if not every or step % every or not 0 < step < self.steps:
             return False
         return self.team.once(lambda: not logged_scores(self.run.log, step=step))
 

@@ -13,7 +13,7 @@ from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.data.open import NAMES
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Listener, Noted, ignore
-from deepcnn.inputs.fed import FeedSource
+from deepcnn.inputs.fed import Fed, FeedSource
 from deepcnn.models.build import BUILDERS, Given, name_of
 from deepcnn.runs.run import Run
 from deepcnn.runs.trained_on import TrainedOn
@@ -23,13 +23,15 @@ from deepcnn.training.checks import check_changes
 from deepcnn.training.loop import Result, make_steps
 from deepcnn.training.session import FromPython, Session
 
+_BOTH = "steps and epochs both say how long to train; leave out one of them"
+
 
 def train(
     config: Config | str,
     *,
     run_dir: str | Path | None = None,
     overwrite: bool = False,
-    feed: FeedSource | str | None = None,
+    feed: FeedSource | Fed | str | None = None,
     model: Given | None = None,
     report: bool = False,
     progress: bool = False,
@@ -39,14 +41,14 @@ def train(
     """Train a new run to its last step and score it.
 
     `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
-    `train("quick", data="photos", steps=100)`. `progress`: print what the command line prints.
+    `train("quick", data="photos", epochs=3)`. `progress`: print what the command line prints.
     `report`: write `report.html` in the run at the end.
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `feed`: where the batches come from instead of the training set, which then
-    only tells the classes and the statistics, see `fed.Fed`; a name is the setting. `model`: a
-    network of your own, any `nn.Module`, which is trained in place, or what makes one, or where
-    that is imported from; see `models.build.build_given`. `emit` is told of everything that
-    happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes
+    only tells the classes and the statistics, see `inputs.fed.Fed`; a name is the setting.
+    `model`: a network of your own, any `nn.Module`, which is trained in place, or what makes one,
+    or where that is imported from; see `models.build.build_given`. `emit` is told of everything
+    that happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes
     that torchrun has started train together: each calls this, one of them writes and emits. Raises
     a DeepcnnError that says what to do: for settings or data that cannot be used, a directory that
     is taken, or a loss that is not finite.
@@ -65,7 +67,8 @@ def train(
         if feed is not None:
             config = dataclasses.replace(config, feed="fed")
         config = with_absolute_paths(config)
-        given, command = FromPython(feed, model), to_dict(config)
+        given = FromPython(None if feed is None else Fed.of(feed), model)
+        command = to_dict(config)
         begun = team.once(lambda: Run.of_job(team.job(), path, command))
         if begun is not None and not (overwrite and begun.is_finished()):
             emit(Noted(f"{begun.path}: the same job began this run, and goes on with it."))
@@ -79,7 +82,7 @@ def resume(
     run_dir: str | Path,
     *,
     changes: Callable[[Config], Config] = lambda c: c,
-    feed: FeedSource | None = None,
+    feed: FeedSource | Fed | None = None,
     model: Given | None = None,
     report: bool = False,
     progress: bool = False,
@@ -97,7 +100,7 @@ def resume(
     """
     with join() as team, _heard(emit, progress) as heard:
         run = team.once(lambda: Run.open(Path(run_dir)))
-        given = FromPython(feed, model)
+        given = FromPython(None if feed is None else Fed.of(feed), model)
         return _resume(team, run, changes, given, team.listener(heard), report=report)
 
 
@@ -114,6 +117,9 @@ def _resume(
     config = team.once(lambda: changes(old))
     if given.model is not None:  # checked against the checkpoint, not by its name
         config = dataclasses.replace(config, model=old.model)
+    if config.epochs is not None and config.steps != old.steps:
+        raise ConfigError(_BOTH)
+    config = config.with_steps_for(sum(stored.counts["train"]))
     check_changes(old, config)
     with Session.open(team, config, given, emit, stored) as session:
         session.go_on(run, stored.fed_by)
@@ -142,6 +148,8 @@ def _config(config: Config | str, settings: dict[str, Any]) -> Config:
         raise ConfigError(f"{unknown[0]}: there is no such setting; see deepcnn.Config")
     if not settings:
         return config
+    if "steps" in settings and settings.get("epochs", config.epochs) is not None:
+        raise ConfigError(_BOTH)
     return from_dict(to_dict(config) | {name: _plain(value) for name, value in settings.items()})
 
 
