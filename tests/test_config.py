@@ -202,6 +202,7 @@ summary_every
 sync_batch_norm
 threads
 towers
+train_on_extra
 validation_choice
 validation_seed
 validation_size

@@ -46,6 +46,7 @@ _ADDED_LATER = frozenset(
         "config.optimizer.warm_up",
         "config.order",
         "config.start_from",
+        "config.train_on_extra",
     ]
 )
 
@@ -195,6 +196,9 @@ class DataSpec:
     """Which are held out: a random share of each class, or the first ones."""
     validation_seed: int = 0
     """Determines which are held out; apart from seed, so that runs can be compared."""
+    train_on_extra: bool = False
+    """Train on the split extra as well, where there is one, as SVHN has; nothing of it is held
+    out."""
     image_size: tuple[int, int] | None = None
     """Height and width that pictures in folders are brought to; None: those most of them have."""
     skip_bad: bool = False

@@ -96,6 +96,33 @@ def speedrun96() -> Config:
     )
 
 
+def fashion() -> Config:
+    """Fashion-MNIST to about 94.4 % in a minute and a half on two cores, over two to six views."""
+    preset = quick()
+    return replace(
+        preset,
+        preset="fashion",
+        data="fashion_mnist",
+        model=ModelConfig("speednet", widths=(24, 64, 192)),
+        inputs=replace(preset.inputs, views="unsure"),
+        optimizer=replace(preset.optimizer, weight_decay=0.0005, muon_learning_rate=0.15),
+        steps=640,
+    )
+
+
+def svhn() -> Config:
+    """SVHN's cropped digits, not mirrored; not yet tried on the real ones."""
+    preset = fashion()
+    return replace(
+        preset,
+        preset="svhn",
+        data="svhn",
+        model=ModelConfig("speednet", widths=(32, 96, 192)),
+        inputs=replace(preset.inputs, pad=2, flip="none", views="one"),
+        steps=880,
+    )
+
+
 def tutorial() -> Config:
     """TensorFlow's CIFAR-10 tutorial, number for number: 86 % after 100,000 steps."""
     return Config(
@@ -176,6 +203,8 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "speedrun94": speedrun94,
     "speedrun94_gpu": speedrun94_gpu,
     "speedrun96": speedrun96,
+    "fashion": fashion,
+    "svhn": svhn,
     "tutorial": tutorial,
     "cuda_convnet": cuda_convnet,
     "mnist": mnist,

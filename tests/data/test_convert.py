@@ -15,7 +15,7 @@ from deepcnn.data.catalog import CIFAR10
 from deepcnn.data.convert import FORMS, Form, convert
 from deepcnn.data.formats import listings, tfrecord
 from deepcnn.data.open import load_dataset, open_dataset
-from deepcnn.data.splits import SPLITS, Split
+from deepcnn.data.splits import Split
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted, Reading
 from tests.helpers.conversion import (
@@ -118,9 +118,9 @@ def test_shards(tmp_path: Path, real: dict[Split, Arrays], shards: int) -> None:
     store_npz(tmp_path / "start", real)
     many = tuple(f"-{i:05}-of-00003" for i in range(3)) if shards > 1 else ("",)
     expected = {
-        "tfrecord": {f"{split}{part}.tfrecords" for split in SPLITS for part in many},
-        "npz": {f"{split}{part}.npz" for split in SPLITS for part in many},
-        "csv": {f"{split}{part}.csv" for split in SPLITS for part in many},
+        "tfrecord": {f"{split}{part}.tfrecords" for split in real for part in many},
+        "npz": {f"{split}{part}.npz" for split in real for part in many},
+        "csv": {f"{split}{part}.csv" for split in real for part in many},
         "cifar": {
             "test_batch.bin",
             "batches.meta.txt",

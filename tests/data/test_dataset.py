@@ -135,7 +135,7 @@ def test_a_split_that_is_not_there_is_answered_with_those_that_are() -> None:
         dataset.split("test")
     with pytest.raises(DataError, match=r"no validation split \(found: train\); .*-size 5000$"):
         dataset.split("validation")
-    with pytest.raises(DataError, match="expected train, validation, test, found 'dev'"):
+    with pytest.raises(DataError, match="expected train, validation, test, extra, found 'dev'"):
         dataset.split("dev")  # type: ignore[arg-type]
     only_test = Opened(test=made(6)).dataset(validation_size=2)  # of which none can be held out
     for split in ("train", "validation"):

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import cifar, idx, npz, tfrecord
+from deepcnn.data.formats import cifar, idx, npz, pixel_csv, tfrecord
+from deepcnn.data.formats.csv_head import head_of
 from deepcnn.data.formats.idx import IdxShard
 from deepcnn.data.formats.npz import NpzShard
 from deepcnn.data.formats.records import RecordShard
@@ -37,7 +38,7 @@ SIZE = 48
 def files(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     """900 real images as shards of each format, 400 + 300 + 200."""
     folder = tmp_path_factory.mktemp("shards")
-    shards: dict[str, list[Shard]] = {"cifar": [], "tfrecord": [], "npz": [], "idx": []}
+    shards: dict[str, list[Shard]] = {n: [] for n in ("cifar", "tfrecord", "npz", "idx", "csv")}
     for i, (a, b) in enumerate(((0, 400), (400, 700), (700, 900))):
         images, labels = cifar10_test.images[a:b], cifar10_test.labels[a:b]
         path = folder / f"{i}"
@@ -49,10 +50,20 @@ def files(cifar10_test: Arrays, tmp_path_factory: pytest.TempPathFactory) -> dic
             part = ToWrite(b - a, (32, 32, 3), cifar10_test.classes, [(images, labels)])
             npz.write(file, part)
         shards["npz"].append(NpzShard(path.with_suffix(".npz")))
+        with path.with_suffix(".csv").open("wb") as file:
+            pixel_csv.write(file, ToWrite(b - a, (32, 32, 3), (), [(images, labels)]))
+        shards["csv"].append(table(path.with_suffix(".csv")))
         path.with_suffix(".images").write_bytes(idx.encode_images(images))
         path.with_suffix(".labels").write_bytes(idx.encode_labels(labels))
         shards["idx"].append(IdxShard(path.with_suffix(".images"), path.with_suffix(".labels")))
     return {name: Source(tuple(s), cifar10_test.classes) for name, s in shards.items()}
+
+
+def table(path: Path) -> Shard:
+    head = head_of(path)
+    assert head is not None
+    found = pixel_csv.scan(path, head)
+    return pixel_csv.PixelCsvShard(found, (), numbered=True)
 
 
 def make(kind: str, source: Source, shuffle: Shuffle) -> Feed:
@@ -79,7 +90,7 @@ def bytes_of(batch: Batch) -> tuple[bytes, ...]:
 
 
 @pytest.mark.parametrize("buffer", [1, 250, 900])
-@pytest.mark.parametrize("form", ["cifar", "tfrecord", "npz", "idx"])
+@pytest.mark.parametrize("form", ["cifar", "tfrecord", "npz", "idx", "csv"])
 def test_the_four_feeds_give_the_same_bytes(
     files: dict[str, Source], form: str, buffer: int
 ) -> None:

@@ -35,6 +35,8 @@ class Options:
     """Which of them: a random share of each class, or the first ones."""
     validation_seed: int = 0
     """Determines the random share."""
+    train_on_extra: bool = False
+    """Write the split extra, where there is one, as part of train."""
     shards: int = 1
     """Files that each split is divided into."""
     image_size: tuple[int, int] | None = None
@@ -54,6 +56,7 @@ def run(options: Options) -> int:
         validation_size=options.validation_size,
         validation_choice=options.validation_choice,
         validation_seed=options.validation_seed,
+        train_on_extra=options.train_on_extra,
         image_size=options.image_size,
         skip_bad=options.skip_bad,
         data_dir=options.data_dir,

@@ -19,7 +19,7 @@ class Options:
 
     data: tyro.conf.Positional[str] = "cifar10"
     """Name of a data set, or a path."""
-    split: Literal["train", "validation", "test"] = "train"
+    split: Literal["train", "validation", "test", "extra"] = "train"
     """Which examples."""
     out: Path | None = None
     """File for the sheet; None: NAME-SPLIT.png in the current directory."""

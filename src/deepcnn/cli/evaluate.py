@@ -31,7 +31,7 @@ class Options:
 
     run: tyro.conf.Positional[Path | None] = None
     """Directory of the run; None: the newest below runs/."""
-    split: Literal["train", "validation", "test"] | None = None
+    split: Literal["train", "validation", "test", "extra"] | None = None
     """Which examples; None: those that the training was scored on."""
     averaged: bool = True
     """Use the moving averages of the parameters, where the run keeps them."""

@@ -45,7 +45,7 @@ class Options:
     standard input, one a line or apart by NUL."""
     data: str | None = None
     """A labelled data set instead: a name or a path."""
-    split: Literal["train", "validation", "test"] | None = None
+    split: Literal["train", "validation", "test", "extra"] | None = None
     """With --data: which examples; None: as evaluate does."""
     format: Literal["table", "csv", "json", "jsonl"] | None = None
     """None: a table on a terminal, else CSV."""

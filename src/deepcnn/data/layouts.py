@@ -7,7 +7,7 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
     CIFAR-100's                    train.bin, test.bin; the fine labels count
     records of one length          SPLIT*.bin, with records.json, which says how they are laid out
     MNIST's IDX                    SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz
-    SVHN's cropped digits          SPLIT_32x32.mat
+    SVHN's cropped digits          SPLIT_32x32.mat; extra_32x32.mat is a split of its own
     TFRecord                       SPLIT*.tfrecord or .tfrecords
     NumPy                          SPLIT*.npz, or one .npz that holds arrays for each split
     tables of pixels               SPLIT*.csv or .csv.gz, each row a label and an image
@@ -76,14 +76,20 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     classes = _classes(folder)
     for form in BINARY_FORMATS:
         if found := form.recognize(folder, files):
-            return Layout(path, form.NAME, found, classes or form.class_names(folder, files))
+            classes = classes or form.class_names(folder, files)
+            return Layout(path, form.NAME, _all_of(found), classes)
     tables = list(filter(_is_table, files))
     if tables and (of_pixels := pixel_csv.recognize(folder, tables, classes, emit)):
-        return Layout(path, pixel_csv.NAME, *of_pixels)
+        return Layout(path, pixel_csv.NAME, _all_of(of_pixels[0]), of_pixels[1])
     if tables := [name for name in tables if not name.lower().endswith(".gz")]:
         of_tables = folders.recognize_tables(path, tables, spec, classes, emit)
-        return Layout(path, folders.NAME_WITH_TABLE, *of_tables)
+        return Layout(path, folders.NAME_WITH_TABLE, _all_of(of_tables[0]), of_tables[1])
     return Layout(path, folders.NAME, *folders.recognize_classes(path, spec, classes, emit))
+
+
+def _all_of(found: dict[Split, Opener]) -> dict[Split, Opener]:
+    """Return the splits, where what is extra is for training if there is nothing else."""
+    return {"train": found["extra"]} if set(found) == {"extra"} else found
 
 
 def _begins_with_its_split(name: str) -> bool:

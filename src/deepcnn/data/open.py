@@ -10,11 +10,11 @@ from typing import Any
 from deepcnn.config import DataSpec
 from deepcnn.data import fetch, layouts
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.catalog import CATALOG
+from deepcnn.data.catalog import CATALOG, Entry, File
 from deepcnn.data.dataset import Dataset, reading
 from deepcnn.data.layouts import Layout
 from deepcnn.data.source import in_memory
-from deepcnn.data.splits import Split
+from deepcnn.data.splits import Opener, Split
 from deepcnn.data.synthetic import CLASSES, synthetic
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, ignore
@@ -63,16 +63,7 @@ def _layout(spec: DataSpec, emit: Listener) -> Layout:
         )
     if spec.data in CATALOG:
         entry = CATALOG[spec.data]
-        return Layout(
-            path,
-            entry.name,
-            {
-                "train": partial(fetch.open_named, entry, entry.train, spec.data_dir, emit),
-                "test": partial(fetch.open_named, entry, entry.test, spec.data_dir, emit),
-            },
-            entry.classes,
-            alike=True,
-        )
+        return Layout(path, entry.name, _named(entry, spec, emit), entry.classes, alike=True)
     if path.exists():
         return layouts.find(path, spec, emit=emit)
     near = difflib.get_close_matches(spec.data, NAMES, n=1)
@@ -80,3 +71,18 @@ def _layout(spec: DataSpec, emit: Listener) -> Layout:
         f"data: expected one of {', '.join(NAMES)} or a path, found {spec.data!r}, which is "
         "neither." + (f" Did you mean {near[0]}?" if near else "")
     )
+
+
+def _named(entry: Entry, spec: DataSpec, emit: Listener) -> dict[Split, Opener]:
+    """Return what opens each split of a named set."""
+
+    def opener(entry: Entry, files: tuple[File, ...]) -> Opener:
+        return partial(fetch.open_named, entry, files, spec.data_dir, emit)
+
+    found: dict[Split, Opener] = {"train": opener(entry, entry.train)}
+    if entry.test:
+        found["test"] = opener(entry, entry.test)
+    if entry.extra is not None:
+        extra = CATALOG[entry.extra]
+        found["extra"] = opener(extra, extra.train)
+    return found

@@ -10,8 +10,9 @@ from typing import Literal
 from deepcnn.data.shards import Shard
 from deepcnn.errors import DataError
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+# "extra": more to train on, which is used only where that is asked for, as SVHN has it.
+Split = Literal["train", "validation", "test", "extra"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "extra")
 NAMES_OF_SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -23,6 +24,7 @@ NAMES_OF_SPLITS: dict[str, Split] = {
     "testing": "test",
     "t10k": "test",  # MNIST's ten thousand
     "eval": "test",
+    "extra": "extra",
 }
 NAMES_OF_FOLDERS: dict[str, Split] = {**NAMES_OF_SPLITS, "data": "train"}
 _WORD = re.compile(r"t10k|[a-z]+")
@@ -34,10 +36,12 @@ def named_split(name: str) -> Split | None:
     """Return the split that a file's name says: its first word that is one of NAMES_OF_SPLITS.
 
     `test_batch.bin`, `emnist-letters-test-images-idx3-ubyte` and `testLabels.csv` all say "test".
+    The word "extra" counts where there is no other: `extra_train.npz` is for training.
     """
     apart = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
     words = _WORD.findall(apart)
-    return next((NAMES_OF_SPLITS[word] for word in words if word in NAMES_OF_SPLITS), None)
+    said = [NAMES_OF_SPLITS[word] for word in words if word in NAMES_OF_SPLITS]
+    return next((split for split in said if split != "extra"), said[0] if said else None)
 
 
 def split_of(name: str) -> Split:

@@ -336,6 +336,8 @@ def _is_same(dataset: Dataset, trained_on: TrainedOn) -> bool:
     held = dataset.spec.validation_size
     if "train" not in dataset.own_splits or dataset.classes != trained_on.classes:
         return False
+    if dataset.spec.train_on_extra and "extra" not in dataset.own_splits:
+        return False
     if held and len(dataset.hold_out(0).split("train")) <= held:
         return False
     return trained_on.counts.get("train") == [*map(int, dataset.counts("train"))]

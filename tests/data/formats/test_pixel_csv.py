@@ -21,7 +21,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import csv_text, pixel_csv
 from deepcnn.data.formats.csv_head import Head, head_of
 from deepcnn.data.open import load_dataset, open_dataset
-from deepcnn.data.shards import Block, Shard
+from deepcnn.data.shards import Block, Shard, ToWrite
 from deepcnn.data.survey import survey
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted
@@ -82,7 +82,8 @@ def test_real_images_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
     assert np.array_equal(found.images, arrays.images)
 
 
-HEADERS = {
+Arranged = Callable[[str, list[str]], list[str]]
+HEADERS: dict[str, tuple[list[str] | None, Arranged]] = {
     "as Kaggle's digits": (["label", *names(16)], lambda label, row: [label, *row]),
     "without": (None, lambda label, row: [label, *row]),
     "the label last": ([*names(16), "Label"], lambda label, row: [*row, label]),
@@ -475,7 +476,7 @@ def test_what_is_written_is_what_python_writes(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     classes = tuple(map(str, range(65_536)))
     blocks: list[Block] = [(images[:4], labels[:4]), (images[4:], labels[4:])]
-    pixel_csv.write(buffer, pixel_csv.ToWrite(9, (5, 5, 3), classes, blocks))
+    pixel_csv.write(buffer, ToWrite(9, (5, 5, 3), classes, blocks))
     expected = written(rows_of(images, labels.tolist()), ["label", *names(75)])
     assert buffer.getvalue() == expected
     (tmp_path / "train.csv").write_bytes(buffer.getvalue())

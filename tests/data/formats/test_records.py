@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from deepcnn.config import DataSpec
 from deepcnn.data.convert import convert
-from deepcnn.data.formats import cifar
+from deepcnn.data.formats import cifar, records
 from deepcnn.data.formats.records import LAYOUT_FILE, RecordLayout, RecordShard, read_records
 from deepcnn.data.open import load_dataset, open_dataset
 from deepcnn.errors import DataError
@@ -67,13 +68,13 @@ def test_real_pictures_in_another_order_of_axes_are_the_same_data_set(
     tmp_path: Path, cifar10_folder: Path
 ) -> None:
     content = (cifar10_folder / "test_batch.bin").read_bytes()[: 3073 * 100]
-    records = np.frombuffer(content, np.uint8).reshape(100, 3073)
-    planes = records[:, 1:].reshape(100, 3, 32, 32)
+    rows = np.frombuffer(content, np.uint8).reshape(100, 3073)
+    planes = rows[:, 1:].reshape(100, 3, 32, 32)
     columns = planes.transpose(0, 1, 3, 2).reshape(100, -1)  # as MATLAB and STL-10 have them
     key = np.full((100, 4), 255, np.uint8)
     header = b"a header of 24 bytes ..."
     (tmp_path / "train.bin").write_bytes(
-        header + np.concatenate([key, records[:, :1], columns], 1).tobytes()
+        header + np.concatenate([key, rows[:, :1], columns], 1).tobytes()
     )
     layout = RecordLayout((32, 32, 3), label_bytes=5, axes="CWH", header_bytes=len(header))
     assert layout.describe(tmp_path) == tmp_path / LAYOUT_FILE
@@ -127,21 +128,29 @@ def test_what_is_no_whole_record_is_named_with_its_offset(tmp_path: Path) -> Non
         path.write_bytes(content)
         with pytest.raises(DataError, match=message):
             RecordShard(path, layout)
-    content = bytearray(10 + 7 * 3)
-    content[10 + 7 + 2] = 10
+    damaged = bytearray(10 + 7 * 3)
+    damaged[10 + 7 + 2] = 10
     with pytest.raises(DataError, match="found 10 in record 1 at offset 19"):
-        layout.decode(content, classes=10, name="x")
+        layout.decode(bytes(damaged), classes=10, name="x")
 
 
 def test_closing_early_closes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[io.FileIO] = []
+    plain = records._open
+
+    def spy(path: Path) -> io.FileIO:
+        files.append(plain(path))
+        return files[-1]
+
+    monkeypatch.setattr(records, "_open", spy)
     layout = RecordLayout((2, 2, 1))
     (tmp_path / "x.bin").write_bytes(layout.encode(*examples(7, 2, 2, 1)))
     shard = RecordShard(tmp_path / "x.bin", layout)
     blocks = shard.blocks(0, 7, 2)
     next(blocks)
-    file = blocks.gi_frame.f_locals["file"]
+    assert not files[-1].closed
     blocks.close()
-    assert file.closed
+    assert all(file.closed for file in files)
 
 
 @pytest.mark.parametrize(

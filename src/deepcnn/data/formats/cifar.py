@@ -33,7 +33,7 @@ HUNDRED_COARSE = RecordLayout((SIZE, SIZE, 3), label_bytes=2, label=0)
 
 def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
     """Return the splits that files by these names hold: CIFAR-10's, else CIFAR-100's."""
-    ten = [n for n in files if re.fullmatch(r"(data|validation|test)_batch\w*\.bin", n)]
+    ten = [n for n in files if re.fullmatch(r"(data|validation|test|extra)_batch\w*\.bin", n)]
     if ten:
         return group_by_split(folder, ten, lambda path: RecordShard(path, TEN))
     hundred = [n for n in files if n in ("train.bin", "test.bin")]

@@ -8,7 +8,7 @@ one before that, for all fields at once.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,9 @@ class Lines(NamedTuple):
     text: bytes
 
 
-def whole_lines(stream: io.BufferedIOBase, path: Path, start: int, line: int) -> Iterator[Lines]:
+def whole_lines(
+    stream: io.BufferedIOBase, path: Path, start: int, line: int
+) -> Generator[Lines, None, None]:
     """Yield what is left of a stream, whose position is `start`, some lines at a time.
 
     Lines may end in CR LF or in LF. Blank lines at the end of the file are left out. Raises

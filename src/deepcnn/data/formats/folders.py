@@ -117,6 +117,8 @@ def _folders_of_splits(path: Path) -> dict[Split, Path]:
             split = NAMES_OF_FOLDERS.get(entry.name.lower())
             if split is not None and entry.is_dir() and _folders(entry):
                 only_one(found, split, entry, "folder")
+        if "train" not in found:
+            found.pop("extra", None)  # it may well be a class
     elif not path.is_file():
         raise DataError(f"{path}: expected a folder, found none")
     if not found and (not path.is_dir() or not _folders(path)):
