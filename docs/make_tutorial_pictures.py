@@ -1,7 +1,7 @@
 """Makes the pictures of docs/tutorial.md, from a training that it makes or goes on with.
 
-python docs/make_tutorial_pictures.py                    # 3,000 steps of the tutorial, then all
-python docs/make_tutorial_pictures.py --only network     # from the run that is there
+python -m docs.make_tutorial_pictures                    # 3,000 steps of the tutorial, then all
+python -m docs.make_tutorial_pictures --only network     # from the run that is there
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from pictures_of import ROOT, curves, inputs, network, visualizer
-from scores import log_of, runs_of
+from docs.pictures_of import curves, inputs, network, visualizer
+from records.scores import log_of, runs_of
 
 import deepcnn
 from deepcnn.inference.trained import Trained, newest_checkpoint
 from deepcnn.runs.log import read_log
 from deepcnn.runs.run import Run
 
+ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("inputs", "network", "curves", "tensorboard")
 LONG_RUN = ROOT / "records" / "2026-11-21_tutorial_60000"
 

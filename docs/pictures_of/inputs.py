@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from docs.pictures_of.drawing import enlarged, framed, from_darkest_to_brightest, save, sheet
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.inputs.transform import Draws, Transform
 from deepcnn.kernels.crop import crop
-from pictures_of.drawing import enlarged, framed, from_darkest_to_brightest, save, sheet
 
 EXAMPLES = (7, 4, 0)  # of the training set: a horse, an automobile, a frog
 TIMES = 4  # pixels a side that a pixel becomes

@@ -7,14 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor, nn
-
-from deepcnn.data.arrays import Arrays
-from deepcnn.inference.trained import Trained
-from deepcnn.models.build import build_model
-from pictures_of.drawing import (
+from docs.pictures_of.drawing import (
     GAP,
     bars,
     beside,
@@ -24,6 +17,13 @@ from pictures_of.drawing import (
     save,
     sheet,
 )
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from deepcnn.data.arrays import Arrays
+from deepcnn.inference.trained import Trained
+from deepcnn.models.build import build_model
 
 SHOWN = 0  # of the test set: a cat
 CHANNELS = 6  # of each layer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+from docs.pictures_of.drawing import beside, save, sheet
 from PIL import Image
-from tests import packages
 from tests.helpers.browser import Page, chromium
-
-from pictures_of.drawing import save
 
 # The cards that are taken, by their titles, and the names of their pictures.
 CARDS = {
@@ -33,6 +31,8 @@ CARDS = {
     "images/1": "tensorboard-image",
 }
 WIDTH, HEIGHT = 820, 4000  # of the window: TensorBoard draws only what is seen
+GRAPH_WINDOW = 1500, 1200
+GAP = 30  # pixels without anything between two parts of the graph
 SECONDS = 60  # until all is drawn, on a busy machine
 TITLES = """[...document.querySelectorAll("card-view")].map((card) => {
   const { x, y, width, height } = card.getBoundingClientRect();
@@ -62,7 +62,7 @@ GRAPH = """(() => {
 
 def make(summaries: Path, folder: Path) -> None:
     """Write a picture of each card, and of the graph."""
-    with tensorboard(summaries) as address, chromium(*program()) as browser:
+    with tensorboard(summaries) as address, chromium() as browser:
         tags = "|".join(re.escape(tag) for tag in CARDS)
         query = f"?darkMode=false&smoothing=0&tagFilter={quote(f'^({tags})$')}#timeseries"
         with browser.page(address + query, WIDTH) as page:
@@ -70,9 +70,9 @@ def make(summaries: Path, folder: Path) -> None:
             for title, box in cards(page).items():
                 save(clipped(page, box), folder / f"{CARDS[title]}.png", colours=64)
         with browser.page(f"{address}?darkMode=false#graphs", WIDTH) as page:
-            page.resize(WIDTH, 1000)
-            box = settled(page, GRAPH)
-            save(clipped(page, box), folder / "tensorboard-graph.png", colours=64)
+            page.resize(*GRAPH_WINDOW)
+            found = stacked(clipped(page, settled(page, GRAPH)))
+            save(found, folder / "tensorboard-graph.png", colours=64)
 
 
 def cards(page: Page) -> dict[str, dict[str, float]]:
@@ -106,6 +106,19 @@ def clipped(page: Page, box: dict[str, float]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(found["data"])))
 
 
+def stacked(picture: Image.Image) -> Image.Image:
+    """Put what lies beside the first part of a picture below it, so that it gets narrow."""
+    dark = np.asarray(picture.convert("L")) < 240  # shadows of the page are lighter
+    columns = dark.any(0).nonzero()[0]
+    parts = []
+    for part in np.split(columns, (np.diff(columns) > GAP).nonzero()[0] + 1):
+        left, right = int(part[0]), int(part[-1]) + 1
+        rows = dark[:, left:right].any(1).nonzero()[0]
+        parts.append(picture.crop((left, int(rows[0]), right, int(rows[-1]) + 1)))
+    first, *others = parts
+    return sheet([[first], [beside(others, gap=GAP)]], gap=GAP) if others else first
+
+
 @contextmanager
 def tensorboard(summaries: Path) -> Iterator[str]:
     """Run TensorBoard on a folder, and give its address."""
@@ -117,14 +130,3 @@ def tensorboard(summaries: Path) -> Iterator[str]:
             yield next(match.group() for match in found if match)
         finally:
             process.terminate()
-
-
-def program() -> tuple[Path, Path | None]:
-    """Return Chromium, and where its libraries lie if it was unpacked and not installed."""
-    unpacked = packages.unpacked(packages.CHROMIUM) / "chromium"
-    if unpacked.exists():
-        return unpacked, packages.libraries(packages.CHROMIUM)
-    installed = shutil.which("chromium")
-    if installed is None:
-        sys.exit("there is no Chromium: python tests/packages.py fetches one")
-    return Path(installed), None

@@ -27,7 +27,7 @@ MASKS = (
     (r"\S*/(?=(deepcnn|tensorboard) )", ""),  # where the programs are
     (r"unsure: .*", ""),
     (r"\b(bf16|fp32|fp16)\b", "PRECISION"),
-    (r"\d[\d,]*(\.\d*)?(e-?\d+)?", "#"),
+    (r"\d+(,\d{3})*(\.\d*)?(e-?\d+)?", "#"),
     (r"\b(error|unknown|None)\b", "DOUBT"),
     (r"# (s|min|h|d)\b", "AGE"),
     (r"\b(thread|process|tower)(e?s)\b", r"\1"),
