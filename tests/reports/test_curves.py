@@ -77,8 +77,9 @@ def test_the_reliability_diagram_tells_every_bin() -> None:
     after = [Bin(30, 0.5, 10), Bin(10, 0.9, 10)]
     figure = curves.reliability(before, after, ("Before 1 %.", "After 2 %."))
     assert titles(figure) == [
-        "before: none; after: 10 of 30 right (33.3 %) at 50.0 %",
-        "before: 20 of 40 right (50.0 %) at 75.0 %; after: 10 of 10 right (100.0 %) at 90.0 %",
+        "before: none; after: 10 of 30 right (33.3 %, 19.2 to 51.2) at 50.0 %",
+        "before: 20 of 40 right (50.0 %, 35.2 to 64.8) at 75.0 %; "
+        "after: 10 of 10 right (100.0 %, 72.2 to 100.0) at 90.0 %",
     ]
     assert figure.caption.endswith("Before 1 %. After 2 %.")
     assert "strong" not in str(curves.reliability(before, None, ("", "")).svg)
@@ -88,7 +89,7 @@ def test_the_threshold_is_marked() -> None:
     found = [AtThreshold(0.0, 10, 6), AtThreshold(0.5, 5, 4), AtThreshold(1.0, 0, 0)]
     figure = curves.by_threshold(found, 0.5, "")
     assert "unsure below" in str(figure.svg)
-    assert titles(figure)[1] == "at least 0.50: 5 answered, 4 right (80.0 %)"
+    assert titles(figure)[1] == "at least 0.50: 5 answered, 4 right (80.0 %, 37.6 to 96.4)"
     assert titles(figure)[2] == "at least 1.00: 0 answered, 0 right"
     assert "unsure" not in str(curves.by_threshold(found, 1.1, "").svg)  # no answer is sure enough
 

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -286,6 +287,16 @@ def test_no_path_of_this_machine_goes_to_a_friend(tmp_path: Path) -> None:
     assert "tiny on photos" in report
     assert "on /home" not in report
     assert f"Run {about.run.path.name}, step" in report
+
+
+def test_paths_that_are_no_utf_8_are_shown_all_the_same(tmp_path: Path) -> None:
+    about = subject(tmp_path / os.fsdecode(b"run \xff"))
+    config = dataclasses.replace(about.trained.config, data=os.fsdecode(b"/photos \xfe"))
+    about = dataclasses.replace(about, trained=dataclasses.replace(about.trained, config=config))
+    page = write(about)
+    assert r"Run run \udcff, step" in words(page.read_text("utf-8"))
+    assert json.loads(page.with_suffix(".json").read_text("utf-8"))["run"] == str(about.run.path)
+    assert r"data photos \udcfe, step" in words(demo_page(about.trained))
 
 
 def test_a_page_with_the_box_alone_is_one_file() -> None:

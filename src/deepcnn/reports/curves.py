@@ -159,8 +159,14 @@ def _dots(bins: list[Bin]) -> list[float]:
 def _tip(name: str, each: Bin) -> str:
     if not each.examples:
         return f"{name}: none"
-    share, sure = 100 * each.right / each.examples, 100 * each.probability
-    return f"{name}: {each.right:,} of {each.examples:,} right ({share:.1f} %) at {sure:.1f} %"
+    share = _in_percent(each.right, each.examples)
+    sure = f"{100 * each.probability:.1f} %"
+    return f"{name}: {each.right:,} of {each.examples:,} right ({share}) at {sure}"
+
+
+def _in_percent(right: int, examples: int) -> str:
+    """Return a share with its interval."""
+    return f"{100 * right / examples:.1f} %, {interval(right, examples).strip('()')}"
 
 
 def by_threshold(found: list[AtThreshold], mark: float | None, caption: str) -> Figure:
@@ -177,7 +183,7 @@ def by_threshold(found: list[AtThreshold], mark: float | None, caption: str) -> 
         (
             each.threshold,
             f"at least {each.threshold:.2f}: {each.answered:,} answered, {each.right:,} right"
-            + (f" ({100 * each.right / each.answered:.1f} %)" if each.answered else ""),
+            + (f" ({_in_percent(each.right, each.answered)})" if each.answered else ""),
         )
         for each in found
     ]

@@ -23,10 +23,11 @@ def render(template: str, page: dict[str, Any], *, made: bool = True) -> str:
     """Fill in a template, and return the page; everything in `page` is escaped.
 
     `made`: say when. Only the scripts of this package run in the page, and nothing that it asks
-    for can leave it: its own policy forbids both.
+    for can leave it: its own policy forbids both. Bytes of paths that are no UTF-8 are
+    shown as such.
     """
     scripts = [script(name) for name in SCRIPTS]
-    return (
+    filled = (
         _templates()
         .get_template(template)
         .render(
@@ -38,6 +39,7 @@ def render(template: str, page: dict[str, Any], *, made: bool = True) -> str:
             made=f"{datetime.datetime.now():%Y-%m-%d %H:%M}" if made else None,
         )
     )
+    return filled.encode(errors="backslashreplace").decode()
 
 
 def policy(scripts: list[str]) -> str:

@@ -119,7 +119,8 @@ def _made() -> dict[str, str]:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")  # bytes of paths that are no UTF-8
 
 
 def _rows(subject: Subject, found: Findings) -> Iterator[bytes]:
