@@ -80,6 +80,8 @@ def shortened(words: tuple[str, ...], here: StandIns) -> list[str]:
     arguments = [word for word in words if word != "…"]
     if arguments[0] == "train":
         return ["train", *short_training(arguments[1:], here)]
+    if arguments[0] == "lr-find":
+        return ["lr-find", "--tries", "20", *short_training(arguments[1:], here)]
     rest = changed(arguments, "--step", lambda _: str(STEPS))
     rest = changed(rest, "--validation-size", lambda _: str(HELD_OUT))
     rest = changed(rest, "--examples", lambda _: str(HELD_OUT))

@@ -45,6 +45,7 @@ PARSED_ONLY = {
 # Blocks that are no commands and no Python to be run, by page and first line.
 NOT_RUN = {
     ("docs/architecture.md", "cli/ "): "a list of rooms",
+    ("docs/training.md", "tiny: sgd, "): "200 steps, drawn: tests/cli/test_lr_find.py",
     ("docs/scale.md", "#!/bin/bash"): "needs Slurm",
     ("docs/scale.md", "apiVersion: kubeflow"): "needs Kubernetes",
     (
@@ -161,9 +162,9 @@ def check_deepcnn(command: Command, here: StandIns) -> None:
     name = " ".join(words[: 2 if words[0] == "data" else 1])
     assert name in main.COMMANDS, f"{command.where}: there is no command {name!r}"
     rest = words[len(name.split()) :]
-    module = importlib.import_module(f"deepcnn.cli.{name.replace(' ', '_')}")
+    module = importlib.import_module("deepcnn.cli." + re.sub("[ -]", "_", name))
     try:
-        if name == "train":
+        if name in ("train", "lr-find"):
             module.parse_options(rest)
         elif rest:  # a sentence may speak of a command as such
             cli_arguments.parse(name, module.Options, rest)

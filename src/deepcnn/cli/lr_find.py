@@ -48,12 +48,12 @@ class Options:
     """File for a picture of the loss over the rates."""
     json: bool = False
     """Print one JSON object with all figures instead of text."""
-    training: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """The arguments that are those of `train`."""
+    config: tyro.conf.Suppress[Config | None] = None
+    """What all other arguments say, as `train` reads them."""
 
 
 def parse_options(arguments: list[str]) -> Options:
-    """Return the options; what is none of this command's is left for `train` to read."""
+    """Return the options; what is none of this command's is read as `train` does."""
     arguments = [with_dashes(argument) for argument in arguments]
     options, rest = tyro.cli(
         Options,
@@ -61,20 +61,25 @@ def parse_options(arguments: list[str]) -> Options:
         args=arguments,
         return_unknown_args=True,
     )
-    return dataclasses.replace(options, training=tuple(rest))
+    for name in NOT_OF_A_TEST:
+        if any(argument.split("=")[0] == name for argument in rest):
+            raise ConfigError(f"{name}: lr-find keeps no run, in one process; leave it out")
+    return dataclasses.replace(options, config=parse_training(rest).config)
 
 
 def run(options: Options) -> int:
     """Make the test, and print what it found."""
-    config = _config(list(options.training))
+    if "RANK" in os.environ:
+        raise ConfigError("lr-find works in one process; start it without torchrun")
     if options.png is not None and options.png.suffix.lower() != ".png":
         raise ConfigError(f"--png: expected the name of a PNG file, found {options.png}")
+    assert options.config is not None
     from deepcnn.reports.rates import Curve, as_png, as_text
     from deepcnn.training.rates import range_test
 
     with console(as_json=False) as tell:
         found = range_test(
-            config,
+            options.config,
             lowest=options.lowest,
             highest=options.highest,
             tries=options.tries,
@@ -88,16 +93,6 @@ def run(options: Options) -> int:
     if options.png is not None:
         _write(options.png, as_png(curve, _title(found)))
     return 0
-
-
-def _config(arguments: list[str]) -> Config:
-    """Return the configuration that `train` reads, and refuse what only a run has."""
-    for name in NOT_OF_A_TEST:
-        if any(argument.split("=")[0] == name for argument in arguments):
-            raise ConfigError(f"{name}: lr-find keeps no run, in one process; leave it out")
-    if "RANK" in os.environ:
-        raise ConfigError("lr-find works in one process; start it without torchrun")
-    return parse_training(arguments).config
 
 
 def _title(found: RangeTest) -> str:

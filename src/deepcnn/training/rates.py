@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from deepcnn.training.session import FromPython, Session
 TRIES = 200
 LOWEST, HIGHEST = 1e-4, 1e2  # times the learning rate of the configuration
 DIVERGED = 4.0  # times the lowest loss: from then on nothing is to be learned of higher rates
-LEAST, AVERAGED = 20, 5  # steps that tell something, and those whose average is still rough
+LEAST, AVERAGED = 20, 10  # steps that tell something, and those whose average is still rough
 RATES = ("learning_rate", "head_learning_rate", "bias_learning_rate", "muon_learning_rate")
 
 
@@ -48,7 +49,8 @@ class RangeTest:
     @property
     def lowest(self) -> int:
         """The step with the lowest smoothed loss, once a few are averaged."""
-        return int(np.argmin(self.smoothed[AVERAGED:])) + AVERAGED
+        start = min(AVERAGED, len(self.smoothed) - 1)
+        return int(np.argmin(self.smoothed[start:])) + start
 
     @property
     def steepest(self) -> int:
@@ -60,16 +62,17 @@ class RangeTest:
 
     @property
     def fell(self) -> bool:
-        """Whether the average fell by more than single losses differ at the beginning.
+        """Whether the average fell by more than it does by chance.
 
-        That is four times its own deviation: few trainings fall so far by chance.
+        Single losses deviate by 4.4 times what their average does; by that and a quarter more it
+        falls by chance in less than one of a hundred tests.
         """
-        if len(self.rates) < LEAST:
+        if len(self.rates) < LEAST or self.lowest == AVERAGED:
             return False
         begun = max(LEAST, len(self.rates) // 4)
         deviation = np.std(np.diff(self.losses[:begun])) / math.sqrt(2)  # whatever the trend
         first = np.mean(self.smoothed[AVERAGED:begun])
-        return bool(first - self.smoothed[self.lowest] > deviation)
+        return bool(first - self.smoothed[self.lowest] > 1.25 * deviation)
 
     @property
     def suggestion(self) -> float | None:
@@ -90,7 +93,7 @@ class RangeTest:
         if not self.fell:
             return ("The loss did not fall: test higher rates (highest), or more (tries).",)
         found = []
-        if self.steepest < len(self.rates) // 10:
+        if self.steepest < len(self.rates) // 4:
             found.append("The loss fell from the beginning: test lower rates, too (lowest).")
         if self.lowest > 0.95 * len(self.rates):
             found.append("The loss fell to the end: test higher rates, too (highest).")
@@ -101,7 +104,9 @@ class RangeTest:
         optimizer = self.config.optimizer
         factor = rate / optimizer.learning_rate
         found = {name: getattr(optimizer, name) for name in RATES}
-        changed = {name: _rounded(old * factor) for name, old in found.items() if old is not None}
+        changed: dict[str, Any] = {
+            name: _rounded(old * factor) for name, old in found.items() if old is not None
+        }
         return dataclasses.replace(self.config, optimizer=dataclasses.replace(optimizer, **changed))
 
 
@@ -127,7 +132,9 @@ def range_test(
     low = optimizer.learning_rate * LOWEST if lowest is None else lowest
     high = optimizer.learning_rate * HIGHEST if highest is None else highest
     if not 0 < low < high < math.inf:
-        raise ConfigError(f"lowest, highest: expected 0 < lowest < highest, found {low} and {high}")
+        raise ConfigError(
+            f"lowest, highest: expected 0 < lowest < highest, found {low:g} and {high:g}"
+        )
     if tries < LEAST:
         raise ConfigError(f"tries: expected at least {LEAST}, found {tries}")
     growth = (high / low) ** (1 / (tries - 1))
