@@ -257,8 +257,8 @@ def test_verbose_tells_how_each_class_fares(
     out, err = lines_of(capsys)
     assert err == ""
     (score,) = [line for line in out if "accuracy" in line]
-    heads = [line for line in out if line.startswith("class   examples    right  precision  ")]
-    head = out.index(*heads)
+    (heading,) = (line for line in out if line.startswith("class   examples    right  precision  "))
+    head = out.index(heading)
     assert out.index(score) < head
     _, answered = Scorer(trained, "test", device="cpu").answered()
     assert f"({answered.correct} of 60 test images, 95 % interval " in score

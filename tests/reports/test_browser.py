@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,8 @@ def test_a_picture_is_chosen_dropped_or_pasted(
 ) -> None:
     paths = write_pictures(cifar10_test.images, 3, tmp_path)
     expected = list(deepcnn.load(run, device="cpu").predict(paths))
-    for give, path, answer in zip((choose, drop, paste), paths, expected, strict=True):
+    ways: tuple[Callable[[Page, Path], None], ...] = (choose, drop, paste)
+    for give, path, answer in zip(ways, paths, expected, strict=True):
         page.run("document.getElementById('took').textContent = ''")
         give(page, path)
         check_answered(page, answer)
