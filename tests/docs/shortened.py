@@ -19,7 +19,7 @@ from deepcnn.data.open import NAMES
 from tests.helpers.own_data import write_pictures
 
 STEPS, BATCH, HELD_OUT = 3, 32, 20
-WIDTHS = {"tutorial": (8, 8, 16, 16), "cuda_convnet": (8, 8, 4, 4)}
+WIDTHS: dict[str, tuple[int, ...]] = {"tutorial": (8, 8, 16, 16), "cuda_convnet": (8, 8, 4, 4)}
 WIDTHS |= dict.fromkeys(("speednet", "residual_speednet"), (8, 8, 16))
 MINE = """
 from torch import nn
