@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from deepcnn.config import DataSpec
 from deepcnn.data.convert import convert
-from deepcnn.data.formats import cifar, records
+from deepcnn.data.formats import cifar
 from deepcnn.data.formats.records import LAYOUT_FILE, RecordLayout, RecordShard, read_records
 from deepcnn.data.open import load_dataset, open_dataset
 from deepcnn.errors import DataError
@@ -136,13 +136,13 @@ def test_what_is_no_whole_record_is_named_with_its_offset(tmp_path: Path) -> Non
 
 def test_closing_early_closes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files: list[io.FileIO] = []
-    plain = records._open
+    plain = io.FileIO
 
     def spy(path: Path) -> io.FileIO:
         files.append(plain(path))
         return files[-1]
 
-    monkeypatch.setattr(records, "_open", spy)
+    monkeypatch.setattr(io, "FileIO", spy)
     layout = RecordLayout((2, 2, 1))
     (tmp_path / "x.bin").write_bytes(layout.encode(*examples(7, 2, 2, 1)))
     shard = RecordShard(tmp_path / "x.bin", layout)
