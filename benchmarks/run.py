@@ -21,6 +21,7 @@ PROGRAMS = {
     "feeds_training": "cases.feeds_training",
     "first_step": "cases.first_step",
     "inputs": "cases.inputs",
+    "orders": "cases.orders",
     "reading": "cases.reading",
     "devices": "cases.devices",
     "links": "cases.links",

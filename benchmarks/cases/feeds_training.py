@@ -1,4 +1,4 @@
-"""The speed of training the tutorial network through each feed, and in each order from memory."""
+"""The speed of training the tutorial network through each feed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ CASE = Case(
     contenders={
         feed: partial(trainings.images_per_second, "fp32", ("--feed", feed))
         for feed in ("preloaded", "fed", "queued", "streamed")
-    }
-    | {
-        "preloaded, a permutation an epoch": partial(
-            trainings.images_per_second, "fp32", ("--order", "epochs")
-        )
     },
     denominator="preloaded",
 )
