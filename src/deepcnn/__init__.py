@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deepcnn.models.network import Network
     from deepcnn.training.start import resume, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Config",
     "DataSpec",
