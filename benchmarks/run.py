@@ -28,6 +28,7 @@ PROGRAMS = {
     "streaming_memory": "cases.streaming_memory",
     "unsure": "cases.unsure",
     "distortions": "cases.distortions",
+    "optimizers": "cases.optimizers",
     "serve": "cases.serve",
     "gpu_speed": "cases.gpu_speed",
     "gpu_devices": "cases.gpu_devices",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
@@ -114,3 +115,11 @@ def test_first_answer(
     assert found["s importing torch"] > 0  # in another process, so it may have taken longer
     share = found["s importing torch"] / found["s to the answer"]
     assert found["share importing torch"] == pytest.approx(share, abs=0.001)
+
+
+def test_optimizers(benchmark: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizers = benchmark("cases.optimizers")
+    monkeypatch.setattr(optimizers, "PRESETS", ("tiny",))
+    found = optimizers.measure(torch.device("cpu"), rounds=1)
+    assert [name.partition(": ")[2] for name in found] == [*optimizers.METHODS]
+    assert all(ours > 0 and theirs > 0 for ours, theirs in found.values())
