@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from deepcnn.cli.answers import Writer
     from deepcnn.data.source import Source
     from deepcnn.data.splits import Split
-    from deepcnn.inference.classifier import Classifier, Prediction, Unread
+    from deepcnn.inference.classifier import Classifier, One, Prediction, Unread
 
 UNREAD = 3  # exit status where some pictures could not be read
 SCORED_TOGETHER = 500  # as `evaluate` does, so that both round alike
 NOTHING = "predict: expected pictures, a folder, - or --data, found none"
+TABLES = (".csv", ".csv.gz")
 LONGEST_NAME = 1 << 16  # bytes of a path on standard input
 
 
@@ -41,8 +42,8 @@ class Options:
     """Directory of the run, or a file of deepcnn export, .onnx or .safetensors; or the first
     picture: then the newest run below runs/ answers."""
     pictures: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Files, folders with all below them, patterns such as 'photos/*.png', or - for paths on
-    standard input, one a line or apart by NUL."""
+    """Files, folders with all below them, patterns such as 'photos/*.png', tables of pixels (.csv),
+    or - for paths on standard input, one a line or apart by NUL."""
     data: str | None = None
     """A labelled data set instead: a name or a path."""
     split: Literal["train", "validation", "test", "extra"] | None = None
@@ -136,6 +137,8 @@ def _check(options: Options, pictures: tuple[str, ...]) -> int | None:
     if options.sort_into is not None:
         if options.data is not None:
             raise ConfigError("--sort-into copies files; leave it out with --data")
+        if any(map(_is_table, pictures)):
+            raise ConfigError("--sort-into copies files; leave it out with tables of pixels")
         target = options.sort_into.resolve()
         for picture in pictures:
             if Path(picture).resolve() in (target, *target.parents) and is_folder(picture):
@@ -220,10 +223,18 @@ def _is_pattern(picture: str) -> bool:
     return any(sign in picture for sign in "*?[") and not os.path.lexists(picture)
 
 
-def _found(picture: str) -> Iterator[str | Path]:
-    """Yield the files that an argument means; of a folder and a pattern, by path."""
+def _is_table(picture: str) -> bool:
+    return picture.lower().endswith(TABLES) and is_file(Path(picture))
+
+
+def _found(picture: str) -> Iterator[One]:
+    """Yield the files that an argument means, by path; of a table of pixels the images."""
+    from deepcnn.data.formats.pixel_csv import images_in
     from deepcnn.inference.classifier import pictures_below
 
+    if _is_table(picture):
+        yield from images_in(Path(picture))
+        return
     if not _is_pattern(picture):
         yield from pictures_below(Path(picture)) if is_folder(picture) else [picture]
         return
@@ -235,7 +246,7 @@ def _found(picture: str) -> Iterator[str | Path]:
             yield from pictures_below(Path(path))
 
 
-def _paths(pictures: tuple[str, ...]) -> Iterator[str | Path]:
+def _paths(pictures: tuple[str, ...]) -> Iterator[One]:
     for picture in pictures:
         yield from _from_standard_input() if picture == "-" else _found(picture)
 

@@ -9,7 +9,8 @@ the label is in the one called `label`, `class`, `target` or `category`, and one
 passed over. Without a header, or such a name, the label comes first. Labels are whole numbers, the
 index of a class, or names. Lines end in LF or CR LF. Such a file may be compressed by gzip.
 
-A table without labels, as Kaggle's `test.csv`, is no split: it is left out, which is said.
+A table without labels, as Kaggle's `test.csv`, is no split: it is left out, which is said, and
+`images_in` reads it.
 """
 
 from __future__ import annotations
@@ -202,19 +203,41 @@ class PixelCsvShard:
 
     def _rows(self, start: int) -> Generator[NDArray[np.uint8], None, None]:
         """Yield the pixels of the rows from `start` on, some at a time: uint8 [k, pixels]."""
-        head, path = self._found.head, self._found.path
-        row, offset = self._found.places[
-            bisect_right(self._found.places, start, key=lambda place: place[0]) - 1
-        ]
-        with opened(path) as stream:
-            stream.seek(offset)
-            with closing(csv_text.whole_lines(stream, path, offset, head.line + row)) as pieces:
-                for lines in pieces:
-                    text = np.frombuffer(lines.text, np.uint8)
-                    ends = csv_text.field_ends(lines, text, head.columns.count, path)
-                    found = csv_text.numbers(lines, text, ends, head.columns, path)
-                    yield found[max(0, start - row) :]
-                    row += len(found)
+        places = self._found.places
+        row, offset = places[bisect_right(places, start, key=lambda place: place[0]) - 1]
+        with closing(_pixels(self._found.path, self._found.head, row, offset)) as pieces:
+            for rows in pieces:
+                yield rows[max(0, start - row) :]
+                row += len(rows)
+
+
+def _pixels(
+    path: Path, head: Head, row: int, offset: int
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Yield the pixels of all rows from one on, which is at an offset: uint8 [k, pixels]."""
+    with opened(path) as stream:
+        stream.seek(offset)
+        with closing(csv_text.whole_lines(stream, path, offset, head.line + row)) as pieces:
+            for lines in pieces:
+                text = np.frombuffer(lines.text, np.uint8)
+                ends = csv_text.field_ends(lines, text, head.columns.count, path)
+                yield csv_text.numbers(lines, text, ends, head.columns, path)
+
+
+def images_in(path: Path) -> Generator[NDArray[np.uint8], None, None]:
+    """Yield the image of each row of a table, with labels or without: uint8 [H, W, C].
+
+    Raises DataError where the file is no table of pixels.
+    """
+    head = head_of(path)
+    if head is None:
+        raise DataError(
+            f"{shown(path)}: expected a table of pixels, a square image in each row, found "
+            "something else. Give pictures as their own files."
+        )
+    with closing(_pixels(path, head, 0, head.start)) as pieces:
+        for rows in pieces:
+            yield from rows.reshape(-1, *head.shape)
 
 
 # Recognizing and writing
@@ -242,7 +265,7 @@ def recognize(
     if not usable:
         raise DataError(
             f"{shown(folder / plain[0])}: expected a column of labels, as in label,pixel0,…, found "
-            "only pixels. Such a table cannot be trained on or scored."
+            "only pixels. What is on them: deepcnn predict RUN TABLE"
         )
     scans: dict[Path, Scan] = {}
 
