@@ -198,7 +198,8 @@ def test_a_folder_as_kaggle_gives_it(tmp_path: Path) -> None:
     notes = [event.text for event in heard if isinstance(event, Noted)]
     assert notes == [
         f"left out {tmp_path}/sample_submission.csv: a table without pixels",
-        f"left out {tmp_path}/test.csv: a table without a column of labels",
+        f"left out {tmp_path}/test.csv: a table without a column of labels "
+        "(deepcnn predict reads it)",
     ]
     with pytest.raises(DataError, match=r"test\.csv: expected a column of labels.*only pixels"):
         open_dataset(tmp_path / "test.csv")

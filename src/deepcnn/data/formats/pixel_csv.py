@@ -260,7 +260,7 @@ def recognize(
         if head is not None and head.columns.label is not None:
             usable[folder / name] = head
         else:
-            lacks = "a column of labels" if head else "pixels"
+            lacks = "a column of labels (deepcnn predict reads it)" if head else "pixels"
             emit(Noted(f"left out {shown(folder / name)}: a table without {lacks}"))
     if not usable:
         raise DataError(
