@@ -16,38 +16,20 @@ from torch import Tensor, nn
 import deepcnn
 from deepcnn.errors import ExportError
 from deepcnn.inference.about import About
-from deepcnn.inference.answers import margins, mean_of_probabilities
+from deepcnn.inference.answers import mean_of_probabilities
 from deepcnn.inference.extras import needed
 from deepcnn.inference.onnx_file import IMAGES, LOGITS, PROBABILITIES
+from deepcnn.inference.second_look import AGAIN, FIRST, joined
 from deepcnn.inference.trained import Trained
 
 
-class _Graph(nn.Module):
-    """What `Answers` computes, for all images alike: nothing depends on their values.
-
-    So where views are "unsure" every image is looked at from all sides, and what counts is chosen
-    afterwards.
-    """
+class _Looks(nn.Module):
+    """What `Answers` computes, for all images alike: nothing depends on their values."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
         self._network = copy.deepcopy(trained.model).cpu().eval().requires_grad_(False)
         self._transform = trained.trained_on.transform
-        calibration = trained.calibration
-        self._temperature = calibration.temperature if calibration is not None else 1.0
-        self._margin = calibration.margin if calibration is not None else None
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images uint8 [N, H, W, C] to probabilities and logits, float32 [N, classes] each."""
-        transform = self._transform
-        logits = self._mean(transform.views_of(images))
-        if transform.views == "unsure":
-            again = (logits + self._mean(transform.shifted_views_of(images))) / 2
-            if self._margin is None:
-                logits = again
-            else:
-                logits = torch.where(margins(logits)[:, None] < self._margin, again, logits)
-        return torch.softmax(logits / self._temperature, 1), logits
 
     def _mean(self, views: list[tuple[float, Tensor]]) -> Tensor:
         """Return the mean logits over views; all go through the network together."""
@@ -61,41 +43,95 @@ class _Graph(nn.Module):
         return (each * torch.tensor(weights)[:, None, None]).sum(0)
 
 
+class _First(_Looks):
+    """The looks that every image gets."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images uint8 [N, H, W, C] to mean logits, float32 [N, classes]."""
+        return self._mean(self._transform.views_of(images))
+
+
+class _Again(_Looks):
+    """The looks at those that are unsure."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images uint8 [N, H, W, C] to mean logits, float32 [N, classes]."""
+        return self._mean(self._transform.shifted_views_of(images))
+
+
+class _Graph(_Looks):
+    """All of it, where no choice is made: also where each image is looked at from all sides."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__(trained)
+        self._temperature = _temperature(trained)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images uint8 [N, H, W, C] to probabilities and logits, float32 [N, classes] each."""
+        logits = self._mean(self._transform.views_of(images))
+        if self._transform.views == "unsure":
+            logits = (logits + self._mean(self._transform.shifted_views_of(images))) / 2
+        return torch.softmax(logits / self._temperature, 1), logits
+
+
 def to_onnx(trained: Trained, about: About) -> bytes:
     """Return a network as the bytes of an ONNX file; `about` becomes its properties.
 
     Raises ExportError where torch cannot export the network, ConfigError where a package for it is
     missing.
     """
-    needed("onnx", "export")
+    onnx = needed("onnx", "export")
     needed("onnxscript", "export")
-    graph = _Graph(trained).eval()
-    # More than one image, since torch takes a size of 1 for one that never changes.
-    example = torch.zeros(2, *about.image_shape, dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                graph,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-                input_names=[IMAGES],
-                output_names=[PROBABILITIES, LOGITS],
-                external_data=False,
-                verbose=False,
-            )
+            model = _whole(trained, about)
     except Exception as error:  # whatever torch makes of somebody's own network
         name = trained.config.model.name
         raise ExportError(
             f"the network {name} cannot be exported to ONNX ({_reason(error)}). Expected one that "
             "torch.export can trace, which does the same with every image"
         ) from error
-    assert program is not None
-    model = program.model
-    _tidy(model)
-    model.metadata_props.update(about.to_properties())
-    content: bytes = program.model_proto.SerializeToString()
+    onnx.helper.set_model_props(model, about.to_properties())
+    content: bytes = model.SerializeToString()
     return content
+
+
+def _whole(trained: Trained, about: About) -> Any:
+    """Return the ONNX model of a network."""
+    calibration = trained.calibration
+    margin = None if calibration is None else calibration.margin
+    if trained.trained_on.transform.views != "unsure" or margin is None:
+        return _traced(_Graph(trained), about, PROBABILITIES, LOGITS)
+    return joined(
+        _traced(_First(trained), about, FIRST),
+        _traced(_Again(trained), about, AGAIN),
+        classes=len(about.classes),
+        margin=margin,
+        temperature=_temperature(trained),
+    )
+
+
+def _traced(graph: nn.Module, about: About, *outputs: str) -> Any:
+    """Return the ONNX model of a function of images."""
+    # More than one image, since torch takes a size of 1 for one that never changes.
+    example = torch.zeros(2, *about.image_shape, dtype=torch.uint8)
+    program = torch.onnx.export(
+        graph.eval(),
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        input_names=[IMAGES],
+        output_names=outputs,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    _tidy(program.model)
+    return program.model_proto
+
+
+def _temperature(trained: Trained) -> float:
+    return trained.calibration.temperature if trained.calibration is not None else 1.0
 
 
 def _tidy(model: Any) -> None:

@@ -1,0 +1,124 @@
+"""The graph that looks again at the images of which a first look was unsure, and at no others.
+
+A network that is traced does the same with every image. So both looks are traced alone, and joined
+here: the images that are unsure are gathered, looked at again and scattered back. This is a branch
+of an `If`, which is not taken where no image is unsure, since not every runtime computes a
+convolution of no images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import deepcnn
+from deepcnn.inference.extras import needed
+from deepcnn.inference.onnx_file import IMAGES, LOGITS, PROBABILITIES
+
+FIRST, AGAIN = "first", "again"  # what the outputs of both looks are called
+
+
+def joined(first: Any, again: Any, *, classes: int, margin: float, temperature: float) -> Any:
+    """Return the ONNX model that chooses which images are looked at again.
+
+    `first`, `again`: models that map `IMAGES` to mean logits, float32 [N, classes], called `FIRST`
+    and `AGAIN`; weights of the same name and value are stored once. An image is looked at again if
+    its two largest logits differ by less than `margin`; then its logits are the mean of both.
+    """
+    onnx = needed("onnx", "export")
+    node = onnx.helper.make_node
+    again_nodes, more = _renamed(first, again)
+    constants = {
+        "margin": np.float32(margin),
+        "temperature": np.float32(temperature),
+        "half": np.float32(0.5),
+        "two": np.array([min(2, classes)]),
+        "largest": np.int64(0),
+        "second": np.int64(-1),
+        "axis": np.array([1]),
+        "none": np.int64(0),
+    }
+    choosing = [
+        node("TopK", [FIRST, "two"], ["top", "top_places"], axis=1),
+        node("Gather", ["top", "largest"], ["top_largest"], axis=1),
+        node("Gather", ["top", "second"], ["top_second"], axis=1),
+        node("Sub", ["top_largest", "top_second"], ["margins"]),
+        node("Less", ["margins", "margin"], ["is_unsure"]),
+        node("NonZero", ["is_unsure"], ["unsure_row"]),
+        node("Transpose", ["unsure_row"], ["unsure"], perm=[1, 0]),  # [k, 1]
+        node("Size", ["unsure"], ["count"]),
+        node("Greater", ["count", "none"], ["any_unsure"]),
+    ]
+    looking = [
+        node("Squeeze", ["unsure", "axis"], ["places"]),
+        node("Gather", [IMAGES, "places"], [f"{AGAIN}/{IMAGES}"], axis=0),
+        *again_nodes,
+        node("Gather", [FIRST, "places"], ["first_of_unsure"], axis=0),
+        node("Add", ["first_of_unsure", f"{AGAIN}/{AGAIN}"], ["sums"]),
+        node("Mul", ["sums", "half"], ["means"]),
+        node("ScatterND", [FIRST, "unsure", "means"], ["of_both"]),
+    ]
+    branches = {
+        "then_branch": _graph("looking again", looking, ["of_both"], classes),
+        "else_branch": _graph("sure", [node("Identity", [FIRST], ["of_one"])], ["of_one"], classes),
+    }
+    answering = [
+        node("If", ["any_unsure"], [LOGITS], **branches),
+        node("Div", [LOGITS, "temperature"], ["scaled"]),
+        node("Softmax", ["scaled"], [PROBABILITIES], axis=1),
+    ]
+    graph = _graph(
+        "network", [*first.graph.node, *choosing, *answering], [PROBABILITIES, LOGITS], classes
+    )
+    graph.input.extend(first.graph.input)
+    graph.initializer.extend([*first.graph.initializer, *more, *_tensors(constants)])
+    model = onnx.helper.make_model(
+        graph,
+        opset_imports=first.opset_import,
+        ir_version=first.ir_version,
+        producer_name="deepcnn",
+        producer_version=deepcnn.__version__,
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _renamed(first: Any, again: Any) -> tuple[list[Any], list[Any]]:
+    """Return the nodes of the second look under names of its own, and the tensors that it adds."""
+    shared = {tensor.name: tensor for tensor in first.graph.initializer}
+    names = {IMAGES: f"{AGAIN}/{IMAGES}", "": ""}  # an input that is left out has no name
+    more = []
+    for tensor in again.graph.initializer:
+        if tensor == shared.get(tensor.name):
+            names[tensor.name] = tensor.name
+        else:
+            more.append(_copy(tensor, name=f"{AGAIN}/{tensor.name}"))
+    nodes = []
+    for each in again.graph.node:
+        node = _copy(each, name=f"{AGAIN}/{each.name}")
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, f"{AGAIN}/{value}") for value in values]
+        nodes.append(node)
+    return nodes, more
+
+
+def _copy(message: Any, name: str) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    copy.name = name
+    return copy
+
+
+def _graph(name: str, nodes: list[Any], outputs: Iterable[str], classes: int) -> Any:
+    onnx = needed("onnx", "export")
+    value = onnx.helper.make_tensor_value_info
+    kinds = [value(each, onnx.TensorProto.FLOAT, ["N", classes]) for each in outputs]
+    return onnx.helper.make_graph(nodes, name, [], kinds)
+
+
+def _tensors(values: dict[str, ArrayLike]) -> list[Any]:
+    onnx = needed("onnx", "export")
+    return [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in values.items()]
