@@ -70,3 +70,12 @@ def test_a_picture_shows_the_curve_where_it_belongs() -> None:
     red = np.nonzero((picture[BOTTOM - 40 : BOTTOM - 4] == drawn_rates.MARKS[0]).all(2).any(0))[0]
     assert red.mean() == pytest.approx(LEFT + 40 / 60 * (RIGHT - LEFT), abs=2)
     assert not (picture[:40, LEFT:] == 255).all(), "the title"
+
+
+def test_text_shows_the_loss_of_a_single_step_as_a_dot() -> None:
+    losses = [*LEVELS]
+    losses[30] = 2.2
+    low, high = Curve(RATES, losses, LEVELS).edges()
+    lines = as_text(Curve(RATES, losses, LEVELS)).splitlines()
+    row = round((1 - (2.2 - low) / (high - low)) * (ROWS - 1))
+    assert lines[row][AXIS:].index(".") == round(30 / 60 * (COLUMNS - 1))
