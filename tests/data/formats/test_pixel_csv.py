@@ -465,7 +465,7 @@ def test_any_bytes_give_what_csv_reads_or_the_one_error(content: bytes) -> None:
 
 
 def by_csv(content: bytes, head: Head) -> NDArray[np.uint8]:
-    text = content[head.start :].decode(errors="replace").replace("\r\n", "\n").rstrip("\n")
+    text = content[head.start :].decode(errors="replace").replace("\r\n", "\n").rstrip("\r\n")
     rows = [row.split(",") for row in text.split("\n")]
     where = np.arange(head.columns.count)[head.columns.pixels].tolist()
     return np.array([[int(row[i]) for i in where] for row in rows], np.uint8)
