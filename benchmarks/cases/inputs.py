@@ -12,8 +12,7 @@ import torch
 
 from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source
-from deepcnn.events import Filling
-from deepcnn.inputs.feeds import Feed, Preloaded, Queued, Streamed
+from deepcnn.inputs.feeds import Feed, Preloaded, Streamed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
 from tools.comparison import Case
@@ -45,8 +44,6 @@ def feed_of(name: str, source: Source) -> Feed:
         return Preloaded(source.load(), Shuffle.full(SEED, len(source)), batch_size=BATCH)
     shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING + BATCH)
     stream = Stream.extract(source.shards, shuffle, threads=name == "queued").shuffle()
-    if name == "queued":
-        return Queued(stream, filling=Filling(WAITING), batch_size=BATCH)
     return Streamed(stream, batch_size=BATCH)
 
 

@@ -18,10 +18,9 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Part
 from deepcnn.errors import ConfigError
-from deepcnn.events import Filling
 from deepcnn.inputs.draws import Draws
 from deepcnn.inputs.fed import Expected, Fed, PythonFeed, from_arrays
-from deepcnn.inputs.feeds import Feed, Preloaded, Queued, Streamed
+from deepcnn.inputs.feeds import Feed, Preloaded, Streamed
 from deepcnn.inputs.loader import Loader
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
@@ -162,8 +161,6 @@ def feed_of(kind: str, arrays: Arrays, size: int) -> Feed:
         )
         return PythonFeed(Fed(from_arrays(arrays, shuffle, size)), expected)
     stream = Stream.extract(source.shards, shuffle, threads=kind == "queued").shuffle()
-    if kind == "queued":
-        return Queued(stream, filling=Filling(0), batch_size=size)
     return Streamed(stream, batch_size=size)
 
 

@@ -23,9 +23,8 @@ from deepcnn.data.shards import Blocks, Shard, ToWrite
 from deepcnn.data.source import Source
 from deepcnn.devices import Part
 from deepcnn.errors import DataError
-from deepcnn.events import Filling
 from deepcnn.inputs.fed import Expected, Fed, PythonFeed, from_arrays
-from deepcnn.inputs.feeds import Batch, Feed, Preloaded, Queued, Streamed
+from deepcnn.inputs.feeds import Batch, Feed, Preloaded, Streamed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
 
@@ -78,10 +77,7 @@ def make(kind: str, source: Source, shuffle: Shuffle) -> Feed:
             examples=len(source),
         )
         return PythonFeed(Fed(from_arrays(source.load(), shuffle, SIZE)), expected)
-    if kind == "queued":
-        stream = Stream.extract(source.shards, shuffle, threads=True).shuffle()
-        return Queued(stream, filling=Filling(0), batch_size=SIZE)
-    stream = Stream.extract(source.shards, shuffle).shuffle()
+    stream = Stream.extract(source.shards, shuffle, threads=kind == "queued").shuffle()
     return Streamed(stream, batch_size=SIZE)
 
 
@@ -208,8 +204,7 @@ import resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from deepcnn.events import Filling
-from deepcnn.inputs.feeds import Queued, Streamed
+from deepcnn.inputs.feeds import Streamed
 from deepcnn.data.formats.cifar import TEN
 from deepcnn.data.formats.records import RecordShard
 from deepcnn.inputs.shuffle import Shuffle
@@ -231,10 +226,7 @@ else:
     raise SystemExit("the limit does not bite")
 shuffle = Shuffle.of(shards, seed=0, readers=16, buffer=5000)
 stream = Stream.extract(shards, shuffle, threads=KIND == "queued").shuffle()
-if KIND == "queued":
-    feed = Queued(stream, filling=Filling(4872), batch_size=128)
-else:
-    feed = Streamed(stream, batch_size=128)
+feed = Streamed(stream, batch_size=128)
 whole = Part(0, 1, torch.device("cpu"))
 total = 0
 seen = set()

@@ -23,6 +23,7 @@ from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Filling, Started
 from deepcnn.runs import checkpoint
 from deepcnn.training.feeding import make_order
+from deepcnn.training.material import open_material
 from tests.helpers.tiny import CPU, feed_of, last, tiny
 
 QUEUE: dict[str, Any] = {"order": "queue", "min_fraction_of_examples_in_queue": 0.3, "readers": 4}
@@ -50,7 +51,7 @@ def test_a_set_in_memory_comes_in_the_queues_order_whoever_feeds_it(
     folder: Path, tmp_path: Path, validation_size: int
 ) -> None:
     """More than an epoch, to the same bits; and told as the reference does."""
-    told = Filling(int(0.3 * (1000 - validation_size)))
+    told = Filling(int(0.3 * (1000 - validation_size)), "CIFAR")
     for feed in ("queued", "preloaded", "fed"):
         heard: list[Event] = []
         config = configured(folder, feed=feed, validation_size=validation_size)
@@ -99,9 +100,9 @@ def test_the_tutorial_draws_from_20000_that_wait_read_in_16_places(cifar10_folde
     source = open_dataset(config).split("train")
     order = make_order(config, source)
     assert (order.buffer, order.readers, len(order.counts)) == (20_000 + 128, 16, 5)
-    feed = feed_of(config)
-    assert feed.filling == Filling(20_000, "CIFAR")
-    batch = feed.batch(0, Part(0, 1, CPU))
+    told: list[Event] = []
+    assert open_material(config, None, told.append, decide=True).filling == Filling(20_000, "CIFAR")
+    batch = feed_of(config).batch(0, Part(0, 1, CPU))
     assert np.array_equal(batch.index.numpy(), order.epoch(0)[:128])
     assert np.array_equal(batch.images.numpy(), source.load().images[batch.index.numpy()])
     assert np.array_equal(np.sort(order.epoch(0)), np.arange(50_000))

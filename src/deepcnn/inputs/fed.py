@@ -14,7 +14,6 @@ from typing_extensions import override
 from deepcnn.data.arrays import Arrays
 from deepcnn.devices import Part
 from deepcnn.errors import DataError, RunError
-from deepcnn.events import Filling
 from deepcnn.inputs.feeds import Batch, Feed, part_of
 from deepcnn.inputs.handed import Handed, supply_of
 from deepcnn.inputs.shuffle import Int64s, Shuffle, places
@@ -83,9 +82,9 @@ class PythonFeed(Feed):
     source can be resumed, see `handed.Supply`, and what else a resumed run's must have in common.
     """
 
-    def __init__(self, fed: Fed, expected: Expected, *, filling: Filling | None = None) -> None:
+    def __init__(self, fed: Fed, expected: Expected) -> None:
         self._fed, self._expected = fed, expected
-        self.prepared, self.filling = fed.prepared, filling
+        self.prepared = fed.prepared
         self._supply = supply_of(
             fed.source, batch_size=expected.batch_size, endless=not fed.has_end
         )

@@ -1,4 +1,4 @@
-"""Feeds: what gives the trainer the batch of a step. Four kinds behind one contract.
+"""Feeds: what gives the trainer the batch of a step. Four ways behind one contract.
 
 Given the same order (`shuffle.Shuffle`) all four give the same bytes: which examples a step sees
 is a function of (seed, step), whatever came before it. A batch may be asked for in parts, each on
@@ -21,7 +21,6 @@ from typing_extensions import override
 from deepcnn.data.arrays import Arrays
 from deepcnn.devices import Part, to_device
 from deepcnn.errors import DataError
-from deepcnn.events import Filling
 from deepcnn.inputs.prefetch import Prefetch
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import HostBatch, Stream
@@ -51,14 +50,12 @@ class Feed(ABC):
 
     `in_memory`: the whole set is in memory, so that `places` and `take` may be asked; `prepared`:
     its images are the network's input already; `fed_by`: how Python feeds, see `fed.PythonFeed`, or
-    None; `filling`: what is told before the first step of a feed that draws from a queue; `ends`:
-    the steps that there are batches for, once it is known that they end.
+    None; `ends`: the steps that there are batches for, once it is known that they end.
     """
 
     in_memory: ClassVar[bool] = False
     prepared: bool = False
     fed_by: str | None = None
-    filling: Filling | None = None
     ends: int | None = None
 
     @abstractmethod
@@ -100,18 +97,10 @@ class Preloaded(Feed):
 
     in_memory = True
 
-    def __init__(
-        self,
-        arrays: Arrays,
-        shuffle: Shuffle,
-        *,
-        batch_size: int,
-        filling: Filling | None = None,
-    ) -> None:
+    def __init__(self, arrays: Arrays, shuffle: Shuffle, *, batch_size: int) -> None:
         self._arrays = arrays
         self._shuffle = shuffle
         self._batch_size = batch_size
-        self.filling = filling
         self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @override
@@ -151,7 +140,11 @@ class Preloaded(Feed):
 
 
 class Streamed(Feed):
-    """Reads files in a thread through the composable steps of `stream`, in constant memory."""
+    """Reads files in a thread through the composable steps of `stream`, in constant memory.
+
+    With a stream whose readers are threads it is the reference's queue. The first error of any
+    thread is raised by `batch`, at the step that it belongs to, and stops the others.
+    """
 
     def __init__(self, stream: Stream, *, batch_size: int) -> None:
         self._stream = stream
@@ -207,18 +200,6 @@ class Streamed(Feed):
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-
-
-class Queued(Streamed):
-    """Reader threads fill a shuffling queue, as in the reference.
-
-    The stream must be one whose readers are threads. The first error of any of them is raised by
-    `batch`, at the step that it belongs to, and stops the others.
-    """
-
-    def __init__(self, stream: Stream, *, filling: Filling, batch_size: int) -> None:
-        super().__init__(stream, batch_size=batch_size)
-        self.filling = filling
 
 
 def part_of(batch: HostBatch, part: Part) -> Batch:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 from deepcnn.config import Config
-from deepcnn.data.open import NAMES
 from deepcnn.data.source import Source
 from deepcnn.errors import ConfigError
 from deepcnn.events import Filling
 from deepcnn.inputs.fed import Expected, Fed, PythonFeed, from_arrays
-from deepcnn.inputs.feeds import Feed, Preloaded, Queued, Streamed
+from deepcnn.inputs.feeds import Feed, Preloaded, Streamed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
 
@@ -33,6 +32,16 @@ def make_order(config: Config, files: Source) -> Shuffle:
     return Shuffle.of(files.shards, seed=config.seed, readers=config.readers, buffer=buffer)
 
 
+def filling_of(config: Config, given: Fed | None, form: str, n: int) -> Filling | None:
+    """Return what is told of a queue before the first step, None where there is none.
+
+    `form`: what the data set of `n` examples is called, or its format.
+    """
+    if given is not None or not _queue(config):
+        return None
+    return Filling(_waiting(config, n), "CIFAR" if form.upper().startswith("CIFAR") else "")
+
+
 def make_feed(
     config: Config,
     source: Source,
@@ -46,12 +55,8 @@ def make_feed(
     instead. Raises ConfigError where prepared images would have to be prepared again.
     """
     size, n = config.batch_size, len(source)
-    filling = None
-    if _queue(config) and given is None:
-        is_cifar = config.data in NAMES and config.data.startswith("cifar")
-        filling = Filling(_waiting(config, n), "CIFAR" if is_cifar else "")
     if config.feed == "preloaded":
-        return Preloaded(source.load(), order, batch_size=size, filling=filling)
+        return Preloaded(source.load(), order, batch_size=size)
     if config.feed == "fed":
         fed = given or Fed(from_arrays(source.load(), order, size))
         if fed.prepared:
@@ -64,10 +69,8 @@ def make_feed(
             examples=n,
             flat=config.model.name == "mlp",
         )
-        return PythonFeed(fed, expected, filling=filling)
+        return PythonFeed(fed, expected)
     stream = Stream.extract(source.shards, order, threads=config.feed == "queued").shuffle()
-    if filling is not None:
-        return Queued(stream, filling=filling, batch_size=size)
     return Streamed(stream, batch_size=size)
 
 

@@ -51,8 +51,8 @@ def make_steps(session: Session) -> Result:
         began = time.perf_counter()
         if state.step < config.steps:
             session.feed.look(state.step)
-            if session.feed.filling is not None:
-                tell(session.feed.filling)
+            if session.filling is not None:
+                tell(session.filling)
         team.once(session.trace)
         if session.evaluation_is_due():
             session.evaluate()

@@ -13,12 +13,12 @@ from deepcnn.data.dataset import Dataset, reading
 from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
-from deepcnn.events import Listener, Noted
+from deepcnn.events import Filling, Listener, Noted
 from deepcnn.inference.scoring import splits_to_score
 from deepcnn.inputs.fed import Fed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.runs.trained_on import TrainedOn
-from deepcnn.training.feeding import make_order, needs_memory
+from deepcnn.training.feeding import filling_of, make_order, needs_memory
 
 HELD_OUT = 10  # one example in so many, where the data have nothing else to be scored on
 
@@ -29,13 +29,15 @@ class Material:
 
     `config`: with the size of the validation split that was decided on, and the number of steps;
     `train`: the training set, in memory where the feed needs it there; `order`: in which a feed
-    goes through it; `to_score`: read once, so that nothing fails after the
-    last step; `counts`: examples of each class, int64 [classes], of all these splits.
+    goes through it; `filling`: what is told of the queue that it is drawn from, if any;
+    `to_score`: read once, so that nothing fails after the last step; `counts`: examples of each
+    class, int64 [classes], of all these splits.
     """
 
     config: Config
     train: Source
     order: Shuffle
+    filling: Filling | None
     to_score: dict[Split, Source]
     counts: dict[Split, NDArray[np.int64]]
 
@@ -71,7 +73,8 @@ def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: b
             progress = reading(split, emit)
             to_score[split] = dataset.read_whole(split, keep=keep, progress=progress)
         counts[split] = dataset.counts(split)
-    return Material(config, train, order, to_score, counts)
+    filling = filling_of(config, feed, dataset.form, len(train))
+    return Material(config, train, order, filling, to_score, counts)
 
 
 def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:

@@ -98,6 +98,7 @@ class Session:
         _initialize(model, self.transform, source, self.place)
         self.state = make_state(config, model)
         self.schedule = make_schedule(config, len(source))
+        self.filling = material.filling
         self.feed = make_feed(config, source, material.order, self.transform.shape, given.feed)
         self.trained_on = TrainedOn(
             self.transform,
