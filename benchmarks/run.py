@@ -30,6 +30,7 @@ PROGRAMS = {
     "distortions": "cases.distortions",
     "optimizers": "cases.optimizers",
     "serve": "cases.serve",
+    "locally_connected": "cases.locally_connected",
     "gpu_speed": "cases.gpu_speed",
     "gpu_devices": "cases.gpu_devices",
     "faults": "faults.one_machine",

@@ -17,7 +17,12 @@ from scores import HERE, Group, Log, groups_of, interval, log_of, records, runs_
 
 from deepcnn.runs.log import events
 
-VIEWS = {"one": "one view", "shifted": "six views", "unsure": "six views of the unsure"}
+VIEWS = {
+    "one": "one view",
+    "shifted": "six views",
+    "unsure": "six views of the unsure",
+    "ten": "ten views",
+}
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,11 +4,13 @@ r"""How fast a GPU trains: the tutorial whole, or runs to 94 and 96 % beside pub
     python benchmarks/run.py gpu_speed speedrun94_gpu --runs 30 \
         --peer airbench=…/airbench94_muon.py --peer hiverge=…/cifar10_speedrun.py
     python benchmarks/run.py gpu_speed speedrun96 --runs 10 --peer airbench=…/airbench96_faster.py
+    python benchmarks/run.py gpu_speed cuda_convnet --runs 5 --views one --minutes 120
 
 Each seed is trained in this process, after one run that is not counted; its `seconds` are those of
 making the whitening filters, of training from before the first step to after the last, and of
 scoring. What it takes to write the checkpoint in between is told apart, as `saving`: a peer writes
-none. A peer's program runs as it is, but without pauses (`peers/published_program.py`), in the
+none. With `--views` it is scored over these views of the test images, too, which is not timed.
+A peer's program runs as it is, but without pauses (`peers/published_program.py`), in the
 folder `--peer-data` (it reads `cifar10/train.pt` and `test.pt` there, which are made where they are
 missing), until it has printed so many results after its first, in which it compiles. Every result
 is stored as it comes, and at the end of `--minutes` the program stops with what there is. The run
@@ -30,8 +32,10 @@ import tempfile
 import threading
 import time
 import unittest.mock
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.autograd import DeviceType
@@ -78,6 +82,11 @@ class Timer:
                 "saving": self._saved - self._trained,
                 "scoring": scoring,
             }
+
+    def score(self, views: str, device: str, run: Path) -> None:
+        """Note the accuracy over other views, untimed."""
+        evaluated = deepcnn.evaluate(run, views=views, device=device)
+        self.found[f"accuracy, {views}"] = evaluated.correct / evaluated.total
 
 
 class Profiler:
@@ -126,8 +135,16 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def train(config: settings.Config, seed: int, listener: Listener) -> float:
-    """Train once, in a folder that is then thrown away; return the seconds of whitening."""
+def train(
+    config: settings.Config,
+    seed: int,
+    listener: Listener,
+    look: Callable[[Path], None] | None = None,
+) -> float:
+    """Train once, in a folder that is then thrown away; return the seconds of whitening.
+
+    `look` is shown the run before.
+    """
     whitening = [0.0]
     initialize = Speednet.initialize
 
@@ -143,6 +160,8 @@ def train(config: settings.Config, seed: int, listener: Listener) -> float:
     ):
         run = Path(folder) / "run"
         deepcnn.train(dataclasses.replace(config, seed=seed), run_dir=run, emit=listener)
+        if look is not None:
+            look(run)
     return whitening[-1]
 
 
@@ -192,13 +211,21 @@ def summary(results: list[dict[str, float]]) -> dict[str, float]:
     """Return mean and deviation of the accuracies, and the mean and median time."""
     accuracies = [result["accuracy"] for result in results]
     seconds = [result["seconds"] for result in results]
+    others = {name for name in results[0] if name.startswith("accuracy, ")}
     return {
         "n": len(results),
         "mean accuracy": statistics.mean(accuracies),
-        "deviation": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+        "deviation": deviation(accuracies),
+        **{f"mean {name}": statistics.mean(r[name] for r in results) for name in others},
+        **{f"deviation, {name}": deviation([r[name] for r in results]) for name in others},
         "mean seconds": statistics.mean(seconds),
         "median seconds": statistics.median(seconds),
     }
+
+
+def deviation(values: list[float]) -> float:
+    """Return the standard deviation, 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def changed(config: settings.Config, changes: list[str]) -> settings.Config:
@@ -247,6 +274,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM")
     parser.add_argument("--peer-data", type=Path, default=Path("peer_data"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes")
+    parser.add_argument("--views", choices=get_args(settings.Views))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
     return parser.parse_args(arguments)
@@ -287,7 +315,8 @@ def main(arguments: list[str]) -> int:
         if time.perf_counter() > deadline:
             break
         timer = Timer()
-        whitening = train(config, seed, timer.hear)
+        look = partial(timer.score, options.views, options.device) if options.views else None
+        whitening = train(config, seed, timer.hear, look)
         timer.found["seconds"] += whitening
         ours.append({"seed": seed, **timer.found, "whitening": whitening})
         results.add("deepcnn", ours)

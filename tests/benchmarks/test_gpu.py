@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks.conftest import Import
+from tests.benchmarks.conftest import BENCHMARKS, Import
 
 # What the published ones print.
 PUBLISHED = """
@@ -52,6 +52,28 @@ def test_speed_is_measured_beside_published_programs(benchmark: Import, tmp_path
     assert result["summaries"]["published"]["ratio"] == pytest.approx(2.015 / mean)
     assert result["profile"]["seconds a step"] > 0
     assert result["profile"]["most"]
+
+
+def test_cuda_convnet_is_trained_and_scored_over_ten_views_and_one(
+    benchmark: Import, tmp_path: Path
+) -> None:
+    """The command of `peers/README.md`, but with few steps and filters, on the CPU."""
+    documented = (BENCHMARKS / "peers" / "README.md").read_text()
+    command = "benchmarks/run.py gpu_speed cuda_convnet --runs 5 --views one --minutes 120"
+    assert command in documented
+    arguments = command.replace("--runs 5", "--runs 1").split()[1:]
+    arguments += ["--device", "cpu", "--out", str(tmp_path / "o")]
+    for change in ('data="synthetic"', "steps=110", "batch_size=16", "model.widths=[16,16,8,8]"):
+        arguments += ["--set", change]
+    arguments += ["--set", "optimizer.learning_rate=0.004"]
+    assert benchmark("run").main(arguments) == 0
+    result = json.loads((tmp_path / "o").read_text())
+    assert result["config"]["inputs"]["views"] == "ten"
+    (run,) = result["results"]["deepcnn"]
+    summary = result["summaries"]["deepcnn"]
+    for name in ("accuracy", "accuracy, one"):
+        assert summary[f"mean {name}"] == run[name] > 0.5
+    assert run["accuracy"] != run["accuracy, one"]
 
 
 def test_a_published_program_that_hangs_is_ended(

@@ -23,9 +23,18 @@ from deepcnn.models.network import initialize
 from deepcnn.runs.trained_on import TrainedOn
 
 HERE = Place(torch.device("cpu"), "fp32")
-WIDTHS = {"tutorial": (8, 8, 16, 16), "mlp": (16, 16)}
+WIDTHS = {"tutorial": (8, 8, 16, 16), "mlp": (16, 16), "cuda_convnet": (8, 8, 6, 4)}
 # Of each network and transform that a preset has, one; and what no preset has.
-CASES = ("quick", "speedrun94", "speedrun96", "tutorial", "mnist", "own", "odd sides")
+CASES = (
+    "quick",
+    "speedrun94",
+    "speedrun96",
+    "tutorial",
+    "cuda_convnet",
+    "mnist",
+    "own",
+    "odd sides",
+)
 
 
 class Plain(nn.Module):

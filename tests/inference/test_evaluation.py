@@ -42,6 +42,17 @@ def test_splits_examples_and_parameters_can_be_chosen(run: Path) -> None:
         evaluate(run, "validation")
 
 
+def test_other_views_than_the_runs_score_it_and_leave_it_as_it_is(run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    one, ten = evaluate(run, views="one", device="cpu"), evaluate(run, views="ten", device="cpu")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert one == evaluate(run, device="cpu")  # which is what the run says
+    trained, answered = Scorer(run, "test", views="ten", device="cpu").answered()
+    assert (trained.trained_on.transform.views, trained.calibration) == ("ten", None)
+    assert (ten.correct, ten.total) == (answered.correct, 512)
+    assert ten.loss != one.loss
+
+
 def test_without_a_checkpoint_or_a_run_it_says_so(tmp_path: Path, run: Path) -> None:
     with pytest.raises(RunError, match="expected the directory of a run"):
         evaluate(tmp_path)

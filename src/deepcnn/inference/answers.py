@@ -14,6 +14,8 @@ from deepcnn.hardware import float32_products
 from deepcnn.inference.prepared import for_inference
 from deepcnn.inputs.transform import Transform
 
+FEW = 32  # images; for fewer what a call costs counts, for more the memory of all their views
+
 
 class Answers:
     """A network prepared for prediction at a place, with the transform of its run.
@@ -67,10 +69,18 @@ class Answers:
     def _mean(self, images: Tensor, *, again: bool) -> Tensor:
         views_of = self.transform.shifted_views_of if again else self.transform.views_of
         with self.place.autocast(), float32_products(self.place.device):
-            views = [(weight, self._network(view)) for weight, view in views_of(images)]
+            views = views_of(images)
             if self.transform.views == "ten":
-                return mean_of_probabilities(torch.stack([logits for _, logits in views]))
-            return torch.stack([weight * logits for weight, logits in views]).sum(0).float()
+                return mean_of_probabilities(self._of_each([view for _, view in views]))
+            weighted = [weight * self._network(view) for weight, view in views]
+            return torch.stack(weighted).sum(0).float()
+
+    def _of_each(self, views: list[Tensor]) -> Tensor:
+        """Return the logits of each view [views, N, classes]; of a few images by one call."""
+        if len(views[0]) > FEW:
+            return torch.stack([self._network(view) for view in views])
+        logits: Tensor = self._network(torch.cat(views))
+        return logits.unflatten(0, (len(views), -1))
 
 
 class NumpyAnswers:
