@@ -64,7 +64,8 @@ def measure(dtype: torch.dtype, rounds: int) -> dict[str, Any]:
     milliseconds: dict[str, list[float]] = {name: [] for name in ways}
     with float32_products(torch.device("cpu")):
         found, expected = (turn().double() for turn in ways.values())
-        assert (found - expected).norm() < 0.02 * expected.norm()
+        apart = 1e-5 if dtype == torch.float32 else 0.05  # rounding to bf16 turns some ReLUs, too
+        assert (found - expected).norm() < apart * expected.norm()
         for number in range(WARM_UP + rounds):
             for name, turn in ways.items():
                 began = time.perf_counter()
