@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,8 +25,9 @@ from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.errors import ConfigError, ExportError, RunError
 from deepcnn.inference.about import About, settings_of
-from deepcnn.inference.calibration import between, fit_threshold
+from deepcnn.inference.calibration import between, fit_threshold, margins
 from deepcnn.inference.classifier import Classifier, Prediction
+from deepcnn.inference.extras import needed
 from deepcnn.inference.load import load
 from deepcnn.inference.onnx_file import ByOnnxRuntime
 from deepcnn.inference.onnx_graph import to_onnx
@@ -138,6 +141,46 @@ def test_the_graph_itself_gives_probabilities(case: Case) -> None:
     assert probabilities.dtype == logits.dtype == np.float32
     assert np.abs(probabilities - case.probabilities).max() <= APART
     assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
+
+
+def test_only_images_that_are_unsure_are_looked_at_again(exported: Any) -> None:
+    case = exported("speedrun94")
+    model = onnx.load(case.path)
+    names = ("unsure", "again/images")
+    (branches,) = [node for node in model.graph.node if node.op_type == "If"]
+    then = next(a.g for a in branches.attribute if a.name == "then_branch")
+    assert any("again/images" in node.output for node in then.node)
+    assert not any(names[1] in node.output for node in model.graph.node)
+    places = onnx.helper.make_tensor_value_info(names[0], onnx.TensorProto.INT64, ["k", 1])
+    model.graph.output.append(places)
+    session = needed("onnxruntime", "export").InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    first = case.trained.answers(HERE).first_look(torch.from_numpy(case.images))
+    largest = np.sort(first.numpy())[:, -2:]
+    expected = np.flatnonzero(largest[:, 1] - largest[:, 0] < case.trained.calibration.margin)
+    (found,) = session.run([names[0]], {"images": case.images})
+    assert found.ravel().tolist() == expected.tolist()
+    assert 0.2 < len(expected) / len(case.images) < 0.3
+    stored = {tensor.name for tensor in model.graph.initializer}
+    weights = {name for name in stored if "_network" in name and "again/" in name}
+    assert weights == set()  # they are stored once
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_images_that_are_all_sure_or_all_unsure_are_answered_alike(
+    exported: Any, runtime: Literal["onnxruntime", "openvino"]
+) -> None:
+    """So also where none is gathered to be looked at again, and in any mixture."""
+    case = exported("speedrun94")
+    first = case.trained.answers(HERE).first_look(torch.from_numpy(case.images)).numpy()
+    unsure = margins(first) < case.trained.calibration.margin
+    classifier = load(case.path, runtime=runtime, threads=1)
+    for which in (~unsure, unsure, np.arange(len(unsure)) % 3 == 0):
+        for count in (1, 2, 70):
+            some = np.flatnonzero(which)[:count]
+            found = classifier.probabilities(case.images[some])
+            assert np.abs(found - case.probabilities[some]).max() <= APART
 
 
 @pytest.mark.parametrize("level", [0, 7, 255])

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 import deepcnn
 from deepcnn.inference.extras import needed
 from deepcnn.inference.onnx_file import IMAGES, LOGITS, PROBABILITIES
 
 FIRST, AGAIN = "first", "again"  # what the outputs of both looks are called
+UNSURE, COUNT, ANY = "unsure", "unsure_count", "any_unsure"  # their places, how many, whether any
 
 
 def joined(first: Any, again: Any, *, classes: int, margin: float, temperature: float) -> Any:
@@ -41,38 +41,13 @@ def joined(first: Any, again: Any, *, classes: int, margin: float, temperature: 
         "axis": np.array([1]),
         "none": np.int64(0),
     }
-    choosing = [
-        node("TopK", [FIRST, "two"], ["top", "top_places"], axis=1),
-        node("Gather", ["top", "largest"], ["top_largest"], axis=1),
-        node("Gather", ["top", "second"], ["top_second"], axis=1),
-        node("Sub", ["top_largest", "top_second"], ["margins"]),
-        node("Less", ["margins", "margin"], ["is_unsure"]),
-        node("NonZero", ["is_unsure"], ["unsure_row"]),
-        node("Transpose", ["unsure_row"], ["unsure"], perm=[1, 0]),  # [k, 1]
-        node("Size", ["unsure"], ["count"]),
-        node("Greater", ["count", "none"], ["any_unsure"]),
-    ]
-    looking = [
-        node("Squeeze", ["unsure", "axis"], ["places"]),
-        node("Gather", [IMAGES, "places"], [f"{AGAIN}/{IMAGES}"], axis=0),
-        *again_nodes,
-        node("Gather", [FIRST, "places"], ["first_of_unsure"], axis=0),
-        node("Add", ["first_of_unsure", f"{AGAIN}/{AGAIN}"], ["sums"]),
-        node("Mul", ["sums", "half"], ["means"]),
-        node("ScatterND", [FIRST, "unsure", "means"], ["of_both"]),
-    ]
-    branches = {
-        "then_branch": _graph("looking again", looking, ["of_both"], classes),
-        "else_branch": _graph("sure", [node("Identity", [FIRST], ["of_one"])], ["of_one"], classes),
-    }
     answering = [
-        node("If", ["any_unsure"], [LOGITS], **branches),
+        node("If", [ANY], [LOGITS], **_branches(again_nodes, classes)),
         node("Div", [LOGITS, "temperature"], ["scaled"]),
         node("Softmax", ["scaled"], [PROBABILITIES], axis=1),
     ]
-    graph = _graph(
-        "network", [*first.graph.node, *choosing, *answering], [PROBABILITIES, LOGITS], classes
-    )
+    nodes = [*first.graph.node, *_choosing(), *answering]
+    graph = _graph("network", nodes, [PROBABILITIES, LOGITS], classes)
     graph.input.extend(first.graph.input)
     graph.initializer.extend([*first.graph.initializer, *more, *_tensors(constants)])
     model = onnx.helper.make_model(
@@ -84,6 +59,41 @@ def joined(first: Any, again: Any, *, classes: int, margin: float, temperature: 
     )
     onnx.checker.check_model(model)
     return model
+
+
+def _choosing() -> list[Any]:
+    """Return what finds the places of the unsure images, `UNSURE`, int64 [k, 1]."""
+    node = needed("onnx", "export").helper.make_node
+    return [
+        node("TopK", [FIRST, "two"], ["top", "top_places"], axis=1),
+        node("Gather", ["top", "largest"], ["top_largest"], axis=1),
+        node("Gather", ["top", "second"], ["top_second"], axis=1),
+        node("Sub", ["top_largest", "top_second"], ["margins"]),
+        node("Less", ["margins", "margin"], ["is_unsure"]),
+        node("NonZero", ["is_unsure"], ["unsure_row"]),
+        node("Transpose", ["unsure_row"], [UNSURE], perm=[1, 0]),
+        node("Size", [UNSURE], [COUNT]),
+        node("Greater", [COUNT, "none"], [ANY]),
+    ]
+
+
+def _branches(again: list[Any], classes: int) -> dict[str, Any]:
+    """Return the branches of the `If`; `again`: the nodes of the second look."""
+    node = needed("onnx", "export").helper.make_node
+    looking = [
+        node("Squeeze", [UNSURE, "axis"], ["places"]),
+        node("Gather", [IMAGES, "places"], [f"{AGAIN}/{IMAGES}"], axis=0),
+        *again,
+        node("Gather", [FIRST, "places"], ["first_of_unsure"], axis=0),
+        node("Add", ["first_of_unsure", f"{AGAIN}/{AGAIN}"], ["sums"]),
+        node("Mul", ["sums", "half"], ["means"]),
+        node("ScatterND", [FIRST, UNSURE, "means"], ["of_both"]),
+    ]
+    sure = [node("Identity", [FIRST], ["of_one"])]
+    return {
+        "then_branch": _graph("looking again", looking, ["of_both"], classes),
+        "else_branch": _graph("sure", sure, ["of_one"], classes),
+    }
 
 
 def _renamed(first: Any, again: Any) -> tuple[list[Any], list[Any]]:
@@ -119,6 +129,6 @@ def _graph(name: str, nodes: list[Any], outputs: Iterable[str], classes: int) ->
     return onnx.helper.make_graph(nodes, name, [], kinds)
 
 
-def _tensors(values: dict[str, ArrayLike]) -> list[Any]:
+def _tensors(values: dict[str, Any]) -> list[Any]:
     onnx = needed("onnx", "export")
     return [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in values.items()]
