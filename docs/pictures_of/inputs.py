@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from docs.pictures_of.drawing import enlarged, framed, from_darkest_to_brightest, save, sheet
+from numpy.typing import NDArray
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
@@ -42,7 +43,7 @@ def steps(data: Arrays, transform: Transform) -> Image.Image:
     cropped = crop(images, drawn.row, drawn.column, still, size).numpy()
     mirrored = crop(images, drawn.row, drawn.column, drawn.flip, size).numpy()
     assert drawn.contrast is not None
-    contrasted = with_contrast(mirrored, drawn.contrast.numpy())
+    contrasted = as_shown(with_contrast(mirrored, drawn.contrast.numpy()))
     inputs = transform.train(images, drawn).permute(0, 2, 3, 1).numpy()
     rows = []
     for i, image in enumerate(images.numpy()):
@@ -71,8 +72,13 @@ def draws_for(count: int, transform: Transform, seed: int) -> Draws:
     return transform.draw(seed, index=position, epoch=epoch, position=position)
 
 
-def with_contrast(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Apply contrast by its definition: each channel about its own mean, as far as can be shown."""
+def with_contrast(images: NDArray[np.uint8], factors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Apply contrast by its definition, to [B, H, W, C]: each channel about its own mean."""
     means = images.mean((1, 2), keepdims=True)
-    found = (images - means) * factors[:, None, None, None] + means
-    return found.round().clip(0, 255).astype(np.uint8)
+    found: NDArray[np.float64] = (images - means) * factors[:, None, None, None] + means
+    return found
+
+
+def as_shown(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return values as a screen can show them, which nothing but a picture is cut off at."""
+    return values.round().clip(0, 255).astype(np.uint8)

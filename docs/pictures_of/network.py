@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,8 +145,9 @@ def normalization(watched: Watched, channel: int) -> Image.Image:
 def connected(watched: Watched) -> Image.Image:
     """Return the units of the fully connected layers."""
     tiles, heads = [], []
-    for name, columns in (("local3", 24), ("local4", 24)):
+    for name in ("local3", "local4"):
         found = watched.of[name]
+        columns = math.gcd(len(found), 24)
         side = 14 * len(found) // columns
         tiles.append(map_of(found.reshape(-1, columns), float(found.max()), side))
         zeros = round(100 * float((found == 0).mean()))
