@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from deepcnn.data.splits import Split
 from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.inference.evaluation import Scorer
 from deepcnn.intervals import wilson
-from deepcnn.training.start import train
+from deepcnn.training.start import resume, train
 from tests.helpers.command import run_here
 from tests.helpers.own_data import images_of, write_pictures
 from tests.helpers.tiny import points, tiny
@@ -78,6 +79,22 @@ def test_moved_data_are_scored_on_what_the_training_was_scored_on(
     found = deepcnn.evaluate(trained, data=moved, device="cpu")
     assert (found.split, found.total) == ("validation", 30)
     assert found == deepcnn.evaluate(trained, device="cpu")
+
+
+def test_where_data_are_gone_it_is_said_how_to_name_their_new_place(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    old = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(config | {"data": old}))
+    told = f"{old}: the run's data are not there any more.*--data PATH"
+    with pytest.raises(DataError, match=told):
+        Scorer(run, device="cpu")
+    with pytest.raises(DataError, match=told):
+        resume(run)
+    with pytest.raises(DataError, match="'nowhere', which is neither"):  # a place that was named
+        resume(run, changes=lambda config: dataclasses.replace(config, data="nowhere"))
 
 
 @pytest.mark.parametrize("count", [149, 151, 30, 20])

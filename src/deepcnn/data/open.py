@@ -35,6 +35,15 @@ def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dat
     return Dataset(spec, _layout(spec, emit))
 
 
+def check_still_there(data: str) -> None:
+    """Raise DataError where a run's data are a path at which nothing lies any more."""
+    if data not in NAMES and not Path(data).expanduser().exists():
+        raise DataError(
+            f"{data}: the run's data are not there any more. If they were moved, say where they "
+            "are now: --data PATH"
+        )
+
+
 def load_dataset(
     data: str | Path, split: Split, *, emit: Listener = ignore, **settings: Any
 ) -> Arrays:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepcnn.config import Config, Views
 from deepcnn.data.dataset import Dataset, reading
-from deepcnn.data.open import open_dataset
+from deepcnn.data.open import check_still_there, open_dataset
 from deepcnn.data.shards import by
 from deepcnn.data.source import Source, relabeled
 from deepcnn.data.splits import Split
@@ -293,6 +293,7 @@ def _own_split(
     config: Config, trained_on: TrainedOn, split: Split | None, emit: Listener
 ) -> tuple[Split, Source]:
     """Read a split of the data that a run was trained on, and check that they are the same."""
+    check_still_there(config.data)
     dataset = open_dataset(config, emit=emit)
     chosen: Split = split or splits_to_score(config, dataset)[-1]
     keep = config.feed in ("preloaded", "fed")

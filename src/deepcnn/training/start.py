@@ -10,7 +10,7 @@ from typing import Any
 
 from deepcnn import presets
 from deepcnn.config import Config, from_dict, to_dict
-from deepcnn.data.open import NAMES
+from deepcnn.data.open import NAMES, check_still_there
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Listener, Noted, ignore
 from deepcnn.inputs.fed import Fed, FeedSource
@@ -121,6 +121,8 @@ def _resume(
         raise ConfigError(_BOTH)
     config = config.with_steps_for(sum(stored.counts["train"]))
     check_changes(old, config)
+    if config.data == old.data:
+        team.once(lambda: check_still_there(config.data))
     with Session.open(team, config, given, emit, stored) as session:
         session.go_on(run, stored.fed_by)
         return _finished(session, report=report)
