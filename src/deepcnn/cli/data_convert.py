@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ class Options:
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+    json: bool = False
+    """Print events as JSON, a line each, then an object with the counts."""
 
 
 def run(options: Options) -> int:
@@ -61,8 +64,11 @@ def run(options: Options) -> int:
         skip_bad=options.skip_bad,
         data_dir=options.data_dir,
     )
-    with console(as_json=False) as tell:
+    with console(options.json) as tell:
         counts = convert(spec, options.target, options.to, shards=options.shards, emit=tell)
+    if options.json:
+        print(json.dumps({"folder": str(options.target), "examples": counts}))
+        return 0
     found = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     target = shlex.quote(str(options.target))
     print(f"{options.target}: {found}. Train on it: deepcnn train --data {target}")

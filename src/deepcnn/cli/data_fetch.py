@@ -21,12 +21,14 @@ class Options:
     """An archive or a folder that you have; None: from the network."""
     data_dir: Path | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+    json: bool = False
+    """Print events as JSON, a line each."""
 
 
 def run(options: Options) -> int:
     """Bring the files into the folder of all data sets."""
     from deepcnn.data.fetch import fetch
 
-    with console(as_json=False) as tell:
+    with console(options.json) as tell:
         fetch(options.name, data_dir=options.data_dir, source=options.source, emit=tell)
     return 0

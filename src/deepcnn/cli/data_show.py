@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from deepcnn.config import DataSpec
 from deepcnn.console import console
 from deepcnn.errors import DataError
+
+if TYPE_CHECKING:
+    from deepcnn.data.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,14 @@ class Options:
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+    json: bool = False
+    """Print events as JSON, a line each, then an object with the counts."""
 
 
 def run(options: Options) -> int:
     """Print the counts, and write a sheet of pictures."""
     from deepcnn.data import survey
     from deepcnn.data.dataset import reading
-    from deepcnn.data.formats.listings import shown
     from deepcnn.data.open import open_dataset
 
     spec = DataSpec(
@@ -44,19 +49,40 @@ def run(options: Options) -> int:
         skip_bad=options.skip_bad,
         data_dir=options.data_dir,
     )
-    with console(as_json=False) as tell:
+    with console(options.json) as tell:
         source = open_dataset(spec, emit=tell).split(options.split)
         found = survey.survey(source, reading(options.split, tell))
-    height, width, channels = source.shape
-    print(f"{options.data}, {options.split}: {len(source):,} images, {height}×{width}×{channels}")
-    for name, count in zip(found.classes, found.counts, strict=True):
-        print(f"  {count:>9,}  {shown(name)}")
+    if not options.json:
+        _print_counts(options, found)
     out = options.out or Path(f"{Path(options.data).name}-{options.split}.png")
     try:
         survey.draw(found).save(out)
     except (OSError, ValueError) as error:
         raise DataError(f"{out}: the sheet cannot be written ({error})") from error
+    if options.json:
+        print(json.dumps(_as_json(options, found) | {"sheet": str(out)}))
+        return 0
     drawn = len(found.images)
     rest = f", the first {drawn} classes" if drawn < len(found.classes) else ""
     print(f"sheet: {out}{rest}")
     return 0
+
+
+def _print_counts(options: Options, found: Survey) -> None:
+    from deepcnn.data.formats.listings import shown
+
+    height, width, channels = found.shape
+    total = f"{found.counts.sum():,} images, {height}×{width}×{channels}"
+    print(f"{options.data}, {options.split}: {total}")
+    for name, count in zip(found.classes, found.counts, strict=True):
+        print(f"  {count:>9,}  {shown(name)}")
+
+
+def _as_json(options: Options, found: Survey) -> dict[str, Any]:
+    return {
+        "data": options.data,
+        "split": options.split,
+        "examples": int(found.counts.sum()),
+        "shape": found.shape,
+        "classes": dict(zip(found.classes, found.counts.tolist(), strict=True)),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class Options:
     """Name of the data set."""
     data_dir: Path | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+    json: bool = False
+    """Print one JSON object."""
 
 
 def run(options: Options) -> int:
@@ -25,8 +28,13 @@ def run(options: Options) -> int:
     from deepcnn.data.fetch import verify
 
     problems = verify(options.name, data_dir=options.data_dir)
-    for path, problem in problems.items():
-        print(f"{path}: {problem or 'whole'}")
+    if options.json:
+        files = {str(path): problem for path, problem in problems.items()}
+        whole = not any(problems.values())
+        print(json.dumps({"dataset": options.name, "whole": whole, "files": files}))
+    else:
+        for path, problem in problems.items():
+            print(f"{path}: {problem or 'whole'}")
     if any(problems.values()):
         raise DataError(
             f"{options.name} is not whole. Mend it with: deepcnn data fetch {options.name}"
