@@ -19,7 +19,7 @@ from deepcnn.inputs.transform import Transform
 
 
 def of(arrays: Arrays, **settings: Any) -> Transform:
-    given = {"crop": 0.75, "pad": 0, "flip": "random", "contrast": None} | settings
+    given: dict[str, Any] = {"crop": 0.75, "pad": 0, "flip": "random", "contrast": None} | settings
     return Transform.of(in_memory(arrays), standardize="mean_image", **given)
 
 
@@ -96,7 +96,7 @@ def test_ten_views_are_the_centre_and_the_corners_each_mirrored_too(
 
 
 @pytest.mark.parametrize("standardize", ["image", "dataset"])
-def test_of_other_inputs_mirroring_may_come_before_or_after(some: Arrays, standardize: str) -> None:
+def test_of_other_inputs_mirroring_may_come_before_or_after(some: Arrays, standardize: Any) -> None:
     transform = dataclasses.replace(of(some, views="ten"), standardize=standardize)
     if standardize == "dataset":
         transform = dataclasses.replace(transform, mean=(120.0,) * 3, std=(60.0,) * 3)

@@ -74,7 +74,7 @@ def computed(
     x, gradient = x.contiguous(memory_format=memory), gradient.contiguous(memory_format=memory)
     leaves = [each.requires_grad_() for each in (x, weight, bias)]
     y = compute(x, weight, bias, padding)
-    y.backward(gradient)
+    torch.autograd.backward(y, gradient)
     return [y.detach(), *(each.grad for each in leaves if each.grad is not None)]
 
 
@@ -156,11 +156,11 @@ def test_the_same_bits_every_time_whatever_needs_a_derivative() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     x, weight, bias, gradient = (torch.from_numpy(each).float() for each in arrays)
     y = locally_connected2d(x.requires_grad_(), weight, bias, (1, 1))
-    y.backward(gradient)
+    torch.autograd.backward(y, gradient)
     assert x.grad is not None
     assert torch.equal(x.grad, one[1])
     weight.requires_grad_()
-    locally_connected2d(x.detach(), weight, bias, (1, 1)).backward(gradient)
+    torch.autograd.backward(locally_connected2d(x.detach(), weight, bias, (1, 1)), gradient)
     assert weight.grad is not None
     assert torch.equal(weight.grad, one[2])
 

@@ -80,7 +80,7 @@ class Answers:
         if len(views[0]) > FEW:
             return torch.stack([self._network(view) for view in views])
         logits: Tensor = self._network(torch.cat(views))
-        return logits.unflatten(0, (len(views), -1))
+        return logits.view(len(views), -1, logits.shape[1])
 
 
 class NumpyAnswers:
