@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.inputs.transform import Draws, Transform
+from deepcnn.inputs.draws import Draws
+from deepcnn.inputs.transform import Transform
 from deepcnn.kernels.crop import crop
 
 EXAMPLES = (7, 4, 0)  # of the training set: a horse, an automobile, a frog

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 from docs.pictures_of.drawing import beside, save, sheet
+from numpy.typing import NDArray
 from PIL import Image
 from tests.helpers.browser import Page, chromium
 
@@ -108,12 +109,14 @@ def clipped(page: Page, box: dict[str, float]) -> Image.Image:
 
 def stacked(picture: Image.Image) -> Image.Image:
     """Put what lies beside the first part of a picture below it, so that it gets narrow."""
-    dark = np.asarray(picture.convert("L")) < 240  # shadows of the page are lighter
-    columns = dark.any(0).nonzero()[0]
+    dark: NDArray[np.bool_] = (
+        np.asarray(picture.convert("L")) < 240
+    )
+    columns = np.flatnonzero(dark.any(0))
     parts = []
-    for part in np.split(columns, (np.diff(columns) > GAP).nonzero()[0] + 1):
+    for part in np.split(columns, np.flatnonzero(np.diff(columns) > GAP) + 1):
         left, right = int(part[0]), int(part[-1]) + 1
-        rows = dark[:, left:right].any(1).nonzero()[0]
+        rows = np.flatnonzero(dark[:, left:right].any(1))
         parts.append(picture.crop((left, int(rows[0]), right, int(rows[-1]) + 1)))
     first, *others = parts
     return sheet([[first], [beside(others, gap=GAP)]], gap=GAP) if others else first

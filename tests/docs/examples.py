@@ -25,6 +25,7 @@ MASKS = (
     (TIME, "TIME"),
     (r"\bruns/\d{8}-\d{6}-\w+|\bruns/[\w.-]+|\bRUN(_[A-Z])?\b", "RUN"),
     (r"\S*/(?=(deepcnn|tensorboard) )", ""),  # where the programs are
+    (r"CIFAR (?=images)", ""),  # which the small set is not called by
     (r"unsure: .*", ""),
     (r"\b(bf16|fp32|fp16)\b", "PRECISION"),
     (r"\d+(,\d{3})*(\.\d*)?(e-?\d+)?", "#"),

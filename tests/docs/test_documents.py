@@ -34,7 +34,6 @@ from tests.docs.shortened import StandIns, furnish, shortened, small_cifar10
 
 # What is only read by the command's own parser, and where it is tested instead.
 PARSED_ONLY = {
-    r"deepcnn bench": "takes a minute: tests/test_bench.py",
     r".*--compile": "needs a GPU: tests/engines/test_choose.py",
     r"deepcnn serve": "answers until it is stopped: tests/serving",
     r"deepcnn data fetch": "may need a network: tests/data/test_fetch.py",
