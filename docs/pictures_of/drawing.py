@@ -93,8 +93,8 @@ def sheet(
     down = EDGE + top
     for i, (row, height) in enumerate(zip(rows, heights, strict=True)):
         if sides:
-            place = EDGE, down + height / 2
-            draw.multiline_text(place, sides[i], INK, font(), "lm", spacing=LINE)
+            beside_it = EDGE, down + height / 2
+            draw.multiline_text(beside_it, sides[i], INK, font(), "lm", spacing=LINE)
         for picture, at, width in zip(row, places, widths, strict=False):
             found.paste(picture, (at + (width - picture.width) // 2, down))
         down += height + gap

@@ -109,9 +109,7 @@ def clipped(page: Page, box: dict[str, float]) -> Image.Image:
 
 def stacked(picture: Image.Image) -> Image.Image:
     """Put what lies beside the first part of a picture below it, so that it gets narrow."""
-    dark: NDArray[np.bool_] = (
-        np.asarray(picture.convert("L")) < 240
-    )
+    dark: NDArray[np.bool_] = np.asarray(picture.convert("L")) < 240
     columns = np.flatnonzero(dark.any(0))
     parts = []
     for part in np.split(columns, np.flatnonzero(np.diff(columns) > GAP) + 1):

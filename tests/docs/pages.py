@@ -12,6 +12,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = {"bash", "curl", "deepcnn", "find", "make", "pip", "python", "tensorboard", "torchrun"}
 PROGRAMS |= {"zcat", ".venv/bin/python", ".venv/bin/deepcnn"}
 INLINE = re.compile(r"`((?:deepcnn|make) [^`]+)`")
+PROMPT = "$ "  # begins a command in a block that shows what is printed, too
 OUTPUT = "# → "  # begins a line of what a block of Python prints
 
 
@@ -65,6 +66,10 @@ def blocks_of(page: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         language, body = match.groups()
         line = text[: match.start()].count("\n") + 1
+        if body.startswith(PROMPT):
+            found += transcript(name_of(page), line, body)
+            end = match.end()
+            continue
         follows = found and not text[end : match.start()].strip()
         if language == "text" and follows and is_shell(found[-1]) and found[-1].output is None:
             before = found.pop()
@@ -72,6 +77,16 @@ def blocks_of(page: Path) -> list[Block]:
         else:
             found.append(Block(name_of(page), line, language, body))
         end = match.end()
+    return found
+
+
+def transcript(page: str, line: int, text: str) -> list[Block]:
+    """Return a block for each command that begins with a prompt, with what stands below it."""
+    parts = re.split(rf"^{re.escape(PROMPT)}", text, flags=re.MULTILINE)[1:]
+    found = []
+    for part in parts:
+        command, _, output = part.partition("\n")
+        found.append(Block(page, line, "sh", f"{command}\n", output or None))
     return found
 
 
@@ -92,7 +107,7 @@ def commands_of(block: Block) -> list[Command]:
     """Return the commands of a block, without their comments."""
     found = []
     for line in whole_lines(block.text):
-        words = shlex.split(line.removeprefix("$ "), comments=True)
+        words = shlex.split(line, comments=True)
         if not words:
             continue
         pipeline: list[list[str]] = [[]]

@@ -50,6 +50,12 @@ class StandIns:
                 preset = next((each for each in self.runs if each in name), presets.DEFAULT)
                 shutil.copytree(self.runs[preset], self.folder / name)
 
+    def make_newest(self) -> None:
+        """Let the newest run be one of the default preset, which commands take without a name."""
+        target = self.folder / "runs" / f"newest-{presets.DEFAULT}"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.runs[presets.DEFAULT], target, copy_function=shutil.copyfile)
+
 
 def small_cifar10(folder: Path, train: Arrays, test: Arrays) -> Path:
     """Write the first images of CIFAR-10 as it lies on disk."""

@@ -34,9 +34,7 @@ from tests.docs.shortened import StandIns, furnish, shortened, small_cifar10
 
 # What is only read by the command's own parser, and where it is tested instead.
 PARSED_ONLY = {
-    r".*--compile": "needs a GPU: tests/engines/test_choose.py",
     r"deepcnn serve": "answers until it is stopped: tests/serving",
-    r"deepcnn data fetch": "may need a network: tests/data/test_fetch.py",
     r"torchrun|.*--devices": "starts processes that import torch: tests/team/test_launch.py",
     r"deepcnn export( RUN| --to onnx)?$": "torch's exporter takes long: tests/cli/test_export.py",
     r"deepcnn predict RUN/export/model.onnx": "the same",
