@@ -161,9 +161,11 @@ def _update(
         nodes.append(Node(f"sum_over_processes/{path}", "all_reduce", (source,), shape, where))
         source = nodes[-1].name
     used = [source, path, "learning_rate"]
-    if any(name in optimizer.tensors for optimizer in state.optimizers):
-        used.append(f"momentum/{path}")
-        nodes.append(Node(used[-1], "variable", (), shape, where))
+    kinds = (kind for optimizer in state.optimizers for kind in optimizer.tensors.items())
+    for kind, tensors in kinds:  # the optimizers' own memory, as momenta
+        if name in tensors:
+            used.append(f"{kind}/{path}")
+            nodes.append(Node(used[-1], "variable", (), shape, where))
     nodes.append(Node(f"update/{path}", "assign", tuple(used), shape, where))
     if state.averages is not None and name in state.averages.tensors:
         inputs = (f"update/{path}",)
