@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich import progress
 
 from deepcnn.console import console
 from deepcnn.errors import RunError
-from deepcnn.events import Evaluated, Finished, Interrupted, Reading, Started
+from deepcnn.events import Advanced, Evaluated, Finished, Interrupted, Noted, Reading, Started
 from deepcnn.runs.run import Run
 from tests.helpers.command import ENVIRONMENT
 
@@ -92,7 +93,7 @@ def test_what_is_left_is_told_in_lines_where_there_is_no_terminal(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with console(as_json=False, stream=sys.stderr) as tell:
+    with console(as_json=False, to="stderr") as tell:
         for total in (1000, None):
             for done in range(500, 1001, 100):
                 tell(Reading(f"reading {total}", done, total))
@@ -139,6 +140,27 @@ def test_a_terminal_gets_a_bar_after_a_while(
     (task,) = seen
     assert (task.description, task.completed, task.total) == ("answering", 300, total)
     assert "answering" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("to", ["stdout", "stderr"])
+def test_lines_stand_above_the_bar(
+    to: Literal["stdout", "stderr"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with console(as_json=False, to=to) as tell:
+        for step in range(1, 4):
+            tell(Advanced(step, 4, step / 4))
+            tell(Noted(f"line {step}"))
+    seen = terminal.getvalue()
+    assert "training" in seen
+    for step in range(1, 4):
+        before = seen[: seen.index(f"line {step}")]
+        codes = re.search(r"(?:\r|\n|\x1b\[[0-9;?]*[A-Za-z])*$", before)
+        assert codes is not None
+        assert codes[0] == before or re.search(r"\n|\x1b\[2K", codes[0]), repr(before[-60:])
 
 
 # Commands

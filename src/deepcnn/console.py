@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal
 
 from deepcnn.events import (
     Advanced,
@@ -39,6 +39,8 @@ from deepcnn.intervals import described
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+Stream = Literal["stdout", "stderr"]
+
 
 @contextmanager
 def console(
@@ -46,12 +48,12 @@ def console(
     *,
     placement: bool = False,
     preset: str = "",
-    stream: TextIO | None = None,
+    to: Stream = "stdout",
 ) -> Iterator[Listener]:
     """Give a listener that prints: JSON, or lines, with a progress bar on a terminal.
 
     `placement`: print what lies on which device, too; `preset`: of the run, whose reference
-    may have lines of its own; `stream`: None for standard output.
+    may have lines of its own; `to`: where lines go.
     """
     if as_json:
         from deepcnn.runs.log import FOR_PICTURES, to_json
@@ -62,7 +64,7 @@ def console(
 
         yield write
         return
-    printer = _Console(placement, preset, stream or sys.stdout)
+    printer = _Console(placement, preset, to)
     try:
         yield printer
     finally:
@@ -70,9 +72,9 @@ def console(
 
 
 class _Console:
-    def __init__(self, placement: bool, preset: str, stream: TextIO) -> None:
+    def __init__(self, placement: bool, preset: str, to: Stream) -> None:
         self._placement = placement
-        self._stream = stream
+        self._to = to
         self._towers = 0
         self._bar: _Bar | None = None
         self._reading_what = ""
@@ -142,7 +144,8 @@ class _Console:
                 self._say(f"Report:         {event.path}")
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        # looked up each time: while a bar is shown, what prints above it takes their place
+        print(line, file=sys.stdout if self._to == "stdout" else sys.stderr, flush=True)
 
     def _again(self, command: str) -> str:
         """Return a command to type about a run; a network of one's own must be named again."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -41,18 +42,42 @@ def test_runs_are_listed_newest_first(
     os.utime(runs / "second" / "log.jsonl", (time.time() - 7300,) * 2)
     (head, *lines), err = listed(monkeypatch, capsys)
     assert err == ""
-    accuracy = ["accuracy", "(95", "%", "interval)", "of"]
-    assert head.split() == ["run", "preset", "data", *accuracy, "steps", "age", "size"]
+    assert head.split() == ["run", "preset", "data", "accuracy", "steps", "age", "size"]
     cells = [line.split() for line in lines]
     assert [each[0] for each in cells] == ["runs/fourth", "runs/third", "runs/second", "runs/first"]
     assert {tuple(each[1:3]) for each in cells} == {("tiny", "synthetic")}
-    assert " ".join(cells[1][3:10]) == "0.00 % (0.0 to 7.1) 50 validation"
+    assert " ".join(cells[1][3:11]) == "0.00 % (0.0 to 7.1) of 50 validation"
     assert cells[2][3:6] == ["40", "of", "40"]  # it has no score
     assert [each[-4:-2] for each in cells[1:]] == [["2", "min"], ["2", "h"], ["1", "d"]]
     assert cells[0][-4] in ("3", "4", "5", "6", "7", "8", "9")
     assert {each[-1] for each in cells} == {"MB"}
     ends = {line.rindex("MB") for line in lines}
     assert len(ends) == 1  # in columns
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    ("columns", "left"),
+    [
+        (120, ["run", "preset", "data", "accuracy", "steps", "age", "size"]),
+        (85, ["run", "preset", "data", "accuracy", "steps", "age"]),
+        (70, ["run", "data", "accuracy", "steps"]),
+        (20, ["run", "accuracy", "steps"]),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns(
+    columns: int,
+    left: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    whole, _ = listed(monkeypatch, capsys)
+    assert whole[0].split() == ["run", "preset", "data", "accuracy", "steps", "age", "size"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    lines, _ = listed(monkeypatch, capsys)
+    assert lines[0].split() == left
+    assert columns == 20 or max(map(len, lines)) <= columns
 
 
 def test_json_has_a_run_a_line(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,7 +47,7 @@ def run(options: Options) -> int:
     with importing():
         from deepcnn.inference.evaluation import Scorer
 
-    with console(as_json=False, stream=sys.stderr if options.json else None) as tell:
+    with console(as_json=False, to="stderr" if options.json else "stdout") as tell:
         scorer = Scorer(
             which_run(options.run),
             options.split,

@@ -99,7 +99,7 @@ def run(options: Options) -> int:
     form = options.format or ("table" if on_terminal else "csv")
     style = Style(form, classifier.classes, None if options.all else options.top)
     unread = 0
-    with console(as_json=False, stream=sys.stderr) as tell:
+    with console(as_json=False, to="stderr") as tell:
         labelled = None if options.data is None else _labelled(path, options, classifier, tell)
         with writer(style, options.out) as write:
             if labelled is not None:

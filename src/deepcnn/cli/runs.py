@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from rich.cells import cell_len, set_cell_size
 
-ACCURACY = "accuracy (95 % interval)"
-HEAD = ("run", "preset", "data", ACCURACY, "of", "steps", "age", "size")
+from deepcnn.data.formats.listings import shown
+from deepcnn.errors import RunError
+from deepcnn.intervals import wilson
+from deepcnn.runs.find import Summary, all_runs, summary
+
+DISPENSABLE = ("size", "preset", "age", "data")  # columns that a narrow terminal does without
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,6 @@ class Options:
 
 def run(options: Options) -> int:
     """Print a line for each run."""
-    from deepcnn.data.formats.listings import shown
-    from deepcnn.errors import RunError
-    from deepcnn.intervals import interval
-    from deepcnn.runs.find import all_runs, summary
-
     rows: list[tuple[str, ...]] = []
     for path in all_runs(options.folder):
         try:
@@ -42,34 +43,45 @@ def run(options: Options) -> int:
         if options.json:
             print(json.dumps(dataclasses.asdict(found), default=str))
             continue
-        score = examples = ""
-        if found.correct is not None and found.total:
-            share = 100 * found.correct / found.total
-            score = f"{share:.2f} % {interval(found.correct, found.total)}"
-            examples = f"{found.total:,} {shown(found.split or '')}".rstrip()
         rows.append(
             (
                 shown(found.path),
                 shown(found.preset),
                 shown(found.data),
-                score,
-                examples,
+                _score(found),
                 f"{found.step:,} of {found.steps:,}",
                 _age(time.time() - found.changed),
                 f"{found.bytes / 1e6:.1f} MB",
             )
         )
     if rows:
-        _print_table(HEAD, rows)
+        _print_table(("run", "preset", "data", "accuracy", "steps", "age", "size"), rows)
     elif not options.json:
         print(f"{shown(options.folder)}: no runs. Train one: deepcnn train")
     return 0
 
 
+def _score(found: Summary) -> str:
+    """Return an accuracy with its interval, its examples and its split."""
+    split = shown(found.split or "")
+    if found.correct is None or not found.total:
+        return split
+    low, high = wilson(found.correct, found.total)
+    share = f"{100 * found.correct / found.total:.2f} %"
+    return f"{share} ({100 * low:.1f} to {100 * high:.1f}) of {found.total:,} {split}".rstrip()
+
+
 def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+    """Print columns side by side; on a terminal without those that it has no room for."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = {column[0]: max(map(cell_len, column)) for column in columns}
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for name in DISPENSABLE:
+        if room is not None and sum(widths.values()) + 2 * (len(widths) - 1) > room:
+            del widths[name]
+    kept = [column for column in columns if column[0] in widths]
+    for row in zip(*kept, strict=True):
+        cells = map(set_cell_size, row, widths.values())
         print("  ".join(cells).rstrip())
 
 
