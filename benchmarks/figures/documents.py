@@ -212,6 +212,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "predicting": speed.predicting,
     "predicting_before": speed.predicting_before,
     "agreement": speed.agreement,
+    "runtimes": speed.runtimes,
+    "share_of_torch": speed.share_of_torch,
     "data": speed.data,
     "devices": speed.devices,
     "unsure": unsure,

@@ -159,6 +159,29 @@ def predicting_before() -> str:
     return f"{bf16} ONNX Runtime's speed for `tutorial` in bf16, {fp32} in fp32"
 
 
+def runtimes() -> str:
+    """Return how fast each runtime answers, and how soon after a process has started."""
+    medians = results("runtimes")[""]["medians"]
+    firsts = results("first_answer")[""]["medians"]
+    rows = []
+    for name, found in medians.items():
+        runtime, precision = name.split(", ")
+        cells = [runtime, precision]
+        for preset in ("tutorial", "quick"):
+            cells.append(f"{found[f'{preset}: images/s, batch 256']:,}")
+            cells.append(f"{rounded(found[f'{preset}: ms, batch 1'])} ms")
+        first = firsts[runtime]["s to the answer"]
+        rows.append((*cells, f"{rounded(first)} s" if precision == "fp32" else ""))
+    heads = [f"`{preset}`, {what}" for preset in ("tutorial", "quick") for what in ("256", "one")]
+    return markdown(("by", "in", *heads, "first answer"), rows)
+
+
+def share_of_torch() -> str:
+    """Return how much of the time to the first answer goes into importing torch."""
+    share = results("first_answer")[""]["medians"]["torch"]["share importing torch"]
+    return f"{rounded(100 * share, 0)} %"
+
+
 def agreement() -> str:
     """Return how many test images at least get the class that torch gives them in fp32."""
 

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 def importing() -> Iterator[None]:
     """Import torch, or what imports it, without Python's collector of garbage.
 
-    The half a million objects that torch is made of stay as long as the process. Yet the collector
-    would look through all of them again and again while they come, later, and as the process ends,
-    which takes a quarter of the time of a command that answers about one picture.
+    The many objects that torch is made of stay as long as the process. Yet the collector would look
+    through all of them again and again: while they come, later, and as the process ends.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

@@ -71,7 +71,7 @@ class Options:
     """Processor threads; None: the runtime's choice."""
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     """What computes. auto: torch for a run and for weights; for an ONNX file what is fastest of
-    ONNX Runtime and OpenVINO, for so many pictures."""
+    ONNX Runtime and OpenVINO."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
     """A network of your own, named again as package.module:function: else its code does not run."""
 
@@ -92,7 +92,6 @@ def run(options: Options) -> int:
             precision=options.precision,
             threads=options.threads,
             runtime=options.runtime,
-            images=total if options.data is None else None,
             model=own_network(options.model),
         )
     on_terminal = options.out is None and sys.stdout.isatty()

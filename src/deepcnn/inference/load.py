@@ -28,7 +28,6 @@ def load(
     precision: Precision = "fp32",
     threads: int | None = None,
     runtime: Runtime = "auto",
-    images: int | None = None,
     model: Given | None = None,
 ) -> Classifier:
     """Open the network of a run, or of a file that was exported from one, to ask about pictures.
@@ -38,14 +37,14 @@ def load(
     keeps any; `device`, `precision`, `threads`: where and how to compute; "bf16" is faster and less
     exact; `runtime`: what computes; "auto": torch for a run and for weights; for ONNX, which needs
     no torch, what is fastest of ONNX Runtime and OpenVINO as far as they are installed (see
-    `runtimes`); `images`: about how many will be asked about, which that depends on, None: many;
-    `model`: the network again, where it is none of this package. A file is of one step, with the
-    averages or without. Raises a DeepcnnError that says what is missing or does not fit.
+    `runtimes`); `model`: the network again, where it is none of this package. A file is of one
+    step, with the averages or without. Raises a DeepcnnError that says what is missing or does not
+    fit.
     """
     path = Path(run)
     if is_onnx(path):
         _check_step(path, step, averaged)
-        return _open_onnx(path, device, precision, threads, runtime, images)
+        return _open_onnx(path, device, precision, threads, runtime)
     if path.exists() and runtime not in ("auto", "torch"):
         raise ConfigError(
             f"runtime: torch computes what {path} holds. {runtime} reads ONNX: deepcnn export RUN "
@@ -117,12 +116,7 @@ def _check_step(path: Path, step: int | None, averaged: bool) -> None:
 
 
 def _open_onnx(
-    path: Path,
-    device: str,
-    precision: str,
-    threads: int | None,
-    runtime: Runtime,
-    images: int | None,
+    path: Path, device: str, precision: str, threads: int | None, runtime: Runtime
 ) -> Classifier:
     from deepcnn.inference.onnx_file import open_onnx
 
@@ -132,4 +126,4 @@ def _open_onnx(
         )
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device: {path} is computed on the processor, found {device!r}")
-    return open_onnx(path, runtime, precision=precision, threads=threads, images=images)
+    return open_onnx(path, runtime, precision=precision, threads=threads)

@@ -102,20 +102,18 @@ def open_onnx(
     *,
     precision: str = "fp32",
     threads: int | None = None,
-    images: int | None = None,
 ) -> Classifier:
     """Open a file that `deepcnn export` wrote, to ask it about pictures.
 
     `runtime`: what computes, "auto": what `runtimes.choose` says; `precision`: "fp32" or "bf16";
-    `threads`: None is the runtime's choice; `images`: about how many will be asked about, None:
-    many. Raises RunError for a file that is none of deepcnn's, or damaged; ConfigError where a
-    package is missing or cannot do what is asked for.
+    `threads`: None is the runtime's choice. Raises RunError for a file that is none of deepcnn's,
+    or damaged; ConfigError where a package is missing or cannot do what is asked for.
     """
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision: an ONNX file answers in fp32 or bf16, found {precision}")
     bf16 = precision == "bf16"
     if runtime == "auto":
-        runtime = choose(precision, images)
+        runtime = choose(precision)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from deepcnn.inference.extras import is_installed
 
 OnnxRuntime = Literal["onnxruntime", "openvino"]
 
-
-class Row(NamedTuple):
-    """What is fastest, the fastest first, in a precision and from so many images on, all in all."""
-
-    precision: Literal["fp32", "bf16"]
-    images: int
-    runtimes: tuple[OnnxRuntime, ...]
-
-
-# ONNX Runtime starts sooner; OpenVINO answers sooner, and alone computes in bf16. The figures are
-# in docs/after_training.md; `deepcnn bench` measures them anew.
-AUTO = (
-    Row("fp32", 1, ("onnxruntime", "openvino")),
-    Row("fp32", 2500, ("openvino", "onnxruntime")),
-    Row("bf16", 1, ("openvino",)),
-)
+# What `auto` takes by precision, for one image as for many: the first that is installed. In fp32
+# ONNX Runtime starts sooner and answers about one image sooner, and about many as fast; in bf16
+# OpenVINO alone computes. The figures are in docs/figures.md; `deepcnn bench` measures them anew.
+AUTO: dict[str, tuple[OnnxRuntime, ...]] = {
+    "fp32": ("onnxruntime", "openvino"),
+    "bf16": ("openvino",),
+}
 
 
-def choose(precision: str, images: int | None) -> OnnxRuntime:
-    """Return the fastest of what is installed; where nothing is, the fastest.
-
-    `images`: how many are going to be asked about, None for many.
-    """
-    fitting = [
-        row
-        for row in AUTO
-        if row.precision == precision and (images is None or row.images <= images)
-    ]
-    order = fitting[-1].runtimes
+def choose(precision: str) -> OnnxRuntime:
+    """Return the fastest of what is installed; where nothing is, the fastest."""
+    order = AUTO[precision]
     return next((runtime for runtime in order if is_installed(runtime)), order[0])
 
 
 def described() -> str:
     """Return what `auto` takes, in words."""
-    found: dict[str, list[str]] = {}
-    for row in AUTO:
-        more = f"from {row.images:,} images on " if row.images > 1 else ""
-        found.setdefault(row.precision, []).append(more + row.runtimes[0])
-    onnx = "; ".join(f"in {precision} {', '.join(taken)}" for precision, taken in found.items())
-    return f"auto takes torch for a run. For an ONNX file it takes {onnx}"
+    taken = ", ".join(f"{order[0]} in {precision}" for precision, order in AUTO.items())
+    return f"auto takes torch for a run, and for an ONNX file {taken}"

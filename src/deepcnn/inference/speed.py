@@ -125,7 +125,7 @@ def otherwise(measured: Sequence[Answering]) -> list[str]:
     for precision in ("fp32", "bf16"):
         fitting = [a for a in measured if (a.precision, a.runtime != "torch") == (precision, True)]
         for images, what in ((1, "one image"), (None, "many images")):
-            taken = [a for a in fitting if a.runtime == choose(precision, images)]
+            taken = [a for a in fitting if a.runtime == choose(precision)]
             fastest = min(fitting, key=lambda a: a.seconds(images), default=None)
             if not taken or fastest is None:
                 continue
