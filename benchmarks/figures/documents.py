@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from deepcnn.runs.log import events
-from figures import gpu, speed, tutorial
+from figures import choices, gpu, speed, tutorial
 from figures.logged import (
     ROOT,
     counted,
@@ -217,6 +217,9 @@ FIGURES: dict[str, Callable[[], str]] = {
     "data": speed.data,
     "devices": speed.devices,
     "unsure": unsure,
+    "fashion": lambda: f"{counted(record(choices.FASHION))}; {duration(record(choices.FASHION))}",
+    "fashion_tried": choices.fashion_tried,
+    "fashion_on_the_test_set": choices.fashion_on_the_test_set,
     "calibration_before": lambda: tutorial.calibration_error("before"),
     "calibration_after": lambda: tutorial.calibration_error("after"),
     "first_loss": tutorial.first_loss,

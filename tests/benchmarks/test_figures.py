@@ -24,10 +24,6 @@ MEASURED = re.compile(
 # and how much time summaries are allowed to take.
 GIVEN = (
     *("95 % intervals", "for 86 %", "more than 86 %", "at most 3 % of the time"),
-    *(
-        "13 % error from one view and 11 % from ten",
-        "一个视图 13 %，十个视图 11 %",
-    ),  # cuda-convnet's
     *("95 % 置信区间", "86 % 以上", "最多占用 3 % 的时间"),
 )
 

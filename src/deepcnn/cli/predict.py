@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 UNREAD = 3  # exit status where some pictures could not be read
 SCORED_TOGETHER = 500  # as `evaluate` does, so that both round alike
 NOTHING = "predict: expected pictures, a folder, - or --data, found none"
-TABLES = (".csv", ".csv.gz")
 LONGEST_NAME = 1 << 16  # bytes of a path on standard input
 
 
@@ -223,6 +222,8 @@ def _is_pattern(picture: str) -> bool:
 
 
 def _is_table(picture: str) -> bool:
+    from deepcnn.data.formats.pixel_csv import SUFFIXES as TABLES
+
     return picture.lower().endswith(TABLES) and is_file(Path(picture))
 
 

@@ -15,7 +15,7 @@ from rich.cells import cell_len, set_cell_size
 
 from deepcnn.data.formats.listings import shown
 from deepcnn.errors import RunError
-from deepcnn.intervals import wilson
+from deepcnn.intervals import interval
 from deepcnn.runs.find import Summary, all_runs, summary
 
 DISPENSABLE = ("size", "preset", "age", "data")  # columns that a narrow terminal does without
@@ -66,9 +66,9 @@ def _score(found: Summary) -> str:
     split = shown(found.split or "")
     if found.correct is None or not found.total:
         return split
-    low, high = wilson(found.correct, found.total)
     share = f"{100 * found.correct / found.total:.2f} %"
-    return f"{share} ({100 * low:.1f} to {100 * high:.1f}) of {found.total:,} {split}".rstrip()
+    within = interval(found.correct, found.total)
+    return f"{share} {within} of {found.total:,} {split}".rstrip()
 
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -98,7 +98,7 @@ def _begins_with_its_split(name: str) -> bool:
 
 
 def _is_table(name: str) -> bool:
-    return name.lower().endswith((".csv", ".csv.gz"))
+    return name.lower().endswith(pixel_csv.SUFFIXES)
 
 
 def _classes(folder: Path) -> tuple[str, ...] | None:

@@ -269,12 +269,8 @@ class Zip(Step):
 
     @override
     def flow(self, epoch: int, state: State = None) -> Flow:
-        states = [None] * len(self.sources) if state is None else state
         with ExitStack() as stack:
-            takers = [
-                stack.enter_context(closing(Taker(source, epoch, before)))
-                for source, before in zip(self.sources, states, strict=True)
-            ]
+            takers = _takers(self.sources, epoch, state, stack)
             while count := min(taker.have() for taker in takers):
                 (index, *arrays), *others = (taker.take(count) for taker in takers)
                 for _, *theirs in others:
@@ -302,12 +298,9 @@ class Interleave(Step):
     @override
     def flow(self, epoch: int, state: State = None) -> Flow:
         sources = len(self.sources)
-        turn, left, states = (0, self.length, [None] * sources) if state is None else state
+        turn, left, states = (0, self.length, None) if state is None else state
         with ExitStack() as stack:
-            takers = [
-                stack.enter_context(closing(Taker(source, epoch, before)))
-                for source, before in zip(self.sources, states, strict=True)
-            ]
+            takers = _takers(self.sources, epoch, states, stack)
             parts: list[Columns] = []
             have = ended = 0  # examples in the parts; sources in a row that have ended
             while ended < sources:
@@ -352,6 +345,17 @@ class Mix(Step):
             for number, block in enumerate(mixed, start=1):
                 if number > left:
                     yield block, number
+
+
+def _takers(
+    sources: Sequence[Step], epoch: int, states: Sequence[State] | None, stack: ExitStack
+) -> list[Taker]:
+    """Return what takes from each source, from its state on; the stack closes them."""
+    before = [None] * len(sources) if states is None else states
+    return [
+        stack.enter_context(closing(Taker(source, epoch, state)))
+        for source, state in zip(sources, before, strict=True)
+    ]
 
 
 def _arrays(name: str, found: Any) -> Arrays:

@@ -11,16 +11,16 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from deepcnn.errors import ConfigError
+from deepcnn.models.calls import CallRecorder
 from deepcnn.models.layers import LocallyConnected2d, LocallyConnectedReLU, SameConv2d
 from deepcnn.models.response_norm import LocalResponseNorm, ReLUResponseNorm
 from deepcnn.reports import operations
@@ -66,13 +66,11 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> list[Operation]:
         raise ConfigError(f"it does not run in float64 ({type(error).__name__}: {what})") from error
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(CallRecorder):
     """Takes down each function of torch that computes with what comes of the images."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._model = model
-        self._modules: list[str] = []  # those whose forward runs
+        super().__init__(model)
         self._inside = 0  # layers that are one operation, whose inner ones do not count
         self._values: dict[int, Value] = {}  # what a tensor is, by its identity
         self._tensors: list[Tensor] = []  # kept, so that no other gets the identity of one
@@ -80,7 +78,7 @@ class _Recorder(TorchFunctionMode):
 
     def where(self) -> str:
         """Return in which layer the network is."""
-        names = [name for name in self._modules if name]
+        names = [name for name in self.layers if name]
         return f" (in {names[-1]})" if names else ""
 
     def run(self, shape: tuple[int, int, int]) -> list[Operation]:
@@ -89,16 +87,7 @@ class _Recorder(TorchFunctionMode):
         values = torch.linspace(-1, 1, 2 * channels * height * width, dtype=torch.float64)
         images = values.reshape(2, *shape)
         self._know(images, Value(0, "image", (height, width, channels)))
-        hooks = []
-        for name, module in self._model.named_modules():
-            hooks.append(module.register_forward_pre_hook(partial(self._enter, name)))
-            hooks.append(module.register_forward_hook(self._leave))
-        try:
-            with torch.no_grad(), self:
-                logits = self._model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        logits = self.call(images)
         last = self._values.get(id(logits))
         if last is None or last.kind != "vector":
             raise UnknownOperationError("an output that does not come of the image")
@@ -151,17 +140,17 @@ class _Recorder(TorchFunctionMode):
         is_image = len(found.out) == 3
         self._know(result, Value(number, "image" if is_image else "vector", found.out))
 
-    def _enter(self, name: str, module: nn.Module, *_: Any) -> None:
-        self._modules.append(name)
+    @override
+    def entered(self, module: nn.Module) -> None:
         self._inside += is_one(module)
 
-    def _leave(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+    @override
+    def left(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
         if is_one(module):
             self._inside -= 1
             value = self._values.get(id(given[0]))
             if not self._inside and value is not None:
                 self._layer(module, value, result)
-        self._modules.pop()
 
     def _layer(self, module: nn.Module, value: Value, result: Tensor) -> None:
         if isinstance(module, SameConv2d):

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from deepcnn.events import Node
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning.objective import names as names_of_losses
 from deepcnn.learning.state import TrainState
+from deepcnn.models.calls import CallRecorder
 
 TOTAL = "losses/total_loss"
 
@@ -177,33 +176,22 @@ def _path(name: str) -> str:
     return name.replace(".", "/")
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(CallRecorder):
     """Takes down every function of torch that returns a tensor, and which module calls it."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._model = model
-        self._modules: list[str] = []  # those whose forward runs
+        super().__init__(model)
         self._names: dict[int, str] = {}  # of the node that made a tensor, by its identity
         self._tensors: list[Tensor] = []  # kept, so that no other gets the identity of one
         self._nodes: dict[str, Node] = {}
 
     def run(self, images: Tensor) -> list[Node]:
         """Call the network, and return its nodes in the order of computation."""
-        variables = [*self._model.named_parameters(), *self._model.named_buffers()]
+        variables = [*self.model.named_parameters(), *self.model.named_buffers()]
         for name, tensor in variables:
             self._add(_path(name), "variable", (), tensor)
         self._add("images", "input", (), images)
-        hooks = []
-        for name, module in self._model.named_modules():
-            hooks.append(module.register_forward_pre_hook(partial(self._enter, name)))
-            hooks.append(module.register_forward_hook(self._leave))
-        try:
-            with torch.no_grad(), self:
-                self._model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self.call(images)
         used = {name for node in self._nodes.values() for name in node.inputs}
         return [n for n in self._nodes.values() if n.operation != "variable" or n.name in used]
 
@@ -218,7 +206,7 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             operation = getattr(func, "__name__", "call").strip("_")
-            module = _path(self._modules[-1])
+            module = _path(self.layers[-1])
             given = [*args, *kwargs.values()]
             flat = [
                 x
@@ -238,9 +226,3 @@ class _Recorder(TorchFunctionMode):
         self._nodes[name] = Node(name, operation, inputs, tuple(tensor.shape))
         self._names[id(tensor)] = name
         self._tensors.append(tensor)
-
-    def _enter(self, name: str, *_: Any) -> None:
-        self._modules.append(name)
-
-    def _leave(self, *_: Any) -> None:
-        self._modules.pop()

@@ -39,6 +39,7 @@ from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
 
 NAME = "CSV of pixels"
+SUFFIXES = (".csv", ".csv.gz")
 MAX_CLASSES = 1 << 16
 WRITTEN = 1 << 20  # bytes made at a time
 
