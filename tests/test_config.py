@@ -10,8 +10,9 @@ import pytest
 
 from deepcnn import presets
 from deepcnn.cli.train import parse_options
-from deepcnn.config import Config, DataSpec, changed_fields, from_dict, to_dict
+from deepcnn.config import Config, changed_fields, from_dict, to_dict
 from deepcnn.errors import ConfigError
+from deepcnn.settings import DataSpec
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

@@ -16,7 +16,6 @@ import torch
 
 from cases import check
 from deepcnn import presets
-from deepcnn.config import TransformConfig
 from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source
 from deepcnn.devices import Part
@@ -25,6 +24,7 @@ from deepcnn.inputs.feeds import Feed, Preloaded
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.transform import Transform
+from deepcnn.settings import TransformConfig
 from tools import report
 
 PLAIN, STEP = "inputs of quick", "step of quick"

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepcnn import presets
-    from deepcnn.config import Config, DataSpec
+    from deepcnn.config import Config
     from deepcnn.data.open import load_dataset, open_dataset
     from deepcnn.exports import export
     from deepcnn.inference.evaluation import evaluate
     from deepcnn.inference.load import load
     from deepcnn.models.build import build_model
     from deepcnn.models.network import Network
+    from deepcnn.settings import DataSpec
     from deepcnn.training.start import resume, train
 
 __version__ = "0.2.0"
@@ -37,7 +38,7 @@ __all__ = [
 # importing it would hide the function.
 _HOMES = {
     "Config": "deepcnn.config",
-    "DataSpec": "deepcnn.config",
+    "DataSpec": "deepcnn.settings",
     "Network": "deepcnn.models.network",
     "build_model": "deepcnn.models.build",
     "evaluate": "deepcnn.inference.evaluation",

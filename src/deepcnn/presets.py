@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from deepcnn.config import Config, ModelConfig, OptimizerConfig, TransformConfig
+from deepcnn.config import Config
+from deepcnn.settings import ModelConfig, OptimizerConfig, TransformConfig
 
 
 def quick() -> Config:

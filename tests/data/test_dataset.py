@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepcnn.config import DataSpec
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.dataset import Dataset
 from deepcnn.data.layouts import Layout
@@ -17,6 +16,7 @@ from deepcnn.data.shards import Blocks, Shape, Shard
 from deepcnn.data.source import Memory
 from deepcnn.data.splits import SPLITS, Split
 from deepcnn.errors import ConfigError, DataError
+from deepcnn.settings import DataSpec
 from tests.helpers.own_data import images_of
 
 

@@ -13,7 +13,6 @@ import pytest
 import scipy.io
 
 from deepcnn import presets
-from deepcnn.config import DataSpec
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CATALOG, Entry, File
 from deepcnn.data.convert import FORMS, Form, convert
@@ -24,6 +23,7 @@ from deepcnn.errors import DataError
 from deepcnn.inference.evaluation import evaluate
 from deepcnn.runs.run import Run
 from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.settings import DataSpec
 from deepcnn.training.start import train
 from tests.helpers.conversion import converted, store_npz
 from tests.helpers.shards import examples

@@ -10,12 +10,12 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from deepcnn.config import DataSpec
 from deepcnn.data import layouts
 from deepcnn.data.formats import cifar, idx, tfrecord
 from deepcnn.data.open import load_dataset, open_dataset
 from deepcnn.errors import DataError
 from deepcnn.events import ignore
+from deepcnn.settings import DataSpec
 from tests.helpers.home_page import tiny_files
 from tests.helpers.own_data import equal, images_of, write_pictures
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from deepcnn.cli.train import parse_options
-from deepcnn.config import TransformConfig
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
+from deepcnn.settings import TransformConfig
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from deepcnn.config import DataSpec
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CIFAR10
 from deepcnn.data.convert import Form, convert
 from deepcnn.data.open import open_dataset
 from deepcnn.data.splits import SPLITS, Split
 from deepcnn.events import Listener, ignore
+from deepcnn.settings import DataSpec
 from tests.helpers.shards import examples
 
 COUNTS: dict[Split, int] = {"train": 200, "validation": 41, "test": 60}

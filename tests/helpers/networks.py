@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn import presets
-from deepcnn.config import Config, ModelConfig
+from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.devices import Place
@@ -21,6 +21,7 @@ from deepcnn.inputs.transform import Transform
 from deepcnn.models.build import BUILDERS, network
 from deepcnn.models.network import initialize
 from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.settings import ModelConfig
 
 HERE = Place(torch.device("cpu"), "fp32")
 WIDTHS = {"tutorial": (8, 8, 16, 16), "mlp": (16, 16), "cuda_convnet": (8, 8, 6, 4)}

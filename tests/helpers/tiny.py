@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepcnn import presets
-from deepcnn.config import Config, OptimizerConfig
+from deepcnn.config import Config
 from deepcnn.data.open import open_dataset
 from deepcnn.engines.engine import Engine
 from deepcnn.inputs.feeds import Feed
@@ -22,6 +22,7 @@ from deepcnn.models.build import network
 from deepcnn.models.network import INITIAL_IMAGES, initialize
 from deepcnn.runs import checkpoint
 from deepcnn.runs.log import events, read_log
+from deepcnn.settings import OptimizerConfig
 from deepcnn.training.feeding import make_feed, make_order
 
 CPU = torch.device("cpu")

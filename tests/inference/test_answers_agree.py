@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deepcnn
-from deepcnn.config import Views
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.open import load_dataset
 from deepcnn.data.source import in_memory
@@ -21,6 +20,7 @@ from deepcnn.inference.load import load
 from deepcnn.inputs.transform import Transform
 from deepcnn.models.build import build_model
 from deepcnn.runs.log import read_log
+from deepcnn.settings import Views
 from deepcnn.training.start import train
 from tests.helpers.tiny import tiny
 

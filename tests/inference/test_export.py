@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import deepcnn
 from deepcnn import atomic, presets
-from deepcnn.config import Config, ModelConfig
+from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.errors import CheckpointError, ConfigError, DataError, DeepcnnError, ExportError
@@ -34,6 +34,7 @@ from deepcnn.inference.onnx_file import ByOnnxRuntime, OnnxNetwork
 from deepcnn.inference.proof import prove
 from deepcnn.inference.trained import Trained
 from deepcnn.inference.weights import read_weights
+from deepcnn.settings import ModelConfig
 from tests.helpers.networks import HERE, as_trained
 
 EXAMPLES = 210  # of the test split: enough to calibrate on

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcnn.config import ModelConfig
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError
 from deepcnn.inference.trained import Trained, answers_of, newest_checkpoint
 from deepcnn.runs import checkpoint
 from deepcnn.runs.run import Run
+from deepcnn.settings import ModelConfig
 from deepcnn.training.start import train
 from tests.helpers.parameters import OPEN
 from tests.helpers.tiny import CPU, TINY, saved, state_of, tensors, tiny, transform_of

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from deepcnn.config import ModelConfig
 from deepcnn.errors import ConfigError
 from deepcnn.models.build import build_given, build_model, name_of, network
+from deepcnn.settings import ModelConfig
 
 
 @pytest.mark.parametrize("name", ["tutorial", "speednet", "residual_speednet"])

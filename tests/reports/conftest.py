@@ -10,8 +10,8 @@ import pytest
 
 import deepcnn
 from deepcnn import presets
-from deepcnn.config import ModelConfig
 from deepcnn.data.arrays import Arrays
+from deepcnn.settings import ModelConfig
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ import pytest
 
 from deepcnn import presets
 from deepcnn.cli.train import parse_options
-from deepcnn.config import Config, ModelConfig
+from deepcnn.config import Config
 from deepcnn.reports import commands
+from deepcnn.settings import ModelConfig
 
 QUICK = presets.quick()
 CHANGED = dataclasses.replace(

@@ -15,7 +15,7 @@ from PIL import Image
 
 import deepcnn
 from deepcnn import presets
-from deepcnn.config import Config, DataSpec
+from deepcnn.config import Config
 from deepcnn.data import layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import decoding, pictures, tfrecord
@@ -28,6 +28,7 @@ from deepcnn.errors import DataError
 from deepcnn.events import Event, Listener, Noted
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
+from deepcnn.settings import DataSpec
 from tests.helpers.own_data import images_of, write_pictures
 
 FEEDS = ("preloaded", "fed", "queued", "streamed")

@@ -14,7 +14,7 @@ import torch
 
 import deepcnn
 from deepcnn import presets
-from deepcnn.config import Config, ModelConfig
+from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import npz
 from deepcnn.data.open import open_dataset
@@ -26,6 +26,7 @@ from deepcnn.inputs import Fed, Stream
 from deepcnn.inputs.loader import Loader
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.runs import checkpoint
+from deepcnn.settings import ModelConfig
 from tests.helpers.tiny import (
     CPU,
     Stateful,

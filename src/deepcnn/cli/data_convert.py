@@ -10,8 +10,8 @@ from typing import Literal
 
 import tyro
 
-from deepcnn.config import DataSpec
 from deepcnn.console import console
+from deepcnn.settings import DataSpec
 
 
 @dataclass(frozen=True)

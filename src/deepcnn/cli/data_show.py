@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from deepcnn.config import DataSpec
 from deepcnn.console import console
 from deepcnn.errors import DataError
+from deepcnn.settings import DataSpec
 
 if TYPE_CHECKING:
     from deepcnn.data.survey import Survey

@@ -12,11 +12,11 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, printable, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.config import Views
 from deepcnn.console import console
 from deepcnn.data.formats.listings import shown
 from deepcnn.errors import RunError
 from deepcnn.intervals import interval
+from deepcnn.settings import Views
 
 if TYPE_CHECKING:
     from deepcnn.inference.answered import Answered

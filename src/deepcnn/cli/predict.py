@@ -14,12 +14,12 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.config import DataSpec
 from deepcnn.console import console
 from deepcnn.data.formats.listings import SUFFIXES, is_file, is_folder
 from deepcnn.errors import ConfigError, RunError
 from deepcnn.events import Listener, Reading
 from deepcnn.intervals import described
+from deepcnn.settings import DataSpec
 
 if TYPE_CHECKING:
     from deepcnn.cli.answers import Writer

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from deepcnn import atomic
-from deepcnn.config import DataSpec
 from deepcnn.data.formats import cifar, folders, npz, pictures, pixel_csv, tfrecord
 from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES
 from deepcnn.data.open import NAMES, open_dataset
@@ -37,6 +36,7 @@ from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, Reading, ignore
+from deepcnn.settings import DataSpec
 
 Form = Literal["tfrecord", "npz", "folder", "cifar", "csv"]
 FORMS: tuple[Form, ...] = get_args(Form)

@@ -8,13 +8,13 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.config import DataSpec
 from deepcnn.data.layouts import MAX_CLASSES, Layout
 from deepcnn.data.shards import Progress, by
 from deepcnn.data.source import Source, held_out, in_memory
 from deepcnn.data.splits import SPLITS, Split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Reading
+from deepcnn.settings import DataSpec
 
 
 class Dataset:

@@ -28,11 +28,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepcnn.config import DataSpec
 from deepcnn.data.formats import cifar, folders, idx, mat, npz, pixel_csv, records, tfrecord
 from deepcnn.data.splits import Opener, Split, named_split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener
+from deepcnn.settings import DataSpec
 
 CLASSES_FILE = "classes.json"  # a list of the names of the classes, in the order of the labels
 MAX_CLASSES = 1 << 16

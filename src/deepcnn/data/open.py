@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepcnn.config import DataSpec
 from deepcnn.data import fetch, layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CATALOG, Entry, File
@@ -18,6 +17,7 @@ from deepcnn.data.splits import Opener, Split
 from deepcnn.data.synthetic import CLASSES, synthetic
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, ignore
+from deepcnn.settings import DataSpec
 
 SYNTHETIC = "synthetic"  # made, not fetched
 NAMES = (*CATALOG, SYNTHETIC)

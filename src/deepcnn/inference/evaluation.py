@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcnn.config import Config, Views
+from deepcnn.config import Config
 from deepcnn.data.dataset import Dataset, reading
 from deepcnn.data.open import check_still_there, open_dataset
 from deepcnn.data.shards import by
@@ -40,6 +40,7 @@ from deepcnn.runs import statistics
 from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.settings import Views
 from deepcnn.team.team import Team
 
 LIKELIEST: tuple[Split, ...] = ("test", "validation", "train")  # to be meant of other data

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from deepcnn.config import Config, Views
+from deepcnn.config import Config
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError
 from deepcnn.inference.answers import Answers, NumpyAnswers
@@ -23,6 +23,7 @@ from deepcnn.models.build import Given, network
 from deepcnn.runs import checkpoint
 from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.trained_on import TrainedOn
+from deepcnn.settings import Views
 
 
 @dataclass(frozen=True)

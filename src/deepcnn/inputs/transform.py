@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepcnn import hashing
-from deepcnn.config import Views
 from deepcnn.data.source import Source
 from deepcnn.errors import ConfigError
 from deepcnn.hardware import runs_triton
@@ -39,6 +38,7 @@ from deepcnn.kernels.colour import brighten, recolour
 from deepcnn.kernels.crop import crop
 from deepcnn.kernels.resize import resize_by_products
 from deepcnn.kernels.rotate import crop_turned
+from deepcnn.settings import Views
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from deepcnn.config import Config, OptimizerConfig
+from deepcnn.config import Config
 from deepcnn.errors import ConfigError
 from deepcnn.learning import objective, schedules
 from deepcnn.learning.adam import Adam
@@ -17,6 +17,7 @@ from deepcnn.learning.muon import Muon
 from deepcnn.learning.optimizers import SGD, Optimizer
 from deepcnn.learning.rmsprop import RMSProp
 from deepcnn.learning.state import TrainState
+from deepcnn.settings import OptimizerConfig
 
 ADAM_BETA2, RMSPROP_BETA2 = 0.999, 0.99  # as is usual, where the configuration says nothing
 INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepcnn.config import NETWORKS, ModelConfig
 from deepcnn.errors import ConfigError
 from deepcnn.models.cuda_convnet import CudaConvnet
 from deepcnn.models.mlp import MLP
 from deepcnn.models.speednet import ResidualSpeednet, Speednet
 from deepcnn.models.tutorial import Tutorial
+from deepcnn.settings import NETWORKS, ModelConfig
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = dict(
     zip(NETWORKS, (Tutorial, Speednet, ResidualSpeednet, MLP, CudaConvnet), strict=True)

@@ -54,8 +54,8 @@ def make_steps(session: Session) -> Result:
             if session.filling is not None:
                 tell(session.filling)
         team.once(session.trace)
-        if session.evaluation_is_due():
-            session.evaluate()
+        if session.judge.evaluation_is_due():
+            session.judge.evaluate()
         progress = Progress(config, state, session.transform, session.schedule)
         watcher = Watcher(config.summary_every if team.writes else 0, tell)
         state.model.train()
@@ -78,11 +78,11 @@ def make_steps(session: Session) -> Result:
                 tell(Interrupted(state.step, str(run.path)))
                 return Result(run.path, state.step, ())
             if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
-                session.evaluate()
+                session.judge.evaluate()
         _end_with_the_feed(session)
-        scores = session.evaluate()
+        scores = session.judge.evaluate()
         tell(Finished(state.step, str(run.path), time.perf_counter() - began))
-        return Result(run.path, state.step, scores, session.answered)
+        return Result(run.path, state.step, scores, session.judge.answered)
 
 
 def _end_with_the_feed(session: Session) -> None:

@@ -18,21 +18,17 @@ from deepcnn.data.source import Source
 from deepcnn.devices import Place, describe_environment
 from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Job
-from deepcnn.errors import ConfigError, DataError, DeepcnnError
+from deepcnn.errors import ConfigError
 from deepcnn.events import (
     EnvironmentChanged,
-    Evaluated,
     Event,
     Listener,
     Noted,
-    Reported,
     Saved,
     Started,
     Traced,
 )
 from deepcnn.hardware import keep_freed_memory, plain_products
-from deepcnn.inference.answered import Answered
-from deepcnn.inference.trained import Trained, checkpoint_of
 from deepcnn.inference.weights import read_weights
 from deepcnn.inputs.fed import Fed
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
@@ -43,14 +39,15 @@ from deepcnn.models.build import Given, network
 from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.runs import checkpoint, graph
 from deepcnn.runs.log import JsonLog
-from deepcnn.runs.run import CALIBRATION, CONFIG, ENVIRONMENT, INPUTS, JOB, Run
+from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
 from deepcnn.training.checks import check_feed, check_finite, check_keep_best
 from deepcnn.training.feeding import make_feed
+from deepcnn.training.judge import Judge
 from deepcnn.training.material import open_material
-from deepcnn.training.scores import Scores, logged_scores
+from deepcnn.training.scores import logged_scores
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Session:
         stored: TrainedOn | None,
         emit: Listener,
     ) -> None:
-        self.team, self._given, self._emit = team, given, emit
+        self.team, self._given, self.emit = team, given, emit
         self.place = _set_up(team, config)
         self._choice = team.once(lambda: choose(config, self.place, team))
         material = open_material(config, given.feed, emit, decide=stored is None)
@@ -134,7 +131,7 @@ class Session:
         self.team.once(self._take_initial_weights)
         if (self.trained_on.fed_by or "").startswith("iterator"):
             what = "an iterator that is no function of the step and has no state_dict"
-            self._emit(Noted(f"This run cannot be resumed: its feed is {what}."))
+            self.emit(Noted(f"This run cannot be resumed: its feed is {what}."))
 
         def make() -> Run:
             making = Run.begin(path, self.config.preset, overwrite=overwrite)
@@ -196,7 +193,7 @@ class Session:
             if before.get(name) != now.get(name)
         ]
         if differences:
-            self._emit(EnvironmentChanged(tuple(differences)))
+            self.emit(EnvironmentChanged(tuple(differences)))
             self.run.write(ENVIRONMENT, now)
         self.run.write(CONFIG, to_dict(self.config))
 
@@ -231,18 +228,12 @@ class Session:
     def _open_run(self, first_step: int | None) -> None:
         """Make those who listen, and what scores; `first_step`: of a resumed run."""
         config = self.config
-        self._listeners: list[Listener] = [self._emit]
+        self._listeners: list[Listener] = [self.emit]
         self.team.once(lambda: self._open_listeners(first_step))
         parameters = dict(self.state.model.named_parameters())
         until = learn_until(config, self.state.model)
         self._settling = [(parameters[name], share) for name, share in until.items()]
-        self._scores = Scores(
-            self._material.to_score,
-            self.transform,
-            self.place,
-            self.team,
-            stay=self.feed.in_memory,
-        )
+        self.judge = Judge(self, self._material.to_score, self._given.model)
 
     def _open_listeners(self, first_step: int | None) -> None:
         log = JsonLog(self.run.log)
@@ -292,7 +283,7 @@ class Session:
         except Exception as error:  # whatever somebody's own network does with float64 raises
             if self._given.model is None:
                 raise
-            self._emit(Noted(f"The graph of the network cannot be drawn: {error}"))
+            self.emit(Noted(f"The graph of the network cannot be drawn: {error}"))
             return
         self.tell(Traced(nodes))
 
@@ -317,86 +308,6 @@ class Session:
             feed=self.feed.state(step),
         )
         self.tell(Saved(step, str(path)))
-
-    def evaluate(self) -> tuple[Evaluated, ...]:
-        """Score the network on every split that is to be scored, and tell of it."""
-        self.engine.settle()
-        found = []
-        last = self.state.step == self.steps
-        for evaluated in self._scores.of(self.state, last=last):
-            self.tell(evaluated)
-            found.append(evaluated)
-        if self.config.keep_best and self.team.once(lambda: self._is_best(found[-1])):
-            self.team.once(self._save_best)
-        elif last and self.config.keep_best:
-            found = self._score_best()
-        if last:
-            self.team.once(self._store_calibration)
-        return tuple(found)
-
-    def _is_best(self, evaluated: Evaluated) -> bool:
-        """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
-        earlier = logged_scores(self.run.log, split=evaluated.split, before=evaluated.step)
-        best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
-        return (evaluated.correct, -evaluated.loss) > best
-
-    def _save_best(self) -> None:
-        self.check()
-        step = self.state.step
-        checkpoint.save(self.run.best, step, self.state.tensors(), keep=1)
-
-    def _score_best(self) -> list[Evaluated]:
-        """Score the best checkpoint, since it is the one that answers from now on."""
-        (path,) = checkpoint.paths(self.run.best)
-        trained = Trained.load(self.run, path, model=self._given.model)
-        self.tell(Noted(f"The best checkpoint is that of step {trained.step:,}: {path}"))
-        found = []
-        for evaluated in self._scores.of_trained(trained):
-            self.tell(evaluated)
-            found.append(evaluated)
-        return found
-
-    def _store_calibration(self) -> None:
-        if self.answered is not None and self.answered.calibration is not None:
-            self.run.write(CALIBRATION, self.answered.calibration.to_dict())
-
-    @property
-    def answered(self) -> Answered | None:
-        """All answers about the split that counts, after the last step."""
-        return self._scores.answered
-
-    @property
-    def scored(self) -> Source:
-        """The examples of the split that counts."""
-        *_, counting = self._material.to_score.values()
-        return counting
-
-    def report(self) -> None:
-        """Write the report about the run, after the last step; what fails is only told."""
-        try:
-            path = self.team.once(self._write_report)
-        except Exception as error:  # whatever it is, the training is done and saved
-            what = error if isinstance(error, DeepcnnError) else f"{type(error).__name__}: {error}"
-            self._emit(Noted(f"No report: {what}"))
-            return
-        self._emit(Reported(path))
-
-    def _write_report(self) -> str:
-        from deepcnn.reports.findings import Subject
-        from deepcnn.reports.write import write
-
-        if self.answered is None:
-            raise DataError("the split has more answers than are kept in memory")
-        path = checkpoint_of(self.run, self.answered.step)  # the best one's, where it is kept
-        trained = Trained.load(self.run, path, model=self._given.model)
-        return str(write(Subject(self.run, trained, self.answered, self.scored)))
-
-    def evaluation_is_due(self) -> bool:
-        """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""
-        step, every = self.state.step, self.config.evaluate_every
-        if not every or step % every or not 0 < step < self.steps:
-            return False
-        return self.team.once(lambda: not logged_scores(self.run.log, step=step))
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":

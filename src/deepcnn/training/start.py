@@ -132,7 +132,7 @@ def _finished(session: Session, *, report: bool) -> Result:
     """Make all steps, and write the report of a run that was not interrupted."""
     result = make_steps(session)
     if report and result.evaluated is not None:
-        session.report()
+        session.judge.report()
     return result
 
 

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deepcnn.config import DataSpec
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import csv_text, pixel_csv
 from deepcnn.data.formats.csv_head import Head, head_of
@@ -25,6 +24,7 @@ from deepcnn.data.shards import Block, Shard, ToWrite
 from deepcnn.data.survey import survey
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted
+from deepcnn.settings import DataSpec
 from tests.helpers.shards import (
     FASHION_MNIST,
     RANGES,

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepcnn.config import DataSpec
 from deepcnn.data.convert import convert
 from deepcnn.data.formats import cifar
 from deepcnn.data.formats.records import LAYOUT_FILE, RecordLayout, RecordShard, read_records
 from deepcnn.data.open import load_dataset, open_dataset
 from deepcnn.errors import DataError
+from deepcnn.settings import DataSpec
 from tests.helpers.shards import RANGES, examples, message_id, peak_bytes, read
 
 AXES = ["".join(order) for order in itertools.permutations("HWC")]

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deepcnn.config import DataSpec
 from deepcnn.data.formats import decoding, listings, pictures
 from deepcnn.data.shards import Shape, ToWrite, by
 from deepcnn.data.splits import (
@@ -28,6 +27,7 @@ from deepcnn.data.splits import (
 )
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, Reading
+from deepcnn.settings import DataSpec
 
 NAME = "pictures in class folders"
 NAME_WITH_TABLE = "pictures with a table"

@@ -1,0 +1,181 @@
+"""The groups of settings that a configuration is made of: network, inputs, optimizer, data."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from deepcnn.errors import ConfigError
+
+NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
+Views = Literal["one", "mirrored", "shifted", "unsure", "ten"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network."""
+
+    name: str
+    """The network: tutorial, speednet, residual_speednet, mlp, cuda_convnet; or your own, as
+    package.module:function, which makes an nn.Module."""
+    widths: tuple[int, ...] = ()
+    """Filters or units of its layers; empty: those of the literature."""
+
+    def __post_init__(self) -> None:
+        own = re.fullmatch(r"[\w.]+:[\w.]+|\(.*\)", self.name)  # in parentheses: no name to import
+        if self.name not in NETWORKS and own is None:
+            near = difflib.get_close_matches(self.name, NETWORKS, n=1)
+            raise ConfigError(
+                f"model.name: expected one of {', '.join(NETWORKS)}, or package.module:function, "
+                f"found {self.name!r}" + (f". Did you mean {near[0]}?" if near else "")
+            )
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """How images become the network's input."""
+
+    crop: float = 1.0
+    """Share of each side that the network sees: a random part when training, else the middle."""
+    pad: int = 0
+    """Pixels of reflection added at each edge before a random crop."""
+    flip: Literal["random", "alternate", "none"] = "random"
+    """Mirror left to right: at random, each image every other epoch, or never."""
+    contrast: tuple[float, float] | None = None
+    """Range of the random contrast factor."""
+    cutout: int = 0
+    """Pixels a side of a square that is blanked at a random place in each training image."""
+    standardize: Literal["image", "dataset", "unit", "mean_image"] = "dataset"
+    """Subtract mean and divide by deviation of each image, or of the training set's channels; or
+    only scale pixels to 0 to 1 (unit); or only subtract the training set's mean image."""
+    scales: tuple[tuple[float, float], ...] = ()
+    """Growing images: from which share of the training on they are scaled to which share of each
+    side, but never to less than the network needs; empty: always whole. Only for networks that
+    take any size."""
+    views: Views = "one"
+    """Views of an image over which scoring averages the network's answers: the image alone; also
+    its mirror image; both also shifted by a pixel, up left and down right; or shifted only those
+    of which the first two leave the network least sure, a quarter; or ten crops: the centre and the
+    four corners, each mirrored, too, whose probabilities are averaged."""
+    translation: int = 0
+    """Largest shift of a training image up, down, left and right, in pixels, over reflected edges;
+    it adds to what a random crop with pad moves."""
+    rotation: float = 0.0
+    """Largest angle by which a training image is turned to either side, in degrees, 0 to 180."""
+    brightness: float = 0.0
+    """Largest amount that is added to a training image or taken away, in pixel values, 0 to 255;
+    then it is clipped to 0 to 255."""
+    saturation: tuple[float, float] | None = None
+    """Range of the factor of a training image's saturation; 0 is gray, 1 changes nothing."""
+    hue: float = 0.0
+    """Largest turn of a training image's hue to either side, as a share of the colour circle, 0 to
+    0.5."""
+    erase: float = 0.0
+    """Random erasing: probability that a rectangle of a training image, of 2 to 40 % of its area,
+    is filled with random values."""
+    mixup: float = 0.0
+    """MixUp: alpha of the beta distribution by which two training images and their labels are
+    blended; 0: never."""
+    cutmix: float = 0.0
+    """CutMix: alpha of the beta distribution of the area that is pasted from another training
+    image, and of its label's share; 0: never. With mixup, each image gets one of both."""
+
+    def __post_init__(self) -> None:
+        at_least(
+            ("inputs.translation", self.translation, 0),
+            ("inputs.mixup", self.mixup, 0),
+            ("inputs.cutmix", self.cutmix, 0),
+        )
+        for name, most in (("rotation", 180), ("brightness", 255), ("hue", 0.5), ("erase", 1)):
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise ConfigError(f"inputs.{name}: expected 0 to {most}, found {value}")
+        low, high = self.saturation or (0.0, 0.0)
+        if not 0 <= low <= high < math.inf:
+            raise ConfigError(
+                "inputs.saturation: expected a least and a largest factor, 0 or more, found "
+                f"{self.saturation}"
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients become updates."""
+
+    learning_rate: float
+    """Initial learning rate, and of one_cycle the highest."""
+    method: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    """Stochastic gradient descent, or a method that divides gradients by their usual size."""
+    momentum: float = 0.0
+    """Momentum of sgd and rmsprop."""
+    nesterov: bool = True
+    """Momentum of sgd is Nesterov's, which looks a step ahead; False: it is plain."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients, of adam and adamw."""
+    beta2: float | None = None
+    """Decay of the mean of their squares; None: 0.999, of rmsprop 0.99. sgd has none."""
+    epsilon: float = 1e-8
+    """What is added to the root of that mean."""
+    schedule: Literal["staircase", "linear", "cosine", "one_cycle", "constant"] = "staircase"
+    """staircase: times decay_factor now and then; linear, cosine: to zero at the last step;
+    one_cycle: up for 0.3 of the training, then down; constant: always the same."""
+    warm_up: float = 0.0
+    """Share of the training in which the rate rises from zero first; not of one_cycle."""
+    decay_epochs: float = 350.0
+    """Staircase: epochs from one drop to the next."""
+    drops: tuple[float, ...] = ()
+    """Staircase: at which shares of the training it drops; empty: every decay_epochs."""
+    decay_factor: float = 0.1
+    """Staircase: what the learning rate is multiplied with at each drop."""
+    weight_decay: float = 0.0
+    """Share of each weight that a step takes away at the initial rate; adam and rmsprop add so
+    much of the weight to its gradient instead. Not for Muon."""
+    decayed: tuple[str, ...] = ()
+    """How the names of the layers begin that weight_decay meets; empty: all of them."""
+    head_learning_rate: float | None = None
+    """Initial learning rate of the last layer's weights; None: learning_rate."""
+    bias_learning_rate: float | None = None
+    """Initial learning rate of biases; None: learning_rate."""
+    muon_learning_rate: float | None = None
+    """Initial learning rate of Muon, for the convolutions' filters; None: no Muon."""
+    muon_momentum: float = 0.6
+    """Momentum of Muon."""
+    freeze: tuple[tuple[str, float], ...] = ()
+    """Layers that stop learning before the others: how their names begin, and the share of the
+    training they learn for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Which data: what `open_dataset` needs to know."""
+
+    data: str
+    """Name of a data set, or a path."""
+    validation_size: int = 0
+    """Training examples held out; if not 0, training is scored on them and not on the test set."""
+    validation_choice: Literal["stratified", "first"] = "stratified"
+    """Which are held out: a random share of each class, or the first ones."""
+    validation_seed: int = 0
+    """Determines which are held out; apart from seed, so that runs can be compared."""
+    train_on_extra: bool = False
+    """Train on the split extra as well, where there is one, as SVHN has; nothing of it is held
+    out."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    skip_bad: bool = False
+    """Leave out picture files that cannot be read, naming them."""
+    data_dir: str | None = None
+    """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+
+    def __post_init__(self) -> None:
+        at_least(("validation_size", self.validation_size, 0))
+        at_least(("image_size", min(self.image_size or (1,)), 1))
+
+
+def at_least(*settings: tuple[str, float, float]) -> None:
+    """Check settings, each with its name and the least that it may be."""
+    for name, value, least in settings:
+        if not value >= least:
+            raise ConfigError(f"{name}: expected at least {least}, found {value}")

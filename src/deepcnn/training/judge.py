@@ -1,0 +1,120 @@
+"""What judges a training: its scores, its best checkpoint, and the report at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deepcnn.data.source import Source
+from deepcnn.data.splits import Split
+from deepcnn.errors import DataError, DeepcnnError
+from deepcnn.events import Evaluated, Noted, Reported
+from deepcnn.inference.answered import Answered
+from deepcnn.inference.trained import Trained, checkpoint_of
+from deepcnn.models.build import Given
+from deepcnn.runs import checkpoint
+from deepcnn.runs.run import CALIBRATION
+from deepcnn.training.scores import Scores, logged_scores
+
+if TYPE_CHECKING:
+    from deepcnn.training.session import Session
+
+
+class Judge:
+    """Scores the network of a session, keeps the best checkpoint, and writes the report.
+
+    `to_score`: the splits to score on, of which the last counts; `model`: a network from Python.
+    """
+
+    def __init__(self, session: Session, to_score: dict[Split, Source], model: Given | None):
+        self._session, self._to_score, self._model = session, to_score, model
+        self._scores = Scores(
+            to_score,
+            session.transform,
+            session.place,
+            session.team,
+            stay=session.feed.in_memory,
+        )
+
+    def evaluate(self) -> tuple[Evaluated, ...]:
+        """Score the network on every split that is to be scored, and tell of it."""
+        self._session.engine.settle()
+        found = []
+        session = self._session
+        last = session.state.step == session.steps
+        for evaluated in self._scores.of(session.state, last=last):
+            self._session.tell(evaluated)
+            found.append(evaluated)
+        if session.config.keep_best and session.team.once(lambda: self._is_best(found[-1])):
+            session.team.once(self._save_best)
+        elif last and session.config.keep_best:
+            found = self._score_best()
+        if last:
+            session.team.once(self._store_calibration)
+        return tuple(found)
+
+    def _is_best(self, evaluated: Evaluated) -> bool:
+        """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
+        earlier = logged_scores(self._session.run.log, split=evaluated.split, before=evaluated.step)
+        best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
+        return (evaluated.correct, -evaluated.loss) > best
+
+    def _save_best(self) -> None:
+        session = self._session
+        session.check()
+        checkpoint.save(session.run.best, session.state.step, session.state.tensors(), keep=1)
+
+    def _score_best(self) -> list[Evaluated]:
+        """Score the best checkpoint, since it is the one that answers from now on."""
+        (path,) = checkpoint.paths(self._session.run.best)
+        trained = Trained.load(self._session.run, path, model=self._model)
+        self._session.tell(Noted(f"The best checkpoint is that of step {trained.step:,}: {path}"))
+        found = []
+        for evaluated in self._scores.of_trained(trained):
+            self._session.tell(evaluated)
+            found.append(evaluated)
+        return found
+
+    def _store_calibration(self) -> None:
+        if self.answered is not None and self.answered.calibration is not None:
+            self._session.run.write(CALIBRATION, self.answered.calibration.to_dict())
+
+    @property
+    def answered(self) -> Answered | None:
+        """All answers about the split that counts, after the last step."""
+        return self._scores.answered
+
+    @property
+    def scored(self) -> Source:
+        """The examples of the split that counts."""
+        *_, counting = self._to_score.values()
+        return counting
+
+    def report(self) -> None:
+        """Write the report about the run, after the last step; what fails is only told."""
+        try:
+            path = self._session.team.once(self._write_report)
+        except Exception as error:  # whatever it is, the training is done and saved
+            what = error if isinstance(error, DeepcnnError) else f"{type(error).__name__}: {error}"
+            self._session.emit(Noted(f"No report: {what}"))
+            return
+        self._session.emit(Reported(path))
+
+    def _write_report(self) -> str:
+        from deepcnn.reports.findings import Subject
+        from deepcnn.reports.write import write
+
+        if self.answered is None:
+            raise DataError("the split has more answers than are kept in memory")
+        path = checkpoint_of(
+            self._session.run, self.answered.step
+        )  # the best one's, where it is kept
+        trained = Trained.load(self._session.run, path, model=self._model)
+        return str(write(Subject(self._session.run, trained, self.answered, self.scored)))
+
+    def evaluation_is_due(self) -> bool:
+        """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""
+        session = self._session
+        step, every = session.state.step, session.config.evaluate_every
+        if not every or step % every or not 0 < step < session.steps:
+            return False
+        return session.team.once(lambda: not logged_scores(self._session.run.log, step=step))
