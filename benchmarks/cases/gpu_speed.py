@@ -42,9 +42,10 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import deepcnn
-from deepcnn import config as settings
+from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.events import Advanced, Evaluated, Event, Listener, Saved, Started
 from deepcnn.models.speednet import Speednet
+from deepcnn.settings import Views
 from tools import report
 from tools.program import BENCHMARKS
 
@@ -136,7 +137,7 @@ def _wait() -> None:
 
 
 def train(
-    config: settings.Config,
+    config: Config,
     seed: int,
     listener: Listener,
     look: Callable[[Path], None] | None = None,
@@ -228,14 +229,14 @@ def deviation(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def changed(config: settings.Config, changes: list[str]) -> settings.Config:
+def changed(config: Config, changes: list[str]) -> Config:
     """Return a configuration with settings changed: NAME=JSON, or GROUP.NAME=JSON."""
-    values = settings.to_dict(config)
+    values = to_dict(config)
     for change in changes:
         path, _, value = change.partition("=")
         group, _, name = path.rpartition(".")
         (values[group] if group else values)[name] = json.loads(value)
-    return settings.from_dict(values)
+    return from_dict(values)
 
 
 class Results:
@@ -274,13 +275,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM")
     parser.add_argument("--peer-data", type=Path, default=Path("peer_data"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes")
-    parser.add_argument("--views", choices=get_args(settings.Views))
+    parser.add_argument("--views", choices=get_args(Views))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
     return parser.parse_args(arguments)
 
 
-def watch(config: settings.Config, options: argparse.Namespace) -> dict[str, Any]:
+def watch(config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Make the run that is not counted; return what took the time of some steps of it."""
     steps = min(config.steps, 200) if options.runs == 1 else config.steps
     profiler = Profiler(max(1, steps // 2 - PROFILED))
@@ -306,7 +307,7 @@ def main(arguments: list[str]) -> int:
     about = {
         "what": f"{options.preset} on {options.device}",
         **report.circumstances(options.device, config.precision),
-        "config": settings.to_dict(config),
+        "config": to_dict(config),
     }
     results = Results(about, out, options.remark)
     results.result["profile"] = watch(config, options)

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from deepcnn.config import Config
 from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
+from deepcnn.devices import Place
+from deepcnn.engines.engine import Engine
 from deepcnn.errors import DataError, DeepcnnError
-from deepcnn.events import Evaluated, Noted, Reported
+from deepcnn.events import Evaluated, Event, Listener, Noted, Reported
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.trained import Trained, checkpoint_of
+from deepcnn.inputs.feeds import Feed
+from deepcnn.inputs.transform import Transform
+from deepcnn.learning.state import TrainState
 from deepcnn.models.build import Given
 from deepcnn.runs import checkpoint
-from deepcnn.runs.run import CALIBRATION
+from deepcnn.runs.run import CALIBRATION, Run
+from deepcnn.team.team import Team
 from deepcnn.training.scores import Scores, logged_scores
 
-if TYPE_CHECKING:
-    from deepcnn.training.session import Session
+
+class Judged(Protocol):
+    """What is asked of a training; its session has it."""
+
+    team: Team
+    place: Place
+    config: Config
+    transform: Transform
+    state: TrainState
+    feed: Feed
+    engine: Engine
+    run: Run
+    emit: Listener
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+
+    def tell(self, event: Event) -> None:
+        """Tell an event to all listeners."""
+
+    def check(self) -> None:
+        """Raise TrainingError where something is not finite."""
 
 
 class Judge:
@@ -25,7 +53,7 @@ class Judge:
     `to_score`: the splits to score on, of which the last counts; `model`: a network from Python.
     """
 
-    def __init__(self, session: Session, to_score: dict[Split, Source], model: Given | None):
+    def __init__(self, session: Judged, to_score: dict[Split, Source], model: Given | None):
         self._session, self._to_score, self._model = session, to_score, model
         self._scores = Scores(
             to_score,
