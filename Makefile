@@ -10,13 +10,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test endurance check format docs docs-pictures bench-check
+.PHONY: train test coverage endurance check format docs docs-pictures bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
 test: .venv/installed
 	$(BIN)/deepcnn data fetch cifar10
 	$(BIN)/python tests/packages.py
+	$(BIN)/pytest -n 2
+
+coverage: .venv/installed
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 endurance: .venv/installed
