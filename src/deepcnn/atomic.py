@@ -1,15 +1,30 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and names that survive a power cut.
+
+Whoever writes `NAME` writes `.NAME.<8 hex digits>.tmp` beside it first, and holds a lock (flock) on
+that until it has taken its name. A lock dies with its process, so what a killed writer left can be
+told from what another is writing now: the next writer of the same name removes it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
+
 TEMPORARY = ".tmp"  # how the name of an unfinished file ends
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}" + re.escape(TEMPORARY), re.DOTALL)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -28,32 +43,151 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
     As `write`, for what is too large to be in memory.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        with temporary.open("xb") as file:
+    remove_unfinished(path.parent, path.name)
+    with _new(path, is_folder=False) as temporary:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     flush_directory(path.parent)
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Remove what writers that were killed left in `directory`; call it only as its sole writer."""
-    for path in directory.glob(f".*{TEMPORARY}"):
-        if not path.is_dir():
-            path.unlink(missing_ok=True)
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Give a new directory, which becomes `target` when the context ends well.
+
+    The parents that `target` lacks are made too, and removed again if anything fails. What is
+    written into the directory must be flushed by whoever writes it.
+    """
+    lacking = [parent for parent in target.parents if not parent.exists()]
+    try:
+        make_directory(target.parent)
+        remove_unfinished(target.parent, target.name)
+        with _new(target, is_folder=True) as temporary:
+            yield temporary
+            for directory, _, _ in os.walk(temporary):
+                flush_directory(Path(directory))
+            temporary.replace(target)
+    except BaseException:
+        for parent in lacking:
+            with contextlib.suppress(OSError):  # it never came to be, or another uses it
+                parent.rmdir()
+        raise
+    flush_directory(target.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory with all its parents, unless it is there, and bring their names to the disk.
+
+    Without that a power cut may take away a directory whose files were all flushed.
+    """
+    lacking = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in lacking:
+        with contextlib.suppress(PermissionError):  # one may write there, and not list
+            flush_directory(directory.parent)
+
+
+def remove_unfinished(directory: Path, name: str | None = None) -> None:
+    """Remove what killed writers of a file or folder, or of any, left in a directory.
+
+    What a living writer holds stays, and so does what cannot be told from that or not be removed.
+    """
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return  # there is none, or it cannot be listed
+    for found in names:
+        if is_unfinished(found, name):
+            with contextlib.suppress(OSError):
+                _remove_if_left(directory / found)
+
+
+def is_unfinished(found: str, name: str | None = None) -> bool:
+    """Tell whether something is called as an unfinished file, of a certain name or of any."""
+    match = _UNFINISHED.fullmatch(found)
+    return match is not None and name in (None, match.group(1))
 
 
 def flush_directory(directory: Path) -> None:
     """Bring the names of the files in a directory to the disk."""
-    if os.name == "nt":  # Windows cannot open a directory, and needs no flush of it
-        return
-    handle = os.open(directory, os.O_RDONLY)
+    if os.name != "nt":  # Windows cannot open a directory, and needs no flush of it
+        flush(directory)
+
+
+def flush(path: Path) -> None:
+    """Bring to the disk what was written to a file, or the names in a directory."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _new(path: Path, *, is_folder: bool) -> Iterator[Path]:
+    """Make and hold an empty file or folder beside `path`; remove it if the context fails."""
+    held = None
+    while held is None:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        if is_folder:
+            temporary.mkdir()
+        else:
+            temporary.open("xb").close()
+        try:
+            held = _hold(temporary)
+        except FileNotFoundError:  # taken for a killed writer's before it was held: another one
+            continue
+    try:
+        yield temporary
+    except BaseException:
+        if is_folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        if held >= 0:
+            os.close(held)
+
+
+def _hold(path: Path) -> int:
+    """Lock a file or folder while the returned handle is open; -1 where there is no such lock.
+
+    Raises FileNotFoundError where it has been removed meanwhile.
+    """
+    if fcntl is None:
+        return -1
+    # NFS locks only what is open for writing.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: nobody removes it either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(handle), path.stat()):
+            raise FileNotFoundError(path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _remove_if_left(path: Path) -> None:
+    """Remove an unfinished file or folder; raise OSError where it is held, or something else."""
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return  # no writer makes a link, a pipe or a device
+    if fcntl is None:
+        if stat.S_ISREG(mode):
+            path.unlink()  # which Windows refuses while it is open
+        return
+    how = os.O_RDONLY if stat.S_ISDIR(mode) else os.O_RDWR
+    handle = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISDIR(mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     finally:
         os.close(handle)

@@ -30,7 +30,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_newest_are_kept_and_unfinished_files_are_removed(tmp_path: Path) -> None:
-    (tmp_path / f".step-1.safetensors.abc{atomic.TEMPORARY}").write_bytes(b"half")
+    (tmp_path / f".step-1.safetensors.0123abcd{atomic.TEMPORARY}").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
     for step in (5, 50, 1_000_000_000, 999_999_999):
         checkpoint.save(tmp_path, step, TENSORS, keep=2)

@@ -90,7 +90,7 @@ def test_a_run_in_training_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_what_remains_of_a_killed_start_is_taken_over(tmp_path: Path) -> None:
-    for name in (LOCK, JOB, ENVIRONMENT, INPUTS, f".{CONFIG}.ab{atomic.TEMPORARY}"):
+    for name in (LOCK, JOB, ENVIRONMENT, INPUTS, f".{CONFIG}.0123abcd{atomic.TEMPORARY}"):
         (tmp_path / name).write_text("{}")
     with Run.begin(tmp_path, "tiny") as run:
         assert [entry.name for entry in run.path.iterdir()] == [LOCK]

@@ -153,7 +153,7 @@ def _as_json(found: RangeTest) -> dict[str, Any]:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(path.parent)
         atomic.write(path, content)
     except OSError as error:
         raise DataError(f"{path}: the picture cannot be written ({error})") from error

@@ -19,11 +19,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -89,7 +87,7 @@ def convert(
     if to == "folder":
         _note_scaling(next(iter(sources.values())), target, emit)
     try:
-        with _appearing(target) as folder:
+        with atomic.appearing(target) as folder:
             _write_classes(folder, dataset.classes, to)
             for split, examples in sources.items():
                 with closing(examples.blocks()) as blocks:
@@ -211,30 +209,6 @@ def _file_names(to: Form, split: Split, shards: int, examples: int) -> list[str]
             f"{shards:,}"
         )
     return [*names]
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Give a new directory, which in the end becomes `target`, or is removed if anything fails.
-
-    The same holds of the parents that `target` lacks.
-    """
-    lacking = [parent for parent in target.parents if not parent.exists()]
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{atomic.TEMPORARY}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for directory, _, _ in os.walk(temporary):
-            atomic.flush_directory(Path(directory))
-        temporary.replace(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in lacking:
-            with suppress(OSError):  # it never came to be, or another has put something there
-                parent.rmdir()
-        raise
-    for folder in (target.parent, *(parent.parent for parent in lacking)):
-        atomic.flush_directory(folder)
 
 
 def _write_classes(folder: Path, classes: tuple[str, ...], to: Form) -> None:

@@ -47,12 +47,13 @@ def fetch(
     folder = root / entry.folder
     scratch = root / f".fetch-{entry.folder}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(folder)
         with FileLock(root / f".{entry.folder}.lock"):
+            atomic.remove_unfinished(folder)
             if all(problem is None for problem in verify(name, data_dir=root).values()):
+                shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed at its end
                 emit(Fetched(name, str(folder)))
                 return folder
-            atomic.remove_unfinished(folder)
             scratch.mkdir(exist_ok=True)
             if source is not None:
                 contents = _contents(entry, Path(source).expanduser())

@@ -208,7 +208,7 @@ def _logged_accuracy(run: Run, trained: Trained) -> Accuracy | None:
 def writing(path: Path) -> Iterator[None]:
     """Make the folder of a file; turn what the system refuses into an ExportError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(path.parent)
         yield
     except OSError as error:
         raise ExportError(

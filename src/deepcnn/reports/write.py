@@ -82,7 +82,7 @@ def export_html(wanted: Wanted) -> Exported:
 def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
     """Write a file atomically, with its folder; raise DataError, saying what to do, if it fails."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(path.parent)
         with atomic.writing(path) as file:
             for part in parts:
                 file.write(part)

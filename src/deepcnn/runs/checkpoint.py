@@ -38,7 +38,7 @@ def save(
     `feed`: the state of a feed that is more than a function of the step, fit for JSON. The caller
     must be the directory's only writer.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    atomic.make_directory(directory)
     atomic.remove_unfinished(directory)
     on_host = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     # One entry, since the order of several would change from file to file.
@@ -46,9 +46,14 @@ def save(
     metadata = {"deepcnn": json.dumps(content if feed is None else {**content, "feed": feed})}
     path = directory / f"step-{step:09d}.safetensors"
     atomic.write(path, safetensors.torch.save(on_host, metadata))
+    prune(directory, keep)
+    return path
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints; the caller must be the only writer."""
     for old in paths(directory)[:-keep]:
         old.unlink()
-    return path
 
 
 def load(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any] | None]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from deepcnn import atomic
 from deepcnn.errors import RunError
 from deepcnn.events import Advanced, Event, Fetching, Reading, Summarized, Traced
 
@@ -22,16 +23,16 @@ FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as tex
 class JsonLog:
     """Appends every event of note to a file, an object a line, with its name and the time.
 
-    A line that a killed process left unfinished is cut off first.
+    What a killed process or a power cut left of lines that were being written is left out first.
     """
 
     def __init__(self, path: Path) -> None:
         if path.exists():
             content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                with path.open("r+b") as file:
-                    file.truncate(whole)
+            *lines, _unfinished = content.split(b"\n")
+            whole = b"".join(line + b"\n" for line in lines if _is_event(line))
+            if whole != content:
+                atomic.write(path, whole)
         self._file = path.open("a", buffering=1)
 
     def __call__(self, event: Event) -> None:
@@ -84,6 +85,13 @@ def _content(path: Path) -> bytes:
         return gzip.decompress(content) if content.startswith(_GZIP) else content
     except (OSError, EOFError, zlib.error) as error:
         raise RunError(f"{path}: cannot be read as a log ({error})") from error
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _event(line: bytes, where: str) -> dict[str, Any]:

@@ -10,15 +10,20 @@ log.jsonl         every event, a line each
 checkpoints/      step-….safetensors
 summaries/        TensorBoard: train/, test/ …
 lock              locked by the process that trains, as long as it lives
+
+A run that is replaced first has its config.json renamed to `.config.json.replaced`. That says,
+until all else is deleted, that this was a run and is none any more, whenever the deletion ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import shlex
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +38,12 @@ from deepcnn.errors import DeepcnnError, RunError
 CONFIG, INPUTS, ENVIRONMENT, JOB = "config.json", "inputs.json", "environment.json", "job.json"
 CALIBRATION = "calibration.json"
 LOCK = "lock"
+REPLACED = f".{CONFIG}.replaced"
+_OF_A_START = {LOCK, ENVIRONMENT, INPUTS, JOB, REPLACED}  # what there is before it is a run
+_HALF_DELETED = (
+    "the run that was here was being replaced when its replacement was killed. Start that again, "
+    "with --overwrite, or choose another --run-dir."
+)
 _LOCK_SECONDS = 2.0  # longer than another process takes to see whether a lock is free
 
 
@@ -77,21 +88,37 @@ class Run:
         run = cls(_new_directory(Path("runs"), preset) if path is None else path)
         if run.path.exists() and not run.path.is_dir():
             raise RunError(f"{run.path}: expected a directory for the run, found a file")
-        run.path.mkdir(parents=True, exist_ok=True)
-        run._check_free(overwrite)
+        atomic.make_directory(run.path)
+        if not (run.path / LOCK).exists():  # else whoever holds it may be changing all of this
+            run._check_free(overwrite)  # before a lock is made in a directory of somebody else
         with run.lock():
             run._check_free(overwrite)  # again: another process may have begun a run meanwhile
-            for entry in run.path.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                elif entry.name != LOCK:
-                    entry.unlink()
+            with contextlib.suppress(PermissionError):  # also where a killed start had made it
+                atomic.flush_directory(run.path.parent)
+            run._clear()
             yield run
+
+    def _clear(self) -> None:
+        """Delete all but the lock; what a kill or a power cut leaves, the next start clears."""
+        config, replaced = self.path / CONFIG, self.path / REPLACED
+        if config.exists():
+            config.replace(replaced)
+        atomic.flush_directory(self.path)  # before the first deletion; it has the lock's name too
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name not in (LOCK, REPLACED):
+                entry.unlink()
+        if replaced.exists():
+            atomic.flush_directory(self.path)  # after the last one
+            replaced.unlink()  # on the disk before the new run's config.json: `write` flushes, too
 
     def _check_free(self, overwrite: bool) -> None:
         """Raise RunError unless a new run may take this directory."""
-        if self._is_unfinished():
+        if self._is_unfinished() or (overwrite and self._was_replaced()):
             return
+        if self._was_replaced():
+            raise RunError(f"{self.path}: {_HALF_DELETED}")
         if not (self.path / CONFIG).is_file():
             raise RunError(
                 f"{self.path}: is neither empty nor a run; choose another directory with --run-dir"
@@ -132,20 +159,34 @@ class Run:
             with contextlib.suppress(RunError):
                 found = run.read(JOB)
                 same = found.get("command", command) == json.loads(json.dumps(command))
-                if found.get("job") == job and same and not run._is_unfinished():
+                if found.get("job") == job and same and (run.path / CONFIG).is_file():
                     return run
         return None
 
     def _is_unfinished(self) -> bool:
         """Tell whether this is empty, or what remains of a start that was killed."""
         names = {entry.name for entry in self.path.iterdir()}
-        ours = {LOCK, ENVIRONMENT, INPUTS, JOB}
-        killed = all(n in ours or n.endswith(atomic.TEMPORARY) for n in names) and LOCK in names
-        return killed or not names
+        known = {CONFIG, *_OF_A_START}
+        rest = {
+            name for name in names if not any(atomic.is_unfinished(name, each) for each in known)
+        }
+        return not names or (LOCK in names and rest <= _OF_A_START)
+
+    def _was_replaced(self) -> bool:
+        """Tell whether this is a run that `begin` was deleting when it was killed."""
+        if (self.path / CONFIG).exists() or not (self.path / REPLACED).is_file():
+            return False
+        try:
+            config.from_dict(self.read(REPLACED))
+        except DeepcnnError:
+            return False
+        return True
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """Open an existing run."""
+        if cls(path)._was_replaced():
+            raise RunError(f"{path}: {_HALF_DELETED}")
         if not (path / CONFIG).is_file():
             raise RunError(
                 f"{path}: expected the directory of a run, with a config.json; found none"
@@ -159,19 +200,61 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run as its only trainer; raise RunError while another process does."""
+        lock = self._locked(_LOCK_SECONDS)
+        if lock is None:
+            raise RunError(f"{self.path}: another process is training this run")
         try:
-            with FileLock(self.path / LOCK, timeout=_LOCK_SECONDS):
-                yield
-        except Timeout as error:
-            raise RunError(f"{self.path}: another process is training this run") from error
+            yield
+        finally:
+            lock.release()
 
     def in_training(self) -> bool:
         """Tell whether a living process trains this run: it holds the lock, which dies with it."""
-        try:
-            with FileLock(self.path / LOCK, timeout=0):
-                return False
-        except Timeout:
+        lock = self._locked(0)
+        if lock is None:
             return True
+        lock.release()
+        return False
+
+    def _locked(self, seconds: float) -> FileLock | None:
+        """Return the lock, held, or None where another holds it; raise RunError if it is no file.
+
+        A link is not followed: what it points to is somebody else's.
+        """
+        path = self.path / LOCK
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise RunError(
+                    f"{path}: expected a plain file, which only says who trains; found a folder, a "
+                    "link or a device. Remove it."
+                )
+        lock = FileLock(path, timeout=seconds)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be locked ({error.strerror or error}), as the process that trains "
+                "a run must; nothing was changed"
+            ) from error
+        return lock
+
+    def identity(self) -> str:
+        """Return what tells this run, with its settings, from any other in the same place."""
+        digest = hashlib.sha256()
+        for name in (CONFIG, INPUTS):
+            with contextlib.suppress(OSError):  # whoever reads it says so
+                digest.update((self.path / name).read_bytes())
+        return digest.hexdigest()
+
+    def check_identity(self, identity: str) -> None:
+        """Raise RunError where the run is not that of `identity`; call it with the lock held."""
+        if self.identity() != identity:
+            raise RunError(
+                f"{self.path}: another process replaced this run, or went on with it, after this "
+                "one had read its settings; nothing was changed. Try again."
+            )
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Store `values` as JSON under `name`, atomically."""

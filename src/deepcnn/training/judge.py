@@ -69,12 +69,16 @@ class Judge:
         found = []
         session = self._session
         last = session.state.step == session.steps
+        is_best = False
         for evaluated in self._scores.of(session.state, last=last):
-            self._session.tell(evaluated)
             found.append(evaluated)
-        if session.config.keep_best and session.team.once(lambda: self._is_best(found[-1])):
-            session.team.once(self._save_best)
-        elif last and session.config.keep_best:
+            if session.config.keep_best and len(found) == len(self._to_score):
+                # Saved before it is told: what is in the log is not evaluated again after a kill.
+                is_best = session.team.once(lambda: self._is_best(found[-1]))
+                if is_best:
+                    session.team.once(self._save_best)
+            session.tell(evaluated)
+        if last and session.config.keep_best and not is_best:
             found = self._score_best()
         if last:
             session.team.once(self._store_calibration)
@@ -145,4 +149,6 @@ class Judge:
         step, every = session.state.step, session.config.evaluate_every
         if not every or step % every or not 0 < step < session.steps:
             return False
-        return session.team.once(lambda: not logged_scores(self._session.run.log, step=step))
+        *_, counting = self._to_score
+        log = session.run.log
+        return session.team.once(lambda: not logged_scores(log, step=step, split=counting))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepcnn import atomic
 from deepcnn.config import Config, to_dict
 from deepcnn.data.source import Source
 from deepcnn.devices import Place, describe_environment
@@ -146,18 +148,27 @@ class Session:
         self._open_engine()
         self._open_run(first_step=None)
 
-    def go_on(self, run: Run, fed_by: str | None) -> None:
-        """Take on the newest checkpoint of a run; `fed_by`: the kind of feed that it had."""
+    def go_on(self, run: Run, fed_by: str | None, identity: str) -> None:
+        """Take on the newest checkpoint of a run; `fed_by`: the kind of feed that it had.
+
+        `identity`: of the run whose settings were read. Raises RunError where another process has
+        replaced or changed it since.
+        """
         check_feed(run, fed_by, is_given=self._given.feed is not None)
         self.run = run
 
         def load() -> tuple[int, dict[str, Any] | None]:
             self._closing.enter_context(run.lock())
+            run.check_identity(identity)
+            atomic.remove_unfinished(run.path)
             if not (found := checkpoint.paths(run.checkpoints)):
                 self._take_initial_weights()
                 return 0, None
             step, tensors, feed_state = checkpoint.load(found[-1])
             self.state.load(step, tensors, str(found[-1]))
+            for directory, keep in ((run.checkpoints, self.config.keep), (run.best, 1)):
+                atomic.remove_unfinished(directory)
+                checkpoint.prune(directory, keep)  # as a process that was killed had not yet
             return step, feed_state
 
         self.state.step, feed_state = self.team.once(load)
@@ -237,6 +248,7 @@ class Session:
 
     def _open_listeners(self, first_step: int | None) -> None:
         log = JsonLog(self.run.log)
+        atomic.flush_directory(self.run.path)  # it has the log's name
         self._listeners.append(self._closing.enter_context(closing(log)))
         if self.config.summary_every:
             board = TensorBoard(self.run.summaries / "train", first_step=first_step)
@@ -300,6 +312,8 @@ class Session:
         """Write a checkpoint, if all is finite."""
         self.check()
         step = self.state.step
+        with contextlib.suppress(OSError):  # what the log tells of earlier steps lasts as they do
+            atomic.flush(self.run.log)
         path = checkpoint.save(
             self.run.checkpoints,
             step,

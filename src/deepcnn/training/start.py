@@ -113,6 +113,7 @@ def _resume(
     *,
     report: bool,
 ) -> Result:
+    identity = team.once(run.identity)  # before all else is read: it is asked for again
     old, stored = team.once(lambda: (run.config(), TrainedOn.read(run)))
     config = team.once(lambda: changes(old))
     if given.model is not None:  # checked against the checkpoint, not by its name
@@ -124,7 +125,7 @@ def _resume(
     if config.data == old.data:
         team.once(lambda: check_still_there(config.data))
     with Session.open(team, config, given, emit, stored) as session:
-        session.go_on(run, stored.fed_by)
+        session.go_on(run, stored.fed_by, identity)
         return _finished(session, report=report)
 
 
