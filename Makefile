@@ -1,6 +1,7 @@
 # make train   set up, fetch CIFAR-10, train the default preset, score it
 # make test    set up, fetch what the tests need, then the whole test suite
-# make endurance  the tests that take minutes
+# make endurance  the tests that take minutes, and the campaigns of faults, reduced
+# make campaigns  the whole campaigns of faults: kills, power cuts, two trainers
 # make check   lint, format, types
 # make format  apply the format
 # make docs    build the site in build/site
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test coverage endurance check format docs docs-pictures bench-check
+.PHONY: train test coverage endurance campaigns check format docs docs-pictures bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
@@ -26,6 +27,10 @@ endurance: .venv/installed
 	$(BIN)/deepcnn data fetch cifar10
 	$(BIN)/python tests/packages.py
 	$(BIN)/pytest -m endurance
+	$(BIN)/python benchmarks/run.py campaigns --size reduced
+
+campaigns: .venv/installed
+	$(BIN)/python benchmarks/run.py campaigns --size full
 
 check: .venv/installed
 	$(BIN)/ruff check

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,67 @@ def test_a_failed_write_leaves_the_old_file(
         atomic.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from deepcnn import atomic
+with getattr(atomic, sys.argv[1])(Path(sys.argv[2])) as made:
+    made.write(b"half") if sys.argv[1] == "writing" else (made / "half").touch()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["writing", "appearing"])
+def test_what_a_killed_writer_left_is_removed_by_the_next_of_its_name(
+    tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "answers.csv"
+    not_ours = [".other.csv.0123abcd.tmp", ".answers.csv.tmp", ".answers.csv.01.tmp"]
+    for name in not_ours:
+        (tmp_path / name).touch()
+    link = tmp_path / ".answers.csv.0123abcd.tmp"
+    link.symlink_to(tmp_path / not_ours[0])
+    before = set(tmp_path.iterdir())
+    command = [sys.executable, "-c", WRITE, how, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        (left,) = set(tmp_path.iterdir()) - before
+        atomic.write(path, b"mine")
+        assert left.exists(), "it is still being written"
+        writer.kill()
+    atomic.write(path, b"mine, too")
+    assert set(tmp_path.iterdir()) == {*before, path}
+
+
+def test_a_writer_whose_file_was_taken_for_left_over_takes_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its making and its lock another process may find it."""
+    hold, taken = atomic._hold, []
+
+    def late(path: Path) -> int:
+        if not taken:
+            taken.append(path)
+            atomic.remove_unfinished(tmp_path)
+        return hold(path)
+
+    monkeypatch.setattr(atomic, "_hold", late)
+    atomic.write(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert len(taken) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_directories_that_are_made_are_flushed_in_their_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(atomic, "flush_directory", flushed.append)
+    atomic.make_directory(tmp_path / "runs" / "a")
+    assert sorted(flushed) == [tmp_path, tmp_path / "runs"]
+    atomic.make_directory(tmp_path / "runs" / "a")
+    assert len(flushed) == 2, "nothing was made"

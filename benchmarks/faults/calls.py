@@ -49,7 +49,7 @@ def watch(root: Path, tell: Tell) -> None:
     inside = f"{os.path.realpath(root)}/"
 
     def told(kind: str, path: str, **more: Any) -> None:
-        if path.startswith(inside):
+        if f"{path}/".startswith(inside):
             tell(Call(kind, path, **more))
 
     _watch_names(told)
@@ -70,8 +70,9 @@ def watch(root: Path, tell: Tell) -> None:
 
 def _watch_names(told: Callable[..., None]) -> None:
     def mkdir(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-        if not os.path.lexists(_path(path, dir_fd)):  # else it fails, and changes nothing
-            told("mkdir", _path(path, dir_fd))
+        name = _path(path, dir_fd)
+        if Path(name).parent.is_dir() and not os.path.lexists(name):  # else it fails
+            told("mkdir", name)
         _MKDIR(path, mode, dir_fd=dir_fd)
 
     def rmdir(path: Any, *, dir_fd: int | None = None) -> None:
@@ -100,7 +101,7 @@ def _watch_handles(told: Callable[..., None]) -> None:
 
     def fsync(handle: Any) -> None:
         number = handle if isinstance(handle, int) else handle.fileno()
-        told("fsync", os.readlink(f"/proc/self/fd/{number}"))
+        told("fsync", _name_of(number))
         _FSYNC(handle)
 
     os.open, os.fsync = opened, fsync
@@ -155,6 +156,10 @@ def _path(path: Any, dir_fd: int | None = None) -> str:
     """Return the absolute path of what a call names; its last part may be a link."""
     name = os.fsdecode(path)
     if dir_fd is not None:
-        name = f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{name}"
-    folder, last = os.path.split(os.path.abspath(name))
-    return os.path.join(os.path.realpath(folder), last)
+        name = f"{_name_of(dir_fd)}/{name}"
+    folder, last = os.path.split(name.rstrip("/"))
+    return f"{os.path.realpath(folder)}/{last}"
+
+
+def _name_of(handle: int) -> str:
+    return str(Path(f"/proc/self/fd/{handle}").readlink())

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tools import program
+from tools import program, report
 
 # By the name in `run.PROGRAMS`: the arguments of the reduced form and of the full one.
 CAMPAIGNS: dict[str, dict[str, list[str]]] = {
@@ -29,13 +29,18 @@ CAMPAIGNS: dict[str, dict[str, list[str]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a campaign: cases tried and failed, seconds, whether it ended well."""
+    """What came of a campaign: cases tried and failed, seconds, whether it ended well.
+
+    `kills`, and `kills_inside_a_save` of a checkpoint, where a campaign kills.
+    """
 
     name: str
     cases: int
     failed: int
     seconds: float
     ok: bool
+    kills: int
+    kills_inside_a_save: int
 
     def text(self) -> str:
         """Return a line of the table."""
@@ -45,11 +50,13 @@ class Row:
 
 def main(arguments: list[str]) -> int:
     """Run all, or those that are named, and print the table."""
-    parser = program.parser("campaigns", __doc__)
+    parser = report.parser("campaigns", __doc__)
     parser.add_argument("--size", choices=["reduced", "full"], default="reduced")
     parser.add_argument("--only", nargs="+", choices=list(CAMPAIGNS), default=list(CAMPAIGNS))
     parser.add_argument("--logs", type=Path, help="a folder for the logs; default: none are kept")
+    parser.add_argument("--store", action="store_true", help="store the table as a result")
     options = parser.parse_args(arguments)
+    out = report.new_file("campaigns", options.out, options.remark) if options.store else None
     with tempfile.TemporaryDirectory() as scratch:
         logs = options.logs or Path(scratch)
         logs.mkdir(parents=True, exist_ok=True)
@@ -57,6 +64,9 @@ def main(arguments: list[str]) -> int:
     print(f"\n{'campaign':<20}{'cases':>8}{'failed':>8}{'seconds':>9}")
     for row in rows:
         print(row.text())
+    if out is not None:
+        about = {"what": f"campaigns of faults, {options.size}", **report.circumstances()}
+        report.store(about | {"campaigns": [asdict(row) for row in rows]}, out, options.remark)
     return 0 if all(row.ok for row in rows) else 1
 
 
@@ -68,6 +78,8 @@ def run(name: str, arguments: list[str], logs: Path) -> Row:
     command = [sys.executable, str(program.BENCHMARKS / "run.py"), name, *arguments]
     status = subprocess.run([*command, "--log", str(log)]).returncode
     seconds = time.perf_counter() - began
-    lines = log.read_text().splitlines() if log.exists() else []
-    failed = sum(not json.loads(line)["ok"] for line in lines)
-    return Row(name, len(lines), failed, seconds, status == 0)
+    cases = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    failed = sum(not case["ok"] for case in cases)
+    kills = [call for case in cases for call in case.get("killed", [])]
+    inside = sum("checkpoints/" in call for call in kills)
+    return Row(name, len(cases), failed, round(seconds, 1), status == 0, len(kills), inside)

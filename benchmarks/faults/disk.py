@@ -32,7 +32,10 @@ class File:
         new, old = self.content, self.durable
         if new == old:
             return [new]
-        kept = len(os.path.commonprefix([new, old]))
+        kept = next(
+            (i for i, (a, b) in enumerate(zip(new, old, strict=False)) if a != b),
+            min(len(new), len(old)),
+        )
         half = kept + (len(new) - kept) // 2
         zeros = new[:kept] + bytes(len(new) - kept)
         hole = new[:kept] + bytes(half - kept) + new[half:]

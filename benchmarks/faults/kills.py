@@ -3,9 +3,9 @@
     python benchmarks/run.py faults_of_kills
 
 Small trainings over all feeds, in fp32 and bf16, with towers and in two processes, begun and
-replacing another run, kill themselves (SIGKILL) right before one of these calls, or in the middle of
-a write; some again when they go on. A user then resumes what is a run, and repeats the command where
-it is none. In the end all files must be those of a training in peace: each checkpoint by its
+replacing another run, kill themselves (SIGKILL) right before one of these calls, or in the middle
+of a write; some again when they go on. A user then resumes what is a run, and repeats the command
+where it is none. In the end all files must be those of a training in peace: each checkpoint by its
 SHA-256, and no file more. What is being replaced must be whole or no run at all. The same holds of
 `data convert`, of an export and of written answers. Needs Linux.
 """
@@ -131,14 +131,14 @@ def choose(found: list[Subject], cases: int, seed: int) -> list[tuple[int, list[
     return chosen
 
 
-def cases(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Try so many, and yield what came of each."""
+def cases(count: int, seed: int, only: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Try so many, of all subjects or some, and yield what came of each."""
     with scratch() as folder:
         data = make_data(folder / "data")
         done = in_child(lambda: make_old(data, folder / "old"), folder / "said")
         if "found" not in done:
             raise RuntimeError(str(done))
-        found = list(subjects(data))
+        found = [subject for subject in subjects(data) if only is None or subject.name in only]
         for i, subject in enumerate(found):
             in_peace(subject, folder / f"peace-{i}" / "work")
         for number, (i, kills) in enumerate(choose(found, count, seed)):
@@ -150,7 +150,7 @@ def cases(count: int, seed: int) -> Iterator[dict[str, Any]]:
 def main(arguments: list[str]) -> int:
     """Try, log and say how many failed."""
     found = options("faults_of_kills", __doc__, 700, arguments)
-    counted = Counted(cases(found.cases, found.seed))
+    counted = Counted(cases(found.cases, found.seed, found.only))
     status = report(counted, found.log)
     print(f"{counted.kills:,} kills, {counted.inside_a_save:,} of them inside a save")
     return status

@@ -133,7 +133,7 @@ def tried(state: State, place: Path) -> dict[str, Any]:
     return {"what": subject.name, "after": state.after, "ok": not problem, "problem": problem}
 
 
-def cases(count: int, seed: int) -> Iterator[dict[str, Any]]:
+def cases(count: int, seed: int, only: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Try so many states, of all that were found, and yield what came of each."""
     chance = random.Random(seed)
     with scratch() as folder:
@@ -143,18 +143,17 @@ def cases(count: int, seed: int) -> Iterator[dict[str, Any]]:
             raise RuntimeError(str(done))
         found: list[State] = []
         for subject in subjects(data):
-            if subject.name in TRACED or not subject.is_training:
+            if subject.name in (only or TRACED) or (not only and not subject.is_training):
                 kills = [chance.randrange(5, 60) for _ in range(KILLED_BEFORE)]
                 for kill_at in [None, *(kills if subject.is_training else [])]:
                     found += states(subject, folder / "trace", chance, kill_at)
-        print(
-            f"{len(found):,} states after a power cut, of which {min(count, len(found)):,} are tried"
-        )
-        for number, state in enumerate(chance.sample(found, min(count, len(found)))):
+        chosen = chance.sample(found, min(count, len(found)))
+        print(f"{len(found):,} states after a power cut, of which {len(chosen):,} are tried")
+        for number, state in enumerate(chosen):
             yield tried(state, folder / f"case-{number}")
 
 
 def main(arguments: list[str]) -> int:
     """Try, log and say how many failed."""
     found = options("faults_of_power", __doc__, 1500, arguments)
-    return report(cases(found.cases, found.seed), found.log)
+    return report(cases(found.cases, found.seed, found.only), found.log)

@@ -26,6 +26,7 @@ def options(name: str, about: str | None, cases: int, arguments: list[str]) -> a
     parser = program.parser(name, about)
     parser.add_argument("--cases", type=int, default=cases, help=f"default: {cases:,}")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of cases")
+    parser.add_argument("--only", nargs="+", metavar="WHAT", help="of what a log calls `what`")
     parser.add_argument("--log", type=Path, help="a new file, with a JSON line for each case")
     found = parser.parse_args(arguments)
     if found.log is not None and found.log.exists():
@@ -109,7 +110,7 @@ def tree(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
-            found[name] = f"link to {os.readlink(path)}"
+            found[name] = f"link to {path.readlink()}"
         elif path.is_dir():
             found[name] = "folder"
         elif path.is_file():

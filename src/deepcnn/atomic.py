@@ -95,13 +95,12 @@ def remove_unfinished(directory: Path, name: str | None = None) -> None:
     What a living writer holds stays, and so does what cannot be told from that or not be removed.
     """
     try:
-        names = os.listdir(directory)
+        found = [path for path in directory.iterdir() if is_unfinished(path.name, name)]
     except OSError:
         return  # there is none, or it cannot be listed
-    for found in names:
-        if is_unfinished(found, name):
-            with contextlib.suppress(OSError):
-                _remove_if_left(directory / found)
+    for path in found:
+        with contextlib.suppress(OSError):
+            _remove_if_left(path)
 
 
 def is_unfinished(found: str, name: str | None = None) -> bool:

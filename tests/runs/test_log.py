@@ -104,6 +104,15 @@ def test_it_needs_neither_torch_nor_numpy() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_lines_that_a_power_cut_left_without_their_content_are_left_out(tmp_path: Path) -> None:
+    """Of what was not flushed some blocks may have come to the disk, and others are zeros."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"event": "A"}\n' + bytes(9) + b'"B"}\n{"event": "C"}\n' + bytes(5))
+    with closing(JsonLog(path)) as log:
+        log(Stepped(1, {"a": 1.0}, {}, 0.1, 1.0, 1.0))
+    assert [event["event"] for event in read_log(path)] == ["A", "C", "Stepped"]
+
+
 def test_the_log_survives_a_line_cut_off_by_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"event": "A"}\n{"event": "B", "st')

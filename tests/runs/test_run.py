@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from deepcnn import atomic
 from deepcnn.config import to_dict
 from deepcnn.errors import RunError
 from deepcnn.runs import run as runs
-from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, LOCK, Run
+from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, LOCK, REPLACED, Run
 from tests.helpers.tiny import TINY, tiny
 
 ABOUT = {"inputs": {"crop": 1.0}, "classes": ["cat", "dog"]}  # what a run says of its data
@@ -87,6 +88,119 @@ def test_a_run_in_training_is_not_replaced(tmp_path: Path) -> None:
     ):
         pass
     assert contents(tmp_path) == before
+
+
+def a_whole_run(path: Path) -> Run:
+    """Make a run that has something in each of its folders."""
+    run = a_run(path)
+    for name in ("checkpoints/best/step-1", "checkpoints/step-1", "summaries/train/x", "log.jsonl"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("old")
+    return run
+
+
+class InterruptedHereError(Exception):
+    """Ends what would be killed."""
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Let the calls that rename or remove fail from a certain one on, as after a kill."""
+    left = [at]
+
+    def counted(function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise InterruptedHereError
+            return function(*arguments, **named)
+
+        return call
+
+    for name in ("replace", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
+
+
+def test_a_replacement_that_is_killed_anywhere_leaves_a_whole_run_or_none(tmp_path: Path) -> None:
+    states = set()
+    for at in range(100):
+        path = tmp_path / str(at)
+        before = tree(a_whole_run(path).path)
+        with pytest.MonkeyPatch.context() as patched:
+            interrupt(patched, at)
+            try:
+                with Run.begin(path, "tiny", overwrite=True):
+                    break
+            except InterruptedHereError:
+                pass
+        if (path / CONFIG).exists():
+            assert tree(path) == before
+            states.add("the old run")
+        elif len(tree(path)) > 2:
+            for begin in (lambda path=path: Run.open(path), lambda path=path: begun(path)):
+                with pytest.raises(RunError, match=r"was being replaced.*with --overwrite"):
+                    begin()
+            states.add("half deleted")
+        with Run.begin(path, "tiny", overwrite=True):
+            assert [entry.name for entry in path.iterdir()] == [LOCK]
+    assert at > 8
+    assert states == {"the old run", "half deleted"}
+
+
+def begun(path: Path) -> None:
+    with Run.begin(path, "tiny"):
+        pass
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != LOCK}
+
+
+def test_a_folder_is_not_deleted_for_a_file_that_is_called_as_a_replaced_config(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / REPLACED).write_text("{}")
+    (tmp_path / "thesis.tex").touch()
+    with (
+        pytest.raises(RunError, match="neither empty nor a run"),
+        Run.begin(tmp_path, "tiny", overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "nowhere", "itself", "file", "device"])
+def test_a_lock_that_is_no_plain_file_is_an_error_and_never_followed(
+    tmp_path: Path, kind: str
+) -> None:
+    run = a_run(tmp_path / "run")
+    lock, elsewhere = run.path / LOCK, tmp_path / "elsewhere"
+    lock.unlink()
+    elsewhere.write_text("precious")
+    targets = {"nowhere": tmp_path / "nowhere", "itself": lock, "device": Path("/dev/null")}
+    lock.mkdir() if kind == "folder" else lock.symlink_to(targets.get(kind, elsewhere))
+    for work in (run.in_training, run.lock().__enter__, lambda: replaced(run.path)):
+        with pytest.raises(RunError, match="lock: expected a plain file"):
+            work()
+    assert elsewhere.read_text() == "precious"
+    assert run.config() == TINY
+    assert not targets["nowhere"].exists()
+
+
+def replaced(path: Path) -> None:
+    with Run.begin(path, "tiny", overwrite=True):
+        pass
+
+
+def test_the_names_of_a_new_run_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(atomic, "flush_directory", flushed.append)
+    with Run.begin(tmp_path / "runs" / "a", "tiny"):
+        assert {tmp_path, tmp_path / "runs", tmp_path / "runs" / "a"} <= set(flushed)
+    flushed.clear()
+    with Run.begin(tmp_path / "runs" / "a", "tiny"):  # a start that was killed had made it
+        assert tmp_path / "runs" in flushed
 
 
 def test_what_remains_of_a_killed_start_is_taken_over(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ checkpoints/      step-….safetensors
 summaries/        TensorBoard: train/, test/ …
 lock              locked by the process that trains, as long as it lives
 
-A run that is replaced first has its config.json renamed to `.config.json.replaced`. That says,
-until all else is deleted, that this was a run and is none any more, whenever the deletion ends.
+A run that is replaced first has its config.json renamed to `.config.json.replaced`. Until all else
+is deleted, that says that this was a run and is none any more, whenever a kill ends the deletion.
 """
 
 from __future__ import annotations

@@ -1,0 +1,126 @@
+"""The campaigns in short: some kills, power cuts and pairs of trainings; and what they stand on.
+
+The long forms are `benchmarks/run.py campaigns`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.benchmarks.conftest import BENCHMARKS, Import
+
+# In a process of its own: one that has trained cannot be forked.
+SHORT = """
+import json
+from faults import kills, power, two
+found = [*kills.cases(9, 1, ["judged, summaries", "overwrite"])]
+found += power.cases(9, 1, ["overwrite, judged"])
+found += two.cases(3, 1, ["start and start", "resume and overwrite"])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_kills_power_cuts_and_pairs_lose_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT],
+        cwd=BENCHMARKS,
+        env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [case for case in found if not case["ok"]] == []
+    assert sum(len(case.get("killed", [])) for case in found) >= 9
+    assert len(found) > 9 + 9 + 3 + 21
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "disk"
+    (folder / "old").mkdir(parents=True)
+    (folder / "old" / "file").write_bytes(b"safe")
+    return folder
+
+
+def after(benchmark: Import, folder: Path, *calls: tuple[str, str, str]) -> list[dict[str, object]]:
+    """Return what may be found after calls: (kind, path, new path or content)."""
+    disk = benchmark("faults.disk").Disk(folder)
+    make = benchmark("faults.calls").Call
+    for kind, path, more in calls:
+        to = str(folder / more) if kind == "rename" else ""
+        content = more.encode() if kind == "write" else b""
+        disk.do(make(kind, str(folder / path) if path else str(folder), to=to, content=content))
+    found = {json.dumps(tree, default=bytes.decode): tree for tree in all_of(disk)}
+    return [{name: x for name, x in tree.items() if name[:3] != "old"} for tree in found.values()]
+
+
+def all_of(disk: object) -> list[dict[str, bytes | None]]:
+    return [*disk.after_a_cut(10**6, random.Random(0))]  # type: ignore[attr-defined]
+
+
+def test_only_fsync_brings_a_name_and_a_content_to_the_disk(
+    benchmark: Import, folder: Path
+) -> None:
+    make, write = ("create", "new", ""), ("write", "new", "abcd")
+    assert after(benchmark, folder, make) == [{}, {"new": b""}]
+    torn = [{}, {"new": b""}, {"new": b"abcd"}, {"new": b"ab"}, {"new": bytes(4)}]
+    found = after(benchmark, folder, make, write)
+    assert len(found) == len(torn) + 1
+    assert all(tree in found for tree in torn)
+    assert {"new": b"\0\0cd"} in found
+    assert after(benchmark, folder, make, write, ("fsync", "new", "")) == [{}, {"new": b"abcd"}]
+    assert after(benchmark, folder, make, write, ("fsync", "new", ""), ("fsync", "", "")) == [
+        {"new": b"abcd"}
+    ]
+
+
+def test_names_are_lost_in_any_order_and_a_folder_with_all_that_is_in_it(
+    benchmark: Import, folder: Path
+) -> None:
+    found = after(benchmark, folder, ("mkdir", "a", ""), ("mkdir", "a/b", ""), ("fsync", "a", ""))
+    assert found == [{}, {"a": None, "a/b": None}]
+    calls = [("create", "t", ""), ("rename", "t", "new"), ("create", "x", "")]
+    found = after(benchmark, folder, *calls)
+    names = [set(), {"t"}, {"new"}, {"x"}, {"t", "x"}, {"new", "x"}]
+    assert sorted(map(sorted, found)) == sorted(map(sorted, names))
+
+
+@pytest.fixture
+def campaigns(benchmark: Import) -> ModuleType:
+    return benchmark("faults.campaigns")
+
+
+def test_every_campaign_of_the_table_is_a_program(campaigns: ModuleType, benchmark: Import) -> None:
+    programs = benchmark("run").PROGRAMS
+    for name, arguments in campaigns.CAMPAIGNS.items():
+        assert name in programs
+        assert arguments.keys() == {"reduced", "full"}
+
+
+def test_a_campaign_that_fails_is_in_the_table_and_in_the_status(
+    campaigns: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        ok = "faults_of_two" not in command
+        Path(command[-1]).write_text(json.dumps({"ok": ok}) + "\n" + '{"ok": true}\n')
+        return subprocess.CompletedProcess(command, 0 if ok else 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    names = ["--only", "faults_of_kills", "faults_of_two"]
+    assert campaigns.main(["--size", "reduced", *names]) == 1
+    *_, title, kills, two = capsys.readouterr().out.splitlines()
+    assert title.split() == ["campaign", "cases", "failed", "seconds"]
+    assert kills.split()[:3] == ["faults_of_kills", "2", "0"]
+    assert two.split()[:3] == ["faults_of_two", "2", "1"]
+    assert two.endswith("FAILED")
+    assert campaigns.main(["--only", "faults_of_kills"]) == 0
