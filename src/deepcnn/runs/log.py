@@ -27,12 +27,7 @@ class JsonLog:
     """
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            content = path.read_bytes()
-            *lines, _unfinished = content.split(b"\n")
-            whole = b"".join(line + b"\n" for line in lines if _is_event(line))
-            if whole != content:
-                atomic.write(path, whole)
+        _cut_unfinished(path)
         self._file = path.open("a", buffering=1)
 
     def __call__(self, event: Event) -> None:
@@ -43,6 +38,16 @@ class JsonLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Leave out lines that are no events; raise OSError where that cannot be done."""
+    if path.exists():
+        content = path.read_bytes()
+        *lines, _unfinished = content.split(b"\n")
+        whole = b"".join(line + b"\n" for line in lines if _is_event(line))
+        if whole != content:
+            atomic.write(path, whole)
 
 
 def to_json(event: Event) -> str:

@@ -280,10 +280,11 @@ class Run:
 
 def _new_directory(parent: Path, preset: str) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    atomic.make_directory(parent)
     for attempt in range(1000):
         path = parent / (f"{now}-{preset}" + (f"-{attempt}" if attempt else ""))
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             continue
         return path
