@@ -46,7 +46,6 @@ class Training:
             tiny,
             data=str(data),
             model=dataclasses.replace(tiny.model, widths=(4, 4, 8, 8)),
-            steps=6,
             batch_size=BATCH,
             save_every=2,
             keep=2,
@@ -56,7 +55,7 @@ class Training:
             feed="preloaded" if self.feed == "fed" else self.feed,
             precision=self.precision,
             towers=self.towers,
-            **({"summary_every": 0} | (more if self.judged else {}) | changes),
+            **({"steps": 6, "summary_every": 0} | (more if self.judged else {}) | changes),
         )
 
     def begin(self, data: Path, run: Path, **changes: Any) -> int:

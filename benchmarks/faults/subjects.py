@@ -90,7 +90,7 @@ def subjects(data: Path) -> Iterator[Subject]:
 
     def of(training: Training) -> Subject:
         def prepare(folder: Path) -> None:
-            folder.mkdir()
+            folder.mkdir(parents=True)
             if training.overwrite:
                 shutil.copytree(data.with_name("old"), folder / "run")
 
@@ -106,4 +106,4 @@ def subjects(data: Path) -> Iterator[Subject]:
 
     yield from map(of, TRAININGS)
     for name, work in outputs.of(data, data.with_name("old")).items():
-        yield Subject(name, Path.mkdir, work, work)
+        yield Subject(name, lambda folder: folder.mkdir(parents=True), work, work)
