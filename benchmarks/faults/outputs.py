@@ -15,15 +15,16 @@ def of(data: Path, run: Path) -> dict[str, Callable[[Path], object]]:
     def converted(folder: Path) -> None:
         target = folder / "new" / "set"
         if not target.exists():  # it appears whole, so that nobody needs to repeat it
-            convert(data, target, "cifar")
+            convert(data, target, "tfrecord", shards=2)
 
     def command(*arguments: str) -> Callable[[Path], object]:
-        return lambda folder: main.run([*arguments, str(folder / "new" / arguments[0])])
+        """Return what runs a command, whose last argument is a file in the folder."""
+        *rest, file = arguments
+        return lambda folder: main.run([*rest, str(folder / file)])
 
+    predict = ["predict", str(run), "--data", str(data), "--out", "answers.csv"]
     return {
         "data convert": converted,
-        "export": command("export", str(run), "--to", "safetensors", "--out"),
-        "predict --out": lambda folder: main.run(
-            ["predict", str(run), "--data", str(data), "--out", str(folder / "answers.csv")]
-        ),
+        "export": command("export", str(run), "--to", "safetensors", "--out", "new/a.safetensors"),
+        "predict --out": command(*predict),
     }
