@@ -163,8 +163,7 @@ def _hold(path: Path) -> int:
     try:
         with contextlib.suppress(OSError):  # a file system without locks: nobody removes it either
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if not os.path.samestat(os.fstat(handle), path.stat()):
-            raise FileNotFoundError(path)
+        path.stat()
     except BaseException:
         os.close(handle)
         raise
