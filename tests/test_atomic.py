@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -66,15 +67,16 @@ def test_a_writer_whose_file_was_taken_for_left_over_takes_another_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between its making and its lock another process may find it."""
-    hold, taken = atomic._hold, []
+    flock = fcntl.flock
+    taken: list[Path] = []
 
-    def late(path: Path) -> int:
+    def late(handle: int, how: int) -> None:
         if not taken:
-            taken.append(path)
-            atomic.remove_unfinished(tmp_path)
-        return hold(path)
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        flock(handle, how)
 
-    monkeypatch.setattr(atomic, "_hold", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     atomic.write(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
     assert len(taken) == 1
