@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -76,11 +77,14 @@ def test_a_writer_whose_file_was_taken_for_left_over_takes_another_name(
             taken[0].unlink()
         flock(handle, how)
 
+    names = iter(["00000000", "11111111"])
     monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(names))
     atomic.write(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
     assert len(taken) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert list(names) == [], "both were taken"
 
 
 def test_directories_that_are_made_are_flushed_in_their_parents(
