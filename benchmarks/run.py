@@ -27,6 +27,7 @@ PROGRAMS = {
     "links": "cases.links",
     "streaming_memory": "cases.streaming_memory",
     "unsure": "cases.unsure",
+    "start_from": "cases.start_from",
     "distortions": "cases.distortions",
     "optimizers": "cases.optimizers",
     "serve": "cases.serve",

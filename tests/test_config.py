@@ -185,6 +185,7 @@ optimizer.momentum
 optimizer.muon_learning_rate
 optimizer.muon_momentum
 optimizer.nesterov
+optimizer.old_layers_rate
 optimizer.schedule
 optimizer.warm_up
 optimizer.weight_decay

@@ -40,6 +40,7 @@ _ADDED_LATER = frozenset(
         "config.optimizer.epsilon",
         "config.optimizer.method",
         "config.optimizer.nesterov",
+        "config.optimizer.old_layers_rate",
         "config.optimizer.warm_up",
         "config.order",
         "config.start_from",
@@ -87,8 +88,9 @@ class Config(DataSpec):
     seed: int = 0
     """Determines the initial weights, the order of the data and every distortion."""
     start_from: str | None = None
-    """File of weights, of `deepcnn export --to safetensors`, to begin with; they must be those of
-    the same network, with the same shapes. None: initial weights of the network's own."""
+    """What another training learned, to begin with: the directory of its run, one of its
+    checkpoints, or a file of `deepcnn export --to safetensors`. All layers are taken whose names
+    and shapes fit, the last one only where the classes are the same. None: nothing."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -202,6 +204,7 @@ class Config(DataSpec):
             ("optimizer.bias_learning_rate", self.optimizer.bias_learning_rate),
             ("optimizer.muon_learning_rate", self.optimizer.muon_learning_rate),
             ("optimizer.epsilon", self.optimizer.epsilon),
+            ("optimizer.old_layers_rate", self.optimizer.old_layers_rate),
         ):
             if rate is not None and not rate > 0:
                 raise ConfigError(f"{name}: expected above 0, found {rate}")

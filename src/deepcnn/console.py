@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deepcnn.events import (
     Advanced,
+    BeganWith,
     EnvironmentChanged,
     Evaluated,
     Event,
@@ -103,7 +104,7 @@ class _Console:
                 self._say(f"{event.dataset}: complete and verified in {event.folder}")
             case Reading():
                 self._reading(event)
-            case Noted():
+            case Noted() | BeganWith():
                 self._say(event.text)
             case Filling():
                 images = " ".join([str(event.examples), *event.data.split(), "images"])

@@ -101,6 +101,25 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class BeganWith(Event):
+    """A new training took layers of another one; the fields are those of `runs.beginning`.
+
+    `text`: the same in a line.
+    """
+
+    path: str
+    file: str
+    step: int
+    averaged: bool
+    data: str | None
+    sha256: str
+    taken: tuple[str, ...]
+    refitted: tuple[str, ...]
+    left: dict[str, str]
+    text: str
+
+
+@dataclass(frozen=True)
 class Placed(Event):
     """A table of what lies on which device."""
 

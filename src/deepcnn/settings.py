@@ -22,7 +22,8 @@ class ModelConfig:
     """The network: tutorial, speednet, residual_speednet, mlp, cuda_convnet; or your own, as
     package.module:function, which makes an nn.Module."""
     widths: tuple[int, ...] = ()
-    """Filters or units of its layers; empty: those of the literature."""
+    """Filters or units of its layers; empty: those of the literature. Of speednet those of its
+    groups, and before them, if wanted, those of its first layer (else 8 for each channel)."""
 
     def __post_init__(self) -> None:
         own = re.fullmatch(r"[\w.]+:[\w.]+|\(.*\)", self.name)  # in parentheses: no name to import
@@ -145,6 +146,9 @@ class OptimizerConfig:
     freeze: tuple[tuple[str, float], ...] = ()
     """Layers that stop learning before the others: how their names begin, and the share of the
     training they learn for."""
+    old_layers_rate: float = 1.0
+    """What the learning rates are multiplied with of layers that start_from brought along; so is
+    weight_decay of sgd and adamw, which goes with the rate."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def parse_options(arguments: list[str]) -> Options:
         raise ConfigError(f"--resume goes on with the preset of the run; leave out {preset!r}")
     if value_of("--steps", rest) is not None and value_of("--epochs", rest) is not None:
         raise ConfigError("--steps and --epochs both say how long to train; leave out one of them")
-    config = _preset(preset, rest) if resumed is None else _config_of(resumed)
+    config = _config_of(resumed) if resumed is not None else _begun(preset, rest, named=named)
     options = tyro.cli(
         Options,
         prog="deepcnn train [PRESET]",
@@ -110,6 +110,22 @@ def _preset(name: str, arguments: list[str]) -> Config:
     if gpus is not None and gpus.isdecimal() and int(gpus):  # else the parser complains
         config = dataclasses.replace(config, towers=int(gpus))
     return config
+
+
+def _begun(preset: str, arguments: list[str], *, named: bool) -> Config:
+    """Return a preset, fitted to what --start-from names: then without a name it is that run's."""
+    start_from = value_of("--start-from", arguments)
+    if start_from is None:
+        return _preset(preset, arguments)
+    from deepcnn.runs.beginning import config_of, fitted_to_parent
+
+    parent = config_of(Path(start_from).expanduser())
+    if not named and parent is not None and parent.preset in presets.PRESETS:
+        preset = parent.preset
+    config = _preset(preset, arguments)
+    name = value_of("--model.name", arguments) or config.model.name
+    data = value_of("--data", arguments) or config.data
+    return fitted_to_parent(config, start_from, name=name, data=data)
 
 
 def _of_each_gpu(options: Options) -> Config:

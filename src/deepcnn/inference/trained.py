@@ -59,10 +59,9 @@ class Trained:
             classes=len(trained_on.classes),
         )
         step, tensors, _ = checkpoint.load(path)
-        raw, averages = _below("model.", tensors), _below("average.", tensors)
-        check_fit(net.state_dict(), raw, str(path))
-        averaged = averaged and bool(averages)
-        net.load_state_dict(raw | averages if averaged else raw)
+        check_fit(net.state_dict(), weights_in(tensors, averaged=False)[0], str(path))
+        weights, averaged = weights_in(tensors, averaged=averaged)
+        net.load_state_dict(weights)
         return cls(config, trained_on, net, step, averaged, calibration_of(run, step, averaged))
 
     def answers(self, place: Place) -> Answers:
@@ -131,6 +130,16 @@ def answers_of(state: TrainState, transform: Transform, place: Place) -> Answers
         copy.deepcopy(state.model) if state.averages is None else state.averages.model(state.model)
     )
     return Answers(model.to(place.device), transform, place)
+
+
+def weights_in(tensors: dict[str, Tensor], *, averaged: bool) -> tuple[dict[str, Tensor], bool]:
+    """Return a network's weights of a checkpoint's tensors, and whether they are averages.
+
+    `averaged`: with the moving averages of the parameters, if there are any.
+    """
+    raw, averages = _below("model.", tensors), _below("average.", tensors)
+    averaged = averaged and bool(averages)
+    return (raw | averages if averaged else raw), averaged
 
 
 def _below(prefix: Literal["model.", "average."], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -25,14 +25,17 @@ INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after m
 Schedule = Callable[[int], float]  # from a step to the factor of the learning rates
 
 
-def make_state(config: Config, model: nn.Module) -> TrainState:
-    """Make the state before the first step of a network with its initial weights."""
+def make_state(config: Config, model: nn.Module, old: Collection[str] = ()) -> TrainState:
+    """Make the state before the first step of a network with its initial weights.
+
+    `old`: the names of the parameters that another training brings along.
+    """
     averages = (
         ParameterAverages(model, config.average_decay) if config.average_decay is not None else None
     )
     return TrainState(
         model=model,
-        optimizers=make_optimizers(config, model),
+        optimizers=make_optimizers(config, model, old),
         averages=averages,
         loss_averages=LossAverages(len(objective.names(model))),
         failed=torch.full((), -1, dtype=torch.int64),
@@ -71,10 +74,11 @@ def _schedule(config: Config, examples: int, warm: float) -> Schedule:
     )
 
 
-def make_optimizers(config: Config, model: nn.Module) -> list[Optimizer]:
+def make_optimizers(config: Config, model: nn.Module, old: Collection[str] = ()) -> list[Optimizer]:
     """Give each trainable parameter to the optimizer that the configuration names for its kind.
 
-    On the linear schedule the rates of layers that stop learning sooner reach 0 by then, unless it
+    Those of `old` layers, by name, learn at `old_layers_rate` times the rate of their kind. On the
+    linear schedule the rates of layers that stop learning sooner reach 0 by then, unless it
     begins with a rise: then their rates are those of all others.
     """
     wanted = config.optimizer
@@ -84,20 +88,30 @@ def make_optimizers(config: Config, model: nn.Module) -> list[Optimizer]:
     falls = wanted.schedule == "linear" and not wanted.warm_up
     until = learn_until(config, model) if falls else {}
     filters = {n: p for n, p in trainable.items() if p.ndim == 4 and wanted.muon_learning_rate}
+    slower = dict.fromkeys(old, wanted.old_layers_rate)
+    groups = _groups(config, trainable, filters, slower)
     found: list[Optimizer] = [
         _optimizer(wanted, parameters, rate, weight_decay, until)
-        for (rate, weight_decay), parameters in _groups(config, trainable, filters).items()
+        for (rate, weight_decay), parameters in groups.items()
     ]
-    if wanted.muon_learning_rate:
-        found.append(
-            Muon(
-                filters,
-                learning_rate=wanted.muon_learning_rate,
-                momentum=wanted.muon_momentum,
-                until=until,
-            )
-        )
-    return found
+    return found + (_muons(wanted, filters, slower, until) if wanted.muon_learning_rate else [])
+
+
+def _muons(
+    wanted: OptimizerConfig,
+    filters: Mapping[str, nn.Parameter],
+    slower: Mapping[str, float],
+    until: Mapping[str, float],
+) -> list[Optimizer]:
+    """Make Muon for the filters, one for each rate: `slower` has factors of some, by name."""
+    by_factor: dict[float, dict[str, nn.Parameter]] = {} if filters else {1.0: {}}
+    for name, parameter in filters.items():
+        by_factor.setdefault(slower.get(name, 1.0), {})[name] = parameter
+    rate, momentum = wanted.muon_learning_rate or 0.0, wanted.muon_momentum
+    return [
+        Muon(some, learning_rate=factor * rate, momentum=momentum, until=until)
+        for factor, some in by_factor.items()
+    ]
 
 
 def _optimizer(
@@ -134,10 +148,18 @@ def _optimizer(
 
 
 def _groups(
-    config: Config, trainable: Mapping[str, nn.Parameter], filters: Mapping[str, nn.Parameter]
+    config: Config,
+    trainable: Mapping[str, nn.Parameter],
+    filters: Mapping[str, nn.Parameter],
+    slower: Mapping[str, float],
 ) -> dict[tuple[float, float], dict[str, nn.Parameter]]:
-    """Divide what is not Muon's by its initial learning rate and its weight decay."""
+    """Divide what is not Muon's by its initial learning rate and its weight decay.
+
+    `slower`: factors of the rates of some parameters, by name. The share that a step of SGD and
+    AdamW takes of a weight goes with its rate; other methods multiply it with the rate themselves.
+    """
     wanted = config.optimizer
+    by_share = wanted.method in ("sgd", "adamw")
     names = [name for name in trainable if name not in filters]
     decayed = set(names)
     if wanted.decayed:
@@ -152,7 +174,9 @@ def _groups(
         elif name.rpartition(".")[2] == "bias":
             rate = wanted.bias_learning_rate or rate
         weight_decay = wanted.weight_decay if name in decayed else 0.0
-        groups.setdefault((rate, weight_decay), {})[name] = trainable[name]
+        factor = slower.get(name, 1.0)
+        weight_decay *= factor if by_share else 1.0
+        groups.setdefault((factor * rate, weight_decay), {})[name] = trainable[name]
     return groups
 
 

@@ -76,15 +76,17 @@ class TrainState:
 
     @torch.no_grad()
     def begin_with(self, weights: dict[str, Tensor], source: str) -> None:
-        """Take on the weights of a network, by name, before the first step.
+        """Take on weights of another network, by name, before the first step; others stay.
 
         Raises CheckpointError, naming the tensor, where they do not fit; then nothing changed.
         """
-        check_fit(self.model.state_dict(), weights, source)
-        self.model.load_state_dict(weights)
-        if self.averages is not None:
-            for name, average in self.averages.tensors.items():
-                average.copy_(weights[name])
+        own = self.model.state_dict()
+        check_fit({name: own[name] for name in own.keys() & weights.keys()}, weights, source)
+        averages = {} if self.averages is None else self.averages.tensors
+        for name, weight in weights.items():
+            own[name].copy_(weight)
+            if name in averages:
+                averages[name].copy_(weight)
 
     @torch.no_grad()
     def load(self, step: int, tensors: dict[str, Tensor], source: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -72,6 +72,19 @@ def build_given(
         raise ConfigError(f"model: expected an nn.Module, found {type(model).__name__}")
     _check(model, shape, classes)
     return _in_channels_last(model)
+
+
+def widths_to_take(
+    config: ModelConfig, channels: int, weights: Mapping[str, Tensor]
+) -> tuple[int, ...]:
+    """Return the widths with which a network of this package takes weights of one of its kind.
+
+    `channels`: of its own images, which may be others than those of the weights, by name.
+    """
+    kind = BUILDERS.get(config.name)
+    if isinstance(kind, type) and issubclass(kind, Speednet):
+        return kind.widths_to_take(config.widths, channels, weights)
+    return config.widths
 
 
 def import_named(name: str) -> Callable[..., nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from deepcnn.hardware import runs_triton
 from deepcnn.models.layers import SameConv2d
 from deepcnn.models.network import INITIAL_IMAGES, Network
 
+WIDTHS = (32, 96, 128)  # of the groups
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
 
 
@@ -94,8 +95,10 @@ class Speednet(Network):
 
     The first layer's filters are no parameters: they are the eigenvectors of the covariance of
     2×2 patches of the training images, scaled to variance 1, and their negatives; `initialize`
-    sets them. The ideas are those of Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 seconds
-    on a single GPU", 2024) and David Page's "How to train your ResNet" (2018), with fewer filters.
+    sets them. `widths`: of the groups, and before them, if wanted, how many filters that layer has:
+    fewer are those of the largest variances, and what is left of more is zero. The ideas are those
+    of Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024) and David
+    Page's "How to train your ResNet" (2018), with fewer filters.
     """
 
     depths: ClassVar[tuple[int, ...]] = (2, 2, 3)  # convolutions in each group
@@ -112,7 +115,7 @@ class Speednet(Network):
     ) -> None:
         super().__init__()
         channels, height, width = shape
-        widths = widths or (32, 96, 128)
+        first, widths = self._split(widths, channels)
         if len(widths) != len(self.depths):
             raise ConfigError(
                 f"model.widths: speednet has {len(self.depths)} groups, found {len(widths)} widths"
@@ -123,12 +126,11 @@ class Speednet(Network):
                 f"{self.smallest_side} pixels a side, found {height} by {width}"
             )
         generator = torch.Generator().manual_seed(seed)
-        patch = 4 * channels
-        self.stem = nn.Conv2d(channels, 2 * patch, 2)
+        self.stem = nn.Conv2d(channels, first, 2)
         self.stem.weight.requires_grad_(False)
         nn.init.zeros_(self.stem.weight)
         nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]  # there is a bias
-        inputs = 2 * patch
+        inputs = first
         for group, (outputs, depth) in enumerate(zip(widths, self.depths, strict=True), start=1):
             for k in range(1, depth + 1):
                 convolution = _AfterStem if group == k == 1 else SameConv2d
@@ -140,6 +142,26 @@ class Speednet(Network):
         self.head = nn.Linear(inputs, classes, bias=False)
         nn.init.uniform_(self.head.weight, -(3**0.5), 3**0.5, generator=generator)  # variance 1
         self.scale = 1 / inputs
+
+    @classmethod
+    def _split(cls, widths: tuple[int, ...], channels: int) -> tuple[int, tuple[int, ...]]:
+        """Return how many filters the first layer has, and the widths of the groups."""
+        widths = widths or WIDTHS
+        if len(widths) == len(cls.depths) + 1:
+            return widths[0], widths[1:]
+        return 2 * 4 * channels, widths  # of each direction of 2×2 pixels, and its negative
+
+    @classmethod
+    def widths_to_take(
+        cls, widths: tuple[int, ...], channels: int, weights: Mapping[str, Tensor]
+    ) -> tuple[int, ...]:
+        """Return the widths with as many filters in the first layer as `weights` have, by name.
+
+        `widths`: those that are asked for; `channels`: of the network's own images.
+        """
+        first, groups = cls._split(widths, channels)
+        there = weights["stem.weight"].shape[0] if "stem.weight" in weights else first
+        return widths if there == first or len(widths) > len(groups) else (there, *groups)
 
     @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
@@ -157,7 +179,10 @@ class Speednet(Network):
         variances, directions = torch.linalg.eigh(products.cpu() / count)
         filters = (directions / (variances + WHITENING_EPSILON).sqrt()).t()
         filters = filters.reshape(-1, 2, 2, channels).permute(0, 3, 1, 2)
-        self.stem.weight.copy_(torch.cat([filters, -filters]))
+        wanted = len(self.stem.weight)
+        filters = filters[-((wanted + 1) // 2) :]  # the largest variances come last
+        both = torch.cat([filters, -filters])[:wanted]
+        self.stem.weight.zero_()[: len(both)].copy_(both)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W], standardized, to logits [N, classes]."""

@@ -67,9 +67,12 @@ def load(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any] | None]:
             metadata = json.loads((file.metadata() or {}).get("deepcnn", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         step, sha256, feed = int(metadata["step"]), metadata["sha256"], metadata.get("feed")
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (
+        *(safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError),
+        *(AttributeError, OverflowError, RecursionError),
+    ) as error:
         raise CheckpointError(
             f"{path}: not a checkpoint of deepcnn, or damaged ({error})"
         ) from error

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deepcnn.data.source import Source
 from deepcnn.errors import RunError
 from deepcnn.inputs.transform import Transform
+from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.run import INPUTS, Run
 
 
@@ -19,13 +20,15 @@ class TrainedOn:
     """What a run stores about its data, in `inputs.json`.
 
     `counts`: examples of each class by split, of those that the run trains and is scored on;
-    `fed_by`: the kind of feed from Python, see `Fed.kind`, or None.
+    `fed_by`: the kind of feed from Python, see `Fed.kind`, or None; `began_with`: what it took of
+    another training, or None.
     """
 
     transform: Transform
     classes: tuple[str, ...]
     counts: dict[str, list[int]] = field(default_factory=dict)
     fed_by: str | None = None
+    began_with: Beginning | None = None
 
     @classmethod
     def read(cls, run: Run) -> TrainedOn:
@@ -35,11 +38,13 @@ class TrainedOn:
             counts = dict(values.get("scored_on", {}))
             if values.get("examples") is not None:
                 counts["train"] = list(values["examples"])
+            began_with = values.get("began_with")
             return cls(
                 Transform.from_dict(values["inputs"]),
                 tuple(values["classes"]),
                 counts,
                 values.get("fed_by"),
+                None if began_with is None else Beginning.from_dict(began_with),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{run.path / INPUTS}: not as deepcnn writes it ({error})") from error
@@ -47,6 +52,7 @@ class TrainedOn:
     def to_dict(self) -> dict[str, Any]:
         """Return what `read` undoes, fit for JSON."""
         fed = {} if self.fed_by is None else {"fed_by": self.fed_by}
+        began = {} if self.began_with is None else {"began_with": self.began_with.to_dict()}
         scored_on = {split: counts for split, counts in self.counts.items() if split != "train"}
         return {
             "inputs": self.transform.to_dict(),
@@ -54,6 +60,7 @@ class TrainedOn:
             "examples": self.counts.get("train"),
             "scored_on": scored_on,
             **fed,
+            **began,
         }
 
     def check(self, data: str, split: str, source: Source, counts: NDArray[np.int64]) -> None:

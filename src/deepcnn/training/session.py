@@ -22,6 +22,7 @@ from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Job
 from deepcnn.errors import ConfigError
 from deepcnn.events import (
+    BeganWith,
     EnvironmentChanged,
     Event,
     Listener,
@@ -31,7 +32,7 @@ from deepcnn.events import (
     Traced,
 )
 from deepcnn.hardware import keep_freed_memory, plain_products
-from deepcnn.inference.weights import read_weights
+from deepcnn.inference.parent import New, parameters_in
 from deepcnn.inputs.fed import Fed
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
 from deepcnn.inputs.transform import Transform
@@ -40,6 +41,7 @@ from deepcnn.learning.assembly import Schedule, learn_until, make_schedule, make
 from deepcnn.models.build import Given, network
 from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.runs import checkpoint, graph
+from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.log import JsonLog
 from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
@@ -47,6 +49,7 @@ from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
 from deepcnn.training.checks import check_feed, check_finite, check_keep_best
 from deepcnn.training.feeding import make_feed
+from deepcnn.training.inheriting import Inheritance
 from deepcnn.training.judge import Judge
 from deepcnn.training.material import open_material
 from deepcnn.training.scores import logged_scores
@@ -82,8 +85,13 @@ class Session:
         material = open_material(config, given.feed, emit, decide=stored is None)
         if stored is not None:
             material.check(stored)
-        self.config = config = material.config
-        source = material.train
+        config, source = material.config, material.train
+        began = stored.began_with if stored is not None else None
+        self._inheritance = Inheritance(config.start_from, began) if config.start_from else None
+        if self._inheritance is not None and stored is None:
+            inheritance, channels = self._inheritance, source.shape[2]
+            config = team.once(lambda: inheritance.fitting(config, channels))
+        self.config = config
         transform = stored.transform if stored is not None else _transform(config, source)
         model = network(
             config.model,
@@ -95,7 +103,10 @@ class Session:
         self.transform = transform if stored is not None else _fit(transform, config, model)
         check_keep_best(config, [*material.to_score])
         _initialize(model, self.transform, source, self.place)
-        self.state = make_state(config, model)
+        self._new = New(config.model, model, transform.shape, source.classes)
+        if stored is None:
+            began = team.once(self._fit_parent)
+        self.state = make_state(config, model, parameters_in(model, began))
         self.schedule = make_schedule(config, len(source))
         self.filling = material.filling
         self.feed = make_feed(config, source, material.order, self.transform.shape, given.feed)
@@ -104,6 +115,7 @@ class Session:
             source.classes,
             {split: counts.tolist() for split, counts in material.counts.items()},
             self.feed.fed_by if given.feed is not None else None,
+            began,
         )
         self._material = material
         self._closing = ExitStack()
@@ -130,7 +142,7 @@ class Session:
 
     def begin(self, path: Path | None, command: dict[str, Any], *, overwrite: bool) -> None:
         """Make the directory of a new run; `command`: the configuration as it was asked for."""
-        self.team.once(self._take_initial_weights)
+        self.team.once(self._take_on)
         if (self.trained_on.fed_by or "").startswith("iterator"):
             what = "an iterator that is no function of the step and has no state_dict"
             self.emit(Noted(f"This run cannot be resumed: its feed is {what}."))
@@ -147,6 +159,8 @@ class Session:
         self.run = self.team.once(make)
         self._open_engine()
         self._open_run(first_step=None)
+        if (began := self.trained_on.began_with) is not None:
+            self.tell(BeganWith(**began.to_dict(), text=began.described()))
 
     def go_on(self, run: Run, fed_by: str | None, identity: str) -> None:
         """Take on the newest checkpoint of a run; `fed_by`: the kind of feed that it had.
@@ -162,7 +176,8 @@ class Session:
             run.check_identity(identity)
             atomic.remove_unfinished(run.path)
             if not (found := checkpoint.paths(run.checkpoints)):
-                self._take_initial_weights()
+                self._fit_parent()
+                self._take_on()
                 return 0, None
             step, tensors, feed_state = checkpoint.load(found[-1])
             self.state.load(step, tensors, str(found[-1]))
@@ -180,7 +195,7 @@ class Session:
 
     def rehearse(self, schedule: Schedule) -> None:
         """Make what computes steps, with another schedule and without a run."""
-        self.team.once(self._take_initial_weights)
+        self.team.once(self._take_on)
         self.schedule = schedule
         self._open_engine()
 
@@ -189,11 +204,14 @@ class Session:
         """How many steps there are: as were asked for, or fewer where the feed ends before."""
         return min(self.config.steps, self.feed.ends or self.config.steps)
 
-    def _take_initial_weights(self) -> None:
-        """Take those of a file, where the configuration names one; engines spread them."""
-        if self.config.start_from is not None:
-            _, weights = read_weights(Path(self.config.start_from))
-            self.state.begin_with(weights, self.config.start_from)
+    def _fit_parent(self) -> Beginning | None:
+        """Find out what fits of another run, where the configuration names one."""
+        return None if self._inheritance is None else self._inheritance.fit(self._new)
+
+    def _take_on(self) -> None:
+        """Take on what fits; engines spread it."""
+        if self._inheritance is not None:
+            self._inheritance.take(self.state)
 
     def _note_environment(self) -> None:
         """Say where it differs from what the run had before, and store it with the settings."""

@@ -1,0 +1,132 @@
+"""What a run took of another training, and the settings that go with it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepcnn import config as configs
+from deepcnn.config import Config
+from deepcnn.errors import DeepcnnError
+from deepcnn.runs.run import CONFIG, Run
+from deepcnn.settings import ModelConfig
+
+# How much slower than new ones old layers learn on other data; see docs/your_data.md.
+OLD_LAYERS_RATE = 0.3
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run took of another training before its first step.
+
+    `path`: the run or the file that was named, and `file`: what was read; `step`, `averaged`: of
+    that network; `data`: what it was trained on, None where nobody knows; `sha256`: of the tensors
+    that were taken, as they lie in the file; `taken`: the names of the layers, of which `refitted`
+    were brought from another number of channels; `left`: why other layers kept the initial weights
+    of the network, by name.
+    """
+
+    path: str
+    file: str
+    step: int
+    averaged: bool
+    data: str | None
+    sha256: str
+    taken: tuple[str, ...]
+    refitted: tuple[str, ...]
+    left: dict[str, str]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Beginning:
+        """Undo `to_dict`, after JSON; raises TypeError, KeyError or ValueError for other things."""
+        lists = {name: tuple(map(str, values[name])) for name in ("taken", "refitted")}
+        left = {str(name): str(why) for name, why in dict(values["left"]).items()}
+        return cls(**{**values, **lists, "left": left})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, fit for JSON."""
+        return dataclasses.asdict(self)
+
+    def described(self) -> str:
+        """Return in a line what was taken and what was not; layers by the first of their names."""
+        whole = [n for n in _short(self.taken) if n not in _short(self.left)]
+        partly = [n for n in _short(self.taken) if n in _short(self.left)]
+        taken = whole + [f"{name} (in part)" for name in partly]
+        text = f"Began with {self.path}, step {self.step:,}: took {', '.join(taken)}"
+        if self.refitted:
+            text += f" ({', '.join(_short(self.refitted))} fitted to other channels)"
+        why = {name: self.left[layer] for layer in self.left for name in _short([layer])}
+        new = [f"{name} ({reason})" for name, reason in why.items()]
+        return f"{text}; new: {', '.join(new) or 'nothing'}."
+
+
+def layer_of(name: str) -> str:
+    """Return the layer that a parameter or a statistic belongs to, by its name."""
+    return name.rpartition(".")[0]
+
+
+def _short(layers: Any) -> list[str]:
+    return list(dict.fromkeys(name.partition(".")[0] for name in layers))
+
+
+def run_of(file: Path) -> Run | None:
+    """Return the run that a checkpoint lies in, or None."""
+    for folder in file.resolve().parents[1:3]:  # above checkpoints/, or checkpoints/best/
+        if (folder / CONFIG).is_file():
+            return Run(folder)
+    return None
+
+
+def config_of(path: Path) -> Config | None:
+    """Return the configuration of a run, a checkpoint in one, or a file of weights.
+
+    None where it cannot be had: what is wrong is told by whoever opens the weights.
+    """
+    with contextlib.suppress(DeepcnnError, OSError):
+        if path.is_dir():
+            return Run.open(path).config()
+        if (run := run_of(path)) is not None and path.is_file():
+            return run.config()
+        if path.is_file():
+            settings = _exported(path).get("settings")
+            return configs.from_dict(settings) if isinstance(settings, dict) else None
+    return None
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    """Return what an exported file says of its network."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            found = json.loads((file.metadata() or {}).get("deepcnn", "null"))
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def fitted_to_parent(config: Config, start_from: str, *, name: str, data: str) -> Config:
+    """Return a preset with what a user expects who begins with what another run learned.
+
+    `start_from`: the run or the file; `name`: of the network that is asked for; `data`: that will
+    be trained on. The network has the other one's widths, if it is of the same name; and if the
+    data are others, old layers learn at `OLD_LAYERS_RATE` times the rates.
+    """
+    parent = config_of(Path(start_from).expanduser())
+    if parent is None:
+        return config
+    if parent.model.name == name:
+        config = dataclasses.replace(config, model=ModelConfig(name, parent.model.widths))
+    if _place(data) != _place(parent.data):
+        optimizer = dataclasses.replace(config.optimizer, old_layers_rate=OLD_LAYERS_RATE)
+        config = dataclasses.replace(config, optimizer=optimizer)
+    return config
+
+
+def _place(data: str) -> str:
+    folder = Path(data).expanduser()
+    return str(folder.resolve()) if folder.exists() else data
