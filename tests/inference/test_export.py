@@ -383,21 +383,16 @@ def test_a_start_that_was_killed_starts_from_them_again_and_later_needs_them_no_
     mine.unlink()
     assert deepcnn.resume(run).step == 2
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(CheckpointError, match="there is no such file of weights"):
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors: .* found nothing there"):
         deepcnn.resume(run)
 
 
-@pytest.mark.parametrize(
-    ("widths", "message"),
-    [
-        ((16, 17), r"hidden2\.bias: expected float32 \[17\], found float32 \[16\]"),
-        ((), r"hidden1\.bias: expected float32 \[128\], found float32 \[16\]"),
-    ],
-)
-def test_weights_of_other_shapes_start_nothing(
-    data: Path, weights: Path, tmp_path: Path, widths: tuple[int, ...], message: str
+@pytest.mark.parametrize("widths", [(16, 17), ()])
+def test_weights_of_other_widths_start_nothing(
+    data: Path, weights: Path, tmp_path: Path, widths: tuple[int, ...]
 ) -> None:
     config = small(data, model=ModelConfig("mlp", widths))
-    with pytest.raises(CheckpointError, match=re.escape(str(weights)) + ".*" + message):
+    message = re.escape(str(weights)) + r".*--model\.name mlp --model\.widths 16 16"
+    with pytest.raises(ConfigError, match=message):
         deepcnn.train(config, run_dir=tmp_path / "run", start_from=weights)
     assert not (tmp_path / "run").exists()

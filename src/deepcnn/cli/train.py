@@ -113,19 +113,18 @@ def _preset(name: str, arguments: list[str]) -> Config:
 
 
 def _begun(preset: str, arguments: list[str], *, named: bool) -> Config:
-    """Return a preset, fitted to what --start-from names: then without a name it is that run's."""
+    """Return a preset; with --start-from that run's, unless it is named, and that run's widths."""
     start_from = value_of("--start-from", arguments)
     if start_from is None:
         return _preset(preset, arguments)
-    from deepcnn.runs.beginning import config_of, fitted_to_parent
+    from deepcnn.runs.beginning import config_of, with_widths_of
 
     parent = config_of(Path(start_from).expanduser())
     if not named and parent is not None and parent.preset in presets.PRESETS:
         preset = parent.preset
     config = _preset(preset, arguments)
     name = value_of("--model.name", arguments) or config.model.name
-    data = value_of("--data", arguments) or config.data
-    return fitted_to_parent(config, start_from, name=name, data=data)
+    return with_widths_of(config, start_from, name=name)
 
 
 def _of_each_gpu(options: Options) -> Config:

@@ -160,7 +160,10 @@ def _check_itself(parent: Parent, shape: tuple[int, int, int]) -> None:
     config, classes = parent.config, parent.classes
     if config is None or classes is None or config.model.name not in BUILDERS:
         return
-    planned = _without_memory(config.model, shape, len(classes))
+    try:
+        planned = _without_memory(config.model, shape, len(classes))
+    except (ConfigError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise RunError(f"{parent.path}: no network is like that ({error})") from error
     check_fit(planned, parent.weights, str(parent.file))
 
 

@@ -1,4 +1,4 @@
-"""What a run took of another training, and the settings that go with it."""
+"""What a run took of another training, and the network that goes with it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from deepcnn.config import Config
 from deepcnn.errors import DeepcnnError
 from deepcnn.runs.run import CONFIG, Run
 from deepcnn.settings import ModelConfig
-
-# How much slower than new ones old layers learn on other data; see docs/your_data.md.
-OLD_LAYERS_RATE = 0.3
 
 
 @dataclass(frozen=True)
@@ -109,24 +106,13 @@ def _exported(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def fitted_to_parent(config: Config, start_from: str, *, name: str, data: str) -> Config:
-    """Return a preset with what a user expects who begins with what another run learned.
+def with_widths_of(config: Config, start_from: str, *, name: str) -> Config:
+    """Return a preset whose network can take the layers of another run.
 
-    `start_from`: the run or the file; `name`: of the network that is asked for; `data`: that will
-    be trained on. The network has the other one's widths, if it is of the same name; and if the
-    data are others, old layers learn at `OLD_LAYERS_RATE` times the rates.
+    `start_from`: the run or the file; `name`: of the network that is asked for, which gets the
+    other one's widths if it is of the same name.
     """
     parent = config_of(Path(start_from).expanduser())
-    if parent is None:
+    if parent is None or parent.model.name != name:
         return config
-    if parent.model.name == name:
-        config = dataclasses.replace(config, model=ModelConfig(name, parent.model.widths))
-    if _place(data) != _place(parent.data):
-        optimizer = dataclasses.replace(config.optimizer, old_layers_rate=OLD_LAYERS_RATE)
-        config = dataclasses.replace(config, optimizer=optimizer)
-    return config
-
-
-def _place(data: str) -> str:
-    folder = Path(data).expanduser()
-    return str(folder.resolve()) if folder.exists() else data
+    return dataclasses.replace(config, model=ModelConfig(name, parent.model.widths))

@@ -46,7 +46,7 @@ class TrainedOn:
                 values.get("fed_by"),
                 None if began_with is None else Beginning.from_dict(began_with),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{run.path / INPUTS}: not as deepcnn writes it ({error})") from error
 
     def to_dict(self) -> dict[str, Any]:

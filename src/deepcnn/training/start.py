@@ -15,7 +15,7 @@ from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Listener, Noted, ignore
 from deepcnn.inputs.fed import Fed, FeedSource
 from deepcnn.models.build import BUILDERS, Given, name_of
-from deepcnn.runs.beginning import fitted_to_parent
+from deepcnn.runs.beginning import with_widths_of
 from deepcnn.runs.run import Run
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.join import join
@@ -148,9 +148,7 @@ def _config(config: Config | str, settings: dict[str, Any]) -> Config:
             )
         config = presets.PRESETS[config]()
         if (start_from := settings.get("start_from")) is not None and "model" not in settings:
-            data = str(settings.get("data", config.data))
-            name = config.model.name
-            config = fitted_to_parent(config, str(start_from), name=name, data=data)
+            config = with_widths_of(config, str(start_from), name=config.model.name)
     known = {field.name for field in dataclasses.fields(config)}
     if unknown := sorted(settings.keys() - known):
         raise ConfigError(f"{unknown[0]}: there is no such setting; see deepcnn.Config")
