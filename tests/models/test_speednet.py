@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,3 +68,25 @@ def test_a_residual_group_adds_what_its_first_block_made() -> None:
             x = F.silu(normal(convolved(x, f"{group}_3"), f"{group}_3") + first)
         expected = F.linear(x.amax((2, 3)), model.head.weight) / 16
         torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("filters", [5, 24, 30])
+def test_the_first_layer_may_have_other_filters_the_strongest_of_the_usual_ones(
+    filters: int,
+) -> None:
+    images = torch.randn(40, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    images[:, 1:] += images[:, :1]
+    usual = build_model("speednet", shape=(3, 12, 12), widths=(4, 4, 4))
+    other = build_model("speednet", shape=(3, 12, 12), widths=(filters, 4, 4, 4))
+    assert isinstance(usual, Speednet)
+    assert isinstance(other, Speednet)
+    usual.initialize(images)
+    other.initialize(images)
+    expected, found = usual.stem.weight, other.stem.weight
+    assert found.shape == (filters, 3, 2, 2)
+    if filters < 24:  # of rising variances, so the last of the first twelve
+        assert torch.equal(found, torch.cat([expected[9:12], expected[21:23]]))
+    else:
+        assert torch.equal(found[:24], expected)
+        assert not found[24:].any()
+    assert other(images).shape == (40, 10)
