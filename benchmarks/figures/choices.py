@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from deepcnn.runs.log import events
-from figures.logged import markdown, runs
+from figures.logged import link, markdown, results, rounded, runs
 
 FASHION = "2026-11-30_fashion"
+STARTS = {
+    "scratch": "from scratch",
+    "rate 1.0": "from CIFAR-10",
+    "rate 0.3": "old layers at 0.3 of the rates",
+    "rate 0.1": "at 0.1",
+    "rate 0.3, its statistics": "at 0.3, standardized by CIFAR-10's statistics",
+}
 RIGHT = "right of 10000 over six views"
 
 
@@ -25,6 +33,22 @@ def fashion_on_the_test_set() -> str:
     """Return how many test images the one network was right about that was tried on them."""
     (right,) = (tried[RIGHT] for tried in _tried() if tried["split"] == "test")
     return f"{right:,}"
+
+
+def start_from() -> str:
+    """Return what beginning with a run of CIFAR-10 came to on each set."""
+    rows = []
+    for remark, result in results("start_from").items():
+        tried = {each["start"]: each for each in result["tried"]}
+        about = f"{remark.replace('_', '-')}, {result['each']} of each of {result['classes']}"
+        rows.append((about, *(_percent(tried[start]) for start in STARTS)))
+    return markdown((f"accuracy in % {link('start_from')}", *STARTS.values()), rows)
+
+
+def _percent(tried: dict[str, Any]) -> str:
+    """Return the mean and the standard deviation over the seeds."""
+    shares = [100 * right / tried["of"] for right in tried["right"]]
+    return f"{rounded(statistics.mean(shares), 1)} ± {rounded(statistics.stdev(shares), 1)}"
 
 
 def _tried() -> list[dict[str, Any]]:

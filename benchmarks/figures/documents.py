@@ -219,6 +219,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "unsure": unsure,
     "fashion": lambda: f"{counted(record(choices.FASHION))}; {duration(record(choices.FASHION))}",
     "fashion_tried": choices.fashion_tried,
+    "start_from": choices.start_from,
     "fashion_on_the_test_set": choices.fashion_on_the_test_set,
     "calibration_before": lambda: tutorial.calibration_error("before"),
     "calibration_after": lambda: tutorial.calibration_error("after"),

@@ -369,6 +369,8 @@ def _facts(subject: Subject, found: Findings) -> View:
         for name, counts in on.counts.items()
         if counts
     ]
+    if on.began_with is not None:
+        data.append(("initial weights", on.began_with.described()))
     if config.data in CATALOG:
         entry = CATALOG[config.data]
         data += [(f"SHA-256 of {file.name}", file.sha256) for file in entry.files]

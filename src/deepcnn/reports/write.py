@@ -95,6 +95,7 @@ def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
 
 def _twin(subject: Subject, found: Findings) -> dict[str, Any]:
     answered, config = subject.answered, subject.trained.config
+    began_with = subject.trained.trained_on.began_with
     try:
         environment = subject.run.read(ENVIRONMENT)
     except RunError:
@@ -107,6 +108,7 @@ def _twin(subject: Subject, found: Findings) -> dict[str, Any]:
         "split": answered.split,
         "data": config.data,
         "scored_on": subject.scored_on,
+        "began_with": began_with and began_with.to_dict(),
         **findings.to_dict(subject, found),
         "settings": settings_of(config),
         "environment": environment,
