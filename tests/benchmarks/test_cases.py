@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
+from deepcnn.training.start import train
 from tests.benchmarks.conftest import BENCHMARKS, Import
+from tests.helpers.tiny import tiny, with_inputs
 
 
 @pytest.mark.usefixtures("cifar10_folder")
@@ -123,3 +127,23 @@ def test_optimizers(benchmark: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     found = optimizers.measure(torch.device("cpu"), rounds=1)
     assert [name.partition(": ")[2] for name in found] == [*optimizers.METHODS]
     assert all(ours > 0 and theirs > 0 for ours, theirs in found.values())
+
+
+def test_start_from(benchmark: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = with_inputs(tiny(steps=1), standardize="dataset")
+    parent = train(preset, run_dir=tmp_path / "parent").run
+    start_from = benchmark("cases.start_from")
+    monkeypatch.setattr(start_from, "SEEDS", (0, 1))
+    monkeypatch.setattr(start_from, "HELD_OUT", 20)
+    monkeypatch.setattr(start_from.presets, "quick", lambda: preset)
+    labels = np.arange(60) % 3
+    every = Arrays(np.full((60, 24, 24, 1), 40, np.uint8), labels, ("a", "b", "c"))
+    options = types.SimpleNamespace(run=parent, each=4, steps=1, batch=6)
+    tried = start_from.measure(every, options, tmp_path)
+    starts = ["scratch", "rate 0.1", "rate 0.3", "rate 1.0", "rate 0.3, its statistics"]
+    assert [each["start"] for each in tried] == starts
+    assert all(each["of"] == 20 and len(each["right"]) == 2 for each in tried)
+    first, second = (np.load(tmp_path / f"data-{seed}" / "train.npz")["labels"] for seed in (0, 1))
+    assert np.bincount(first).tolist() == np.bincount(second).tolist() == [4, 4, 4]
+    assert not (tmp_path / "scratch-0" / "inputs.json").read_text().count("began_with")
+    assert (tmp_path / "rate 1.0-0" / "inputs.json").read_text().count("began_with") == 1

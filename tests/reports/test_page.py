@@ -26,6 +26,7 @@ from deepcnn.intervals import wilson
 from deepcnn.reports.box import demo_page
 from deepcnn.reports.findings import Subject
 from deepcnn.reports.write import names_of, write
+from deepcnn.runs.beginning import Beginning
 from tests.reports.networks import Change
 from tests.reports.subjects import ANIMALS, arrays, subject, trained
 
@@ -305,3 +306,18 @@ def test_a_page_with_the_box_alone_is_one_file() -> None:
     assert page == demo_page(trained(data))  # the same bytes each time
     assert "What is on this picture?" in words(page)
     assert len(re.findall(r"<li>", page)) == len(ANIMALS)
+
+
+def test_the_page_says_which_run_the_network_began_with(tmp_path: Path) -> None:
+    about = subject(tmp_path / "run")
+    left = {"head": "other <classes>"}
+    began = Beginning("runs/a", "runs/a/x", 70, True, "photos", "0" * 64, ("conv",), (), left)
+    on = dataclasses.replace(about.trained.trained_on, began_with=began)
+    made = dataclasses.replace(about, trained=dataclasses.replace(about.trained, trained_on=on))
+    page = write(made)
+    told = "Began with runs/a, step 70: took conv; new: head (other <classes>)."
+    assert told in words(page.read_text())
+    assert json.loads(page.with_suffix(".json").read_text())["began_with"] == began.to_dict() | {
+        "taken": ["conv"],
+        "refitted": [],
+    }

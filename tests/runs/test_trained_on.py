@@ -12,6 +12,7 @@ import pytest
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import Source, in_memory
 from deepcnn.errors import RunError
+from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.run import INPUTS, Run
 from deepcnn.runs.trained_on import TrainedOn
 from tests.helpers.tiny import TINY, transform_of
@@ -79,3 +80,14 @@ def test_data_that_are_as_they_were_are_taken() -> None:
 def test_data_that_changed_are_refused(source: Source, counts: list[int], message: str) -> None:
     with pytest.raises(RunError, match=message):
         stored().check("data", "train", source, np.array(counts))
+
+
+def test_what_a_run_began_with_is_stored_and_checked(tmp_path: Path) -> None:
+    began = Beginning("a", "a/b", 7, True, None, "0" * 64, ("conv1",), ("conv1",), {"head": "why"})
+    run = Run(tmp_path)
+    run.write(INPUTS, dataclasses.replace(stored(), began_with=began).to_dict())
+    assert TrainedOn.read(run).began_with == began
+    for wrong in ([], "a", {"path": "a"}, began.to_dict() | {"left": 3}):
+        run.write(INPUTS, stored().to_dict() | {"began_with": wrong})
+        with pytest.raises(RunError, match="not as deepcnn writes it"):
+            TrainedOn.read(run)
