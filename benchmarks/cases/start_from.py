@@ -7,7 +7,9 @@
 RUN is a run of `quick`. A few of each class are trained on, others with each seed; the score is on
 examples of the training split that no seed trains on, so the test set stays for the end. From
 scratch and from RUN the steps are the same. FOLDER holds pictures in class folders, which are
-brought to 32×32, as scikit-learn's digits are.
+brought to 32×32, as scikit-learn's digits are. `flowers` are the photographs of the repository
+martinwestin/flower_classification at GitHub, `hands` those of signs for digits of
+ardamavi/Sign-Language-Digits-Dataset.
 """
 
 from __future__ import annotations
