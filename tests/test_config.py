@@ -104,6 +104,7 @@ def test_what_runs_of_older_versions_lack_means_what_was_before() -> None:
     assert values["inputs"].pop("saturation") is None
     assert values["optimizer"].pop("method") == "sgd"
     assert values["optimizer"].pop("nesterov") is True
+    assert values["optimizer"].pop("old_layers_rate") == 1
     assert values.pop("epochs") is None
     assert values.pop("order") == "queue"
     assert from_dict(values) == dataclasses.replace(presets.tutorial(), order="epochs")

@@ -42,7 +42,8 @@ def train(
     """Train a new run to its last step and score it.
 
     `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
-    `train("quick", data="photos", epochs=3)`. `progress`: print what the command line prints.
+    `train("quick", data="photos", epochs=3)`; with `start_from` a preset has the widths of that
+    run, if it trains the same kind of network. `progress`: print what the command line prints.
     `report`: write `report.html` in the run at the end.
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `feed`: where the batches come from instead of the training set, which then
@@ -147,7 +148,7 @@ def _config(config: Config | str, settings: dict[str, Any]) -> Config:
                 f"{', '.join(presets.PRESETS)}"
             )
         config = presets.PRESETS[config]()
-        if (start_from := settings.get("start_from")) is not None and "model" not in settings:
+        if (start_from := settings.get("start_from")) is not None:
             config = with_widths_of(config, str(start_from), name=config.model.name)
     known = {field.name for field in dataclasses.fields(config)}
     if unknown := sorted(settings.keys() - known):
