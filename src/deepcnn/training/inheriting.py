@@ -46,8 +46,9 @@ class Inheritance:
         return dataclasses.replace(found, path=self._path)
 
     def take(self, state: TrainState) -> None:
-        """Set what was found to fit."""
+        """Set what was found to fit, once: then its memory is free again."""
         state.begin_with(self._weights, self._path)
+        self._parent, self._weights = None, {}
 
     def _open(self) -> Parent:
         if self._parent is None:
