@@ -87,7 +87,8 @@ def test_what_a_run_began_with_is_stored_and_checked(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write(INPUTS, dataclasses.replace(stored(), began_with=began).to_dict())
     assert TrainedOn.read(run).began_with == began
-    for wrong in ([], "a", {"path": "a"}, began.to_dict() | {"left": 3}):
+    damaged: list[object] = [[], "a", {"path": "a"}, began.to_dict() | {"left": 3}]
+    for wrong in damaged:
         run.write(INPUTS, stored().to_dict() | {"began_with": wrong})
         with pytest.raises(RunError, match="not as deepcnn writes it"):
             TrainedOn.read(run)
