@@ -151,7 +151,7 @@ def cases(count: int, seed: int, only: list[str] | None = None) -> Iterator[dict
 
 def main(arguments: list[str]) -> int:
     """Try, log and say how many failed."""
-    found = options("faults_of_kills", __doc__, 420, arguments)
+    found = options("faults_of_kills", __doc__, 320, arguments)
     counted = Counted(cases(found.cases, found.seed, found.only))
     status = report(counted, found.log)
     print(f"{counted.kills:,} kills, {counted.inside_a_save:,} of them inside a save")

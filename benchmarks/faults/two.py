@@ -195,5 +195,5 @@ def cases(count: int, seed: int, only: list[str] | None = None) -> Iterator[dict
 
 def main(arguments: list[str]) -> int:
     """Try, log and say how many failed."""
-    found = options("faults_of_two", __doc__, 240, arguments)
+    found = options("faults_of_two", __doc__, 210, arguments)
     return report(cases(found.cases, found.seed, found.only), found.log)
