@@ -177,7 +177,7 @@ def left_lock(place: Place, content: str, number: int) -> dict[str, Any]:
 
 
 def cases(count: int, seed: int, only: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Try so many pairs, of all or some, then all locks, and yield what came of each."""
+    """Try so many pairs, then all locks, and yield what came of each; `only` some pairs, alone."""
     chance = random.Random(seed)
     pairs = [pair for pair in PAIRS if only is None or " and ".join(pair) in only]
     with scratch() as folder:
@@ -186,6 +186,8 @@ def cases(count: int, seed: int, only: list[str] | None = None) -> Iterator[dict
             # A third at once, a third meanwhile, a third around the end of the first.
             delay = chance.choice([0, chance.uniform(0, ONE), chance.uniform(ONE / 2, 2 * ONE)])
             yield together(place, pairs[number % len(pairs)], delay, number)
+        if only is not None:
+            return
         for lock in LOCKS:
             for what in ("start", "overwrite", "resume"):
                 yield locked_out(place, lock, what, count)
