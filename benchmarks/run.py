@@ -40,6 +40,8 @@ PROGRAMS = {
     "faults_of_power": "faults.power",
     "faults_of_two": "faults.two",
     "campaigns": "faults.campaigns",
+    "faults_of_writing": "faults.writing",
+    "faults_of_signals": "faults.signals",
     "check": "cases.check",
     "same_bits": "cases.same_bits",
     "figures": "figures.documents",

@@ -44,6 +44,8 @@ ROOMS = [
     "atomic",
     "events",
     "intervals",
+    "stopping",
+    "durations",
     "errors",
 ]
 WITHOUT_TORCH = [
@@ -58,6 +60,8 @@ WITHOUT_TORCH = [
     "typed",
     "atomic",
     "events",
+    "stopping",
+    "durations",
     "errors",
 ]
 ALSO_WITHOUT_TORCH = ["runs.run", "runs.log", "runs.find", "inference.classifier", "inference.load"]

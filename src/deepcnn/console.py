@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from deepcnn.events import (
     Advanced,
@@ -61,7 +61,7 @@ def console(
 
         def write(event: Event) -> None:
             if not isinstance(event, FOR_PICTURES):
-                print(to_json(event), flush=True)
+                _print(to_json(event), sys.stdout)
 
         yield write
         return
@@ -133,7 +133,9 @@ class _Console:
             case Interrupted():
                 self.close()
                 again = self._again(f"train --resume {shlex.quote(event.run)}")
-                self._say(f"Stopped and saved at step {event.step}. Go on with: {again}")
+                reason = f"{event.reason}. " if event.reason else ""
+                saved = "and saved" if event.saved else "without a checkpoint"
+                self._say(f"{reason}Stopped {saved} at step {event.step}. Go on with: {again}")
             case Finished():
                 self.close()
                 self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
@@ -146,7 +148,7 @@ class _Console:
 
     def _say(self, line: str) -> None:
         # looked up each time: while a bar is shown, what prints above it takes their place
-        print(line, file=sys.stdout if self._to == "stdout" else sys.stderr, flush=True)
+        _print(line, sys.stdout if self._to == "stdout" else sys.stderr)
 
     def _again(self, command: str) -> str:
         """Return a command to type about a run; a network of one's own must be named again."""
@@ -284,6 +286,16 @@ class _Bar:
 
     def close(self) -> None:
         self._progress.stop()
+
+
+def _print(line: str, file: TextIO) -> None:
+    """Print a line; a full disk behind it ends no training: the program tells in the end."""
+    try:
+        print(line, file=file, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _so_far(event: Reading, seconds: float, done: int) -> str:

@@ -3,6 +3,13 @@
 A message says what happened, where, what was expected and found, and what to do next.
 """
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class DeepcnnError(Exception):
     """Base of every error that deepcnn raises on purpose.
@@ -35,3 +42,43 @@ class TrainingError(DeepcnnError):
 
 class ExportError(DeepcnnError):
     """A network that cannot be exported, or whose export does not answer as it does itself."""
+
+
+class StorageError(DeepcnnError):
+    """A file or folder that cannot be written: a full disk, a quota, a limit, no permission."""
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses, while `path` is made or written, into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{refused(path, error)} {advice(error)}") from error
+
+
+def refused(path: Path, error: OSError) -> str:
+    """Say that a file cannot be written, and why."""
+    return f"{path}: cannot be written ({error.strerror or error})."
+
+
+def advice(error: OSError) -> str:
+    """Say what to do where a file cannot be written."""
+    name = errno.errorcode.get(error.errno or 0, "")  # not every system has each of them
+    return _ADVICE.get(name, "Choose another place.")
+
+
+_ADVICE = {
+    "ENOSPC": "Free some space on that disk, or choose another place.",
+    "EDQUOT": "Your quota there is used up: remove other files, or choose another place.",
+    "EFBIG": "Files may not be so large there: raise the limit (ulimit -f), or choose another "
+    "place.",
+    "EROFS": "That file system is read-only: make it writable, or choose another place.",
+    "EACCES": "You may not write there: change the permissions, or choose another place.",
+    "EPERM": "You may not write there: change the permissions, or choose another place.",
+    "EIO": "The disk, or the way to it, fails: see the system's log (dmesg), or choose "
+    "another place.",
+    "ENOTDIR": "A part of that path is a file: choose another place.",
+    "EEXIST": "A part of that path is a file: choose another place.",
+    "EMFILE": "Too many files are open: raise the limit (ulimit -n).",
+}

@@ -242,10 +242,15 @@ class Waiting(Event):
 
 @dataclass(frozen=True)
 class Interrupted(Event):
-    """Training was asked to stop, and has saved."""
+    """Training was asked to stop, and has saved, unless that failed.
+
+    `reason`: what asked, such as SIGTERM.
+    """
 
     step: int
     run: str
+    reason: str = ""
+    saved: bool = True
 
 
 @dataclass(frozen=True)

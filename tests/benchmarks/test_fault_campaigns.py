@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.conftest import Import
+from tests.benchmarks.conftest import BENCHMARKS, Import
 
 
 @pytest.fixture
@@ -131,3 +133,23 @@ def test_a_worker_trains_and_notes_how_it_ended(benchmark: Import, tmp_path: Pat
     assert not jobs.lives(struck)
     last = tmp_path / "job" / "run" / "checkpoints" / "step-000000004.safetensors"
     assert last.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its cases are forks of one process")
+@pytest.mark.parametrize(
+    ("name", "cases"),
+    [
+        ("faults_of_writing", "2"),
+        ("faults_of_signals", "1"),
+        pytest.param("faults_of_writing", "60", marks=pytest.mark.endurance),
+        pytest.param("faults_of_signals", "40", marks=pytest.mark.endurance),
+    ],
+)
+def test_a_campaign_finds_nothing_wrong(tmp_path: Path, name: str, cases: str) -> None:
+    """With another seed than the one that is recorded."""
+    program = [sys.executable, str(BENCHMARKS / "run.py"), name, "--cases", cases, "--seed", "7"]
+    program += ["--scratch", str(tmp_path), "--log", str(tmp_path / "log.jsonl")]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *each, summary = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert len(each) == summary["summary"]["ok"] == int(cases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from deepcnn.cli import main
 from deepcnn.config import Config
 from deepcnn.events import Evaluated
+from deepcnn.stopping import ENDING
 from deepcnn.training import start
 from deepcnn.training.loop import Result
 
@@ -33,8 +35,13 @@ def deepcnn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the program in this process, and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["deepcnn", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main.main()
+    before = {number: signal.getsignal(number) for number in (*ENDING, signal.SIGUSR1)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            main.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     code = end.value.code
     assert isinstance(code, int)
     return code

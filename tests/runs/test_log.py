@@ -116,7 +116,7 @@ def test_lines_that_a_power_cut_left_without_their_content_are_left_out(tmp_path
 def test_the_log_survives_a_line_cut_off_by_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"event": "A"}\n{"event": "B", "st')
-    with closing(JsonLog(path)) as log:
+    with closing(JsonLog(path, pytest.fail)) as log:
         log(Evaluated(3, "test", True, 1, 2, float("nan")))
         log(Stepped(1, {"a": float("inf")}, {}, 0.1, 1.0, 1.0))
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from deepcnn import __version__, presets
 from deepcnn.cli.arguments import describe_presets, parse, printable
 from deepcnn.cli.respelled import refuse
-from deepcnn.errors import ConfigError, DeepcnnError
+from deepcnn.errors import ConfigError, DeepcnnError, advice, refused
+from deepcnn.stopping import (
+    ENDING,
+    PIPE,
+    WARNING,
+    Stopped,
+    end_at_once,
+    end_by_exception,
+    status_of,
+)
 
 
 class Command(NamedTuple):
@@ -52,18 +63,49 @@ COMMANDS = {
 
 def main() -> None:
     """Run the program with the arguments it was started with."""
+    # A warning ahead of the end ends a training with success, as it does once there are steps to
+    # save; other commands do not know it.
+    end_by_exception(*ENDING, WARNING if sys.argv[1:2] == ["train"] else None)
     try:
-        sys.exit(run(sys.argv[1:]))
+        status = _status()
+        if sys.stdout is not None:  # as it is where it was closed before the start
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has had enough
+        status = status_of(PIPE)
+        _leave_output()
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        status = status_of(number)
+        _complain("stopped")
+    except OSError as error:
+        status = 1
+        if error.filename is None:  # of a file's content: those of results are named already
+            _leave_output()
+            _complain(f"{refused(Path('the output or a temporary file'), error)} {advice(error)}")
+        else:
+            _complain(f"{os.fsdecode(error.filename)}: {error.strerror}. {advice(error)}")
+    end_at_once()
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Do what the arguments ask for, and return the exit status; tell of an error."""
+    try:
+        return run(sys.argv[1:])
     except DeepcnnError as error:
         if not error.told:
-            print(f"deepcnn: {printable(str(error))}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("deepcnn: stopped", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+            _complain(str(error))
+        return 1
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody is left who could be told
+        print(f"deepcnn: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _leave_output() -> None:
+    """Write to nowhere what Python would still write to standard output in the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: list[str]) -> int:

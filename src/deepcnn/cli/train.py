@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,11 @@ from deepcnn.cli.arguments import describe_presets, expect, own_network, value_o
 from deepcnn.cli.importing import importing
 from deepcnn.config import Config
 from deepcnn.console import console
+from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError
+from deepcnn.stopping import status_of
+
+NOT_SAVED = 4  # exit status of a training whose last step could not be saved
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Options:
     many times as many examples. --towers divides a batch instead."""
     report: bool = True
     """Write report.html in the run at the end: what the network is worth, with a box to try it."""
+    max_time: str | None = None
+    """Save and end after this time, with status 0 and the command to go on with: 55m, 1h30m, or
+    seconds. A step, or the images that are scored at a time, are finished first."""
     log_device_placement: bool = False
     """Print what lies on which device: variables, and the operations of a step."""
     launch: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -91,6 +97,7 @@ def run(options: Options) -> int:
                 changes=lambda _: options.config,
                 model=options.model,
                 report=options.report,
+                max_time=options.max_time,
                 emit=tell,
             )
         else:
@@ -99,9 +106,12 @@ def run(options: Options) -> int:
                 run_dir=options.run_dir,
                 overwrite=options.overwrite,
                 report=options.report,
+                max_time=options.max_time,
                 emit=tell,
             )
-    return 0 if result.evaluated else 128 + signal.SIGINT
+    if not result.saved:
+        return NOT_SAVED
+    return 0 if result.stopped is None else status_of(result.stopped)
 
 
 def _preset(name: str, arguments: list[str]) -> Config:
@@ -143,6 +153,8 @@ def _config_of(run_dir: str) -> Config:
 
 def _check(options: Options) -> None:
     """Raise ConfigError for options that contradict each other."""
+    if options.max_time is not None:
+        seconds_of(options.max_time, "--max-time")
     if options.resume and (options.run_dir or options.overwrite):
         raise ConfigError(
             "--resume goes on in the run's own directory; leave out --run-dir and --overwrite"

@@ -22,7 +22,7 @@ from deepcnn.data.source import Source, relabeled
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place, Precision, use_threads
 from deepcnn.errors import CheckpointError, ConfigError, DataError
-from deepcnn.events import Evaluated, Event, Listener, Waiting, ignore
+from deepcnn.events import Evaluated, Event, Listener, Noted, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.answers import Answers
@@ -110,7 +110,7 @@ class Scorer:
         views: Views | None = None,
         emit: Listener = ignore,
     ) -> None:
-        self._run = Run.open(Path(run))
+        self._run, self._emit = Run.open(Path(run)), emit
         self._averaged = averaged
         self._model = model
         self._views = views
@@ -143,7 +143,7 @@ class Scorer:
             except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
                 continue
             if self._own and self._views is None and self._config.summary_every:
-                with closing(_Board(self._run, self.split)) as board:
+                with closing(_Board(self._run, self.split, self._emit)) as board:
                     board.show(evaluated, summary)
             return evaluated
 
@@ -211,7 +211,7 @@ class Scorer:
         `Evaluated` for each, and a `Waiting` whenever it begins to wait.
         """
         done: Path | None = None
-        with closing(_Board(self._run, self.split)) as board:
+        with closing(_Board(self._run, self.split, self._emit)) as board:
             while True:
                 in_training = self._run.in_training()  # asked first: what it saves last is seen
                 newest = self._newest(in_training)
@@ -273,15 +273,20 @@ class _Board:
     later steps is dropped from view.
     """
 
-    def __init__(self, run: Run, split: Split) -> None:
+    def __init__(self, run: Run, split: Split, emit: Listener) -> None:
+        self._emit = emit
         name = "train_evaluated" if split == "train" else split  # `train` is the trainer's
         self._folder = run.summaries / name
         self._board: TensorBoard | None = None
 
+    def _note(self, text: str) -> None:
+        self._emit(Noted(text))
+
     def show(self, evaluated: Evaluated, summary: Event) -> None:
         if self._board is None:
             again = self._folder.exists()
-            self._board = TensorBoard(self._folder, first_step=evaluated.step if again else None)
+            first = evaluated.step if again else None
+            self._board = TensorBoard(self._folder, self._note, first_step=first)
         self._board(evaluated)
         self._board(summary)
 

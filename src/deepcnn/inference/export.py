@@ -17,7 +17,7 @@ import deepcnn
 from deepcnn import atomic
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place
-from deepcnn.errors import CheckpointError, DataError, DeepcnnError, ExportError
+from deepcnn.errors import CheckpointError, DataError, DeepcnnError, ExportError, storing
 from deepcnn.events import Listener
 from deepcnn.inference import proof
 from deepcnn.inference.about import About, Accuracy, settings_of
@@ -122,7 +122,8 @@ def export_safetensors(wanted: Wanted) -> Exported:
     content = to_safetensors(trained, about)
     with TemporaryDirectory() as folder:
         unproved = Path(folder) / wanted.out.name
-        unproved.write_bytes(content)
+        with storing(unproved):
+            unproved.write_bytes(content)
         _, weights = read_weights(unproved)
     expected = trained.model.state_dict()
     if weights.keys() != expected.keys() or not all(

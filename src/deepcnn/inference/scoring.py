@@ -132,6 +132,12 @@ def blocks_to_score(
         yield to_device(images, place.device), to_device(labels, place.device)
 
 
+def most_blocks(source: Source, values: int, place: Place, team: Team) -> int:
+    """Return how many blocks that process has of a split which has the most."""
+    size = examples_at_a_time(len(source), values, place)
+    return math.ceil(sum(math.ceil(len(shard) / size) for shard in source.shards) / team.count)
+
+
 def examples_at_a_time(examples: int, values: int, place: Place) -> int:
     """Return how many examples of so many values to score at a time, in equal blocks on a GPU."""
     if place.device.type == "cpu":

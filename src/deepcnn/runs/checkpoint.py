@@ -8,6 +8,7 @@ state gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -44,16 +45,20 @@ def save(
     # One entry, since the order of several would change from file to file.
     content = {"step": step, "sha256": _digest(step, on_host, feed)}
     metadata = {"deepcnn": json.dumps(content if feed is None else {**content, "feed": feed})}
-    path = directory / f"step-{step:09d}.safetensors"
+    path = path_of(directory, step)
     atomic.write(path, safetensors.torch.save(on_host, metadata))
     prune(directory, keep)
     return path
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints; the caller must be the only writer."""
-    for old in paths(directory)[:-keep]:
-        old.unlink()
+    """Remove all but the newest `keep` checkpoints; the caller must be the only writer.
+
+    What cannot be removed stays until the next time.
+    """
+    with contextlib.suppress(OSError):
+        for old in paths(directory)[:-keep]:
+            old.unlink()
 
 
 def load(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any] | None]:
@@ -88,6 +93,11 @@ def paths(directory: Path) -> list[Path]:
     """Return the paths of all checkpoints in `directory`, oldest first."""
     found = [path for path in directory.glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted(found, key=step_of)
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Return the path of a checkpoint of a step."""
+    return directory / f"step-{step:09d}.safetensors"
 
 
 def step_of(path: Path) -> int:

@@ -8,13 +8,14 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from deepcnn import atomic
 from deepcnn.errors import RunError
 from deepcnn.events import Advanced, Event, Fetching, Reading, Summarized, Traced
+from deepcnn.runs.appended import Appended
 
 _GZIP = b"\x1f\x8b"  # what a gzipped file begins with; no JSON does
 FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as text
@@ -24,16 +25,16 @@ class JsonLog:
     """Appends every event of note to a file, an object a line, with its name and the time.
 
     What a killed process or a power cut left of lines that were being written is left out first.
+    Where the file cannot be written, `note` is told, and lines wait, see `Appended`.
     """
 
-    def __init__(self, path: Path) -> None:
-        _cut_unfinished(path)
-        self._file = path.open("a", buffering=1)
+    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+        self._file = Appended(path, note, prepare=lambda: _cut_unfinished(path))
 
     def __call__(self, event: Event) -> None:
         """Write the event, unless it is about progress or for pictures."""
         if not isinstance(event, (Advanced, Fetching, Reading, *FOR_PICTURES)):
-            self._file.write(to_json(event) + "\n")
+            self._file.write(to_json(event).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""

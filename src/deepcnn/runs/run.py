@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from deepcnn import atomic, config
 from deepcnn.config import Config
-from deepcnn.errors import DeepcnnError, RunError
+from deepcnn.errors import DeepcnnError, RunError, storing
 
 CONFIG, INPUTS, ENVIRONMENT, JOB = "config.json", "inputs.json", "environment.json", "job.json"
 CALIBRATION = "calibration.json"
@@ -88,14 +88,16 @@ class Run:
         run = cls(_new_directory(Path("runs"), preset) if path is None else path)
         if run.path.exists() and not run.path.is_dir():
             raise RunError(f"{run.path}: expected a directory for the run, found a file")
-        atomic.make_directory(run.path)
+        with storing(run.path):
+            atomic.make_directory(run.path)
         if not (run.path / LOCK).exists():  # else whoever holds it may be changing all of this
             run._check_free(overwrite)  # before a lock is made in a directory of somebody else
         with run.lock():
             run._check_free(overwrite)  # again: another process may have begun a run meanwhile
-            with contextlib.suppress(PermissionError):  # also where a killed start had made it
-                atomic.flush_directory(run.path.parent)
-            run._clear()
+            with storing(run.path):
+                with contextlib.suppress(PermissionError):  # also where a killed start had made it
+                    atomic.flush_directory(run.path.parent)
+                run._clear()
             yield run
 
     def _clear(self) -> None:
@@ -258,7 +260,8 @@ class Run:
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Store `values` as JSON under `name`, atomically."""
-        atomic.write(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
+        with storing(self.path / name):
+            atomic.write(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
 
     def read(self, name: str) -> dict[str, Any]:
         """Return what `write` stored under `name`."""
@@ -280,12 +283,16 @@ class Run:
 
 def _new_directory(parent: Path, preset: str) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    atomic.make_directory(parent)
+    with storing(parent):
+        atomic.make_directory(parent)
     for attempt in range(1000):
         path = parent / (f"{now}-{preset}" + (f"-{attempt}" if attempt else ""))
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
+        with storing(path):
+            try:
+                path.mkdir()
+            except FileExistsError:
+                if path.is_dir():
+                    continue
+                raise
         return path
     raise RunError(f"{parent}: found no free name for a new run")

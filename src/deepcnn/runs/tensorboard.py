@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from deepcnn.data.formats.tfrecord import masked_crc
 from deepcnn.events import (
     Evaluated,
     Event,
@@ -13,52 +20,77 @@ from deepcnn.events import (
     Summarized,
     Traced,
 )
+from deepcnn.runs.appended import Appended
+
+_numbers = itertools.count()  # of the files of this process, whose names must differ
 
 
 class TensorBoard:
-    """Writes scalars, histograms, images and the graph as TensorBoard's event files.
+    """Writes scalars, histograms, images and the graph into an event file of TensorBoard.
 
     `first_step`: what earlier processes wrote for this and later steps is dropped from view; None:
-    there were none.
+    there were none. Where the file cannot be written, `note` is told, and records wait, see
+    `Appended`. The format: records as in TFRecord files, each an `Event` of
+    https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto.
     """
 
-    def __init__(self, directory: Path, *, first_step: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a while to import
+    def __init__(
+        self, directory: Path, note: Callable[[str], None], *, first_step: int | None = None
+    ) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event as Record
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from torch.utils.tensorboard import summary  # takes a while to import
 
-        self._writer = SummaryWriter(str(directory), purge_step=first_step)
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        path = directory / f"events.out.tfevents.{name}"
+        self._file = Appended(
+            path, note, prepare=lambda: directory.mkdir(parents=True, exist_ok=True)
+        )
+        self._summary: Any = summary  # its functions have no types
+        self._record = Record
+        self._add(file_version="brain.Event:2")
+        if first_step is not None:
+            self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
     def __call__(self, event: Event) -> None:
         """Write what the event has to show."""
         match event:
             case Stepped():
                 for name, value in event.losses.items():
-                    self._writer.add_scalar(f"loss/{name}", value, event.step)
+                    self._add_scalar(f"loss/{name}", value, event.step)
                 for name, value in event.averages.items():
-                    self._writer.add_scalar(f"loss_averaged/{name}", value, event.step)
-                self._writer.add_scalar("learning_rate", event.learning_rate, event.step)
-                self._writer.add_scalar(
-                    "examples_per_second", event.examples_per_second, event.step
-                )
+                    self._add_scalar(f"loss_averaged/{name}", value, event.step)
+                self._add_scalar("learning_rate", event.learning_rate, event.step)
+                self._add_scalar("examples_per_second", event.examples_per_second, event.step)
                 if event.correct is not None and event.total:
                     share = event.correct / event.total
-                    self._writer.add_scalar("accuracy/train_batch", share, event.step)
+                    self._add_scalar("accuracy/train_batch", share, event.step)
             case Evaluated():
                 kind = event.split + ("" if event.averaged else "_raw_parameters")
-                self._writer.add_scalar(f"accuracy/{kind}", event.accuracy, event.step)
-                self._writer.add_scalar(f"cross_entropy/{kind}", event.loss, event.step)
+                self._add_scalar(f"accuracy/{kind}", event.accuracy, event.step)
+                self._add_scalar(f"cross_entropy/{kind}", event.loss, event.step)
             case Summarized():
                 for tag, value in event.scalars.items():
-                    self._writer.add_scalar(tag, value, event.step)
+                    self._add_scalar(tag, value, event.step)
                 for tag, histogram in event.histograms.items():
                     self._add_histogram(tag, histogram, event.step)
                 for tag, image in event.images.items():
-                    self._writer.add_image(tag, image, event.step, dataformats="HWC")
-                self._writer.flush()
+                    drawn = self._summary.image(tag, image, dataformats="HWC")
+                    self._add(step=event.step, summary=drawn)
             case Traced():
                 self._add_graph(event)
 
+    def _add(self, **fields: Any) -> None:
+        content = self._record(wall_time=time.time(), **fields).SerializeToString()
+        length = len(content).to_bytes(8, "little")
+        checks = [masked_crc(part).to_bytes(4, "little") for part in (length, content)]
+        self._file.write(length + checks[0] + content + checks[1])
+
+    def _add_scalar(self, tag: str, value: float, step: int) -> None:
+        self._add(step=step, summary=self._summary.scalar(tag, value))
+
     def _add_histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        self._writer.add_histogram_raw(
+        drawn = self._summary.histogram_raw(
             tag,
             min=float(histogram.edges[0]),
             max=float(histogram.edges[-1]),
@@ -67,12 +99,11 @@ class TensorBoard:
             sum_squares=histogram.squares,
             bucket_limits=histogram.edges[1:].tolist(),
             bucket_counts=histogram.counts.tolist(),
-            global_step=step,
         )
+        self._add(step=step, summary=drawn)
 
     def _add_graph(self, event: Traced) -> None:
         from tensorboard.compat.proto.attr_value_pb2 import AttrValue
-        from tensorboard.compat.proto.event_pb2 import Event as FileEvent
         from tensorboard.compat.proto.graph_pb2 import GraphDef
         from tensorboard.compat.proto.node_def_pb2 import NodeDef
         from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -89,9 +120,8 @@ class TensorBoard:
             )
 
         graph = GraphDef(node=[proto(node) for node in event.nodes])
-        writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]  # its public method takes TorchScript graphs only
-        writer.add_event(FileEvent(graph_def=graph.SerializeToString()))
+        self._add(graph_def=graph.SerializeToString())
 
     def close(self) -> None:
         """Write what is left, and close the files."""
-        self._writer.close()
+        self._file.close()

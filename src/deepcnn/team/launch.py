@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import uuid
 
@@ -11,15 +12,19 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from deepcnn.errors import TrainingError
+from deepcnn.stopping import status_of
 from deepcnn.team.signs import ADVICE
+
+_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # passed on; without the last, as by default
 
 
 def launch(processes: int, arguments: list[str]) -> int:
     """Run `python -m deepcnn` with `arguments` in so many processes; return the exit status.
 
-    They print for themselves. SIGINT and SIGTERM are passed on to them, and they save and end; none
-    outlives this call. Raises TrainingError where one was killed.
+    They print for themselves. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on to them, and they
+    save and end; none outlives this call. Raises TrainingError where one was killed.
     """
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
@@ -34,7 +39,7 @@ def launch(processes: int, arguments: list[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "deepcnn", *arguments)
     except SignalException as stopped:
-        return 128 + int(stopped.sigval)
+        return status_of(int(stopped.sigval))
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode > 0:  # it has told why

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from deepcnn.config import Config
 from deepcnn.data.source import Source
@@ -43,8 +44,14 @@ class Judged(Protocol):
     def tell(self, event: Event) -> None:
         """Tell an event to all listeners."""
 
-    def check(self) -> None:
-        """Raise TrainingError where something is not finite."""
+    def look(self) -> None:
+        """Raise Halted where the training was asked to stop."""
+
+    def save_in(self, folder: Path, keep: int) -> Path | None:
+        """Write a checkpoint; None: it cannot be written."""
+
+    def store(self, name: str, values: dict[str, Any]) -> None:
+        """Write something into the run, if that can be done."""
 
 
 class Judge:
@@ -61,24 +68,26 @@ class Judge:
             session.place,
             session.team,
             stay=session.feed.in_memory,
+            look=session.look,
         )
+        self._earlier: list[Evaluated] | None = None  # scores of the split that counts
 
     def evaluate(self) -> tuple[Evaluated, ...]:
         """Score the network on every split that is to be scored, and tell of it."""
-        self._session.engine.settle()
-        found = []
         session = self._session
+        session.engine.settle()
         last = session.state.step == session.steps
+        found = [*self._scores.of(session.state, last=last)]  # whole, or not told at all
         is_best = False
-        for evaluated in self._scores.of(session.state, last=last):
-            found.append(evaluated)
-            if session.config.keep_best and len(found) == len(self._to_score):
-                # Saved before it is told: what is in the log is not evaluated again after a kill.
-                is_best = session.team.once(lambda: self._is_best(found[-1]))
-                if is_best:
-                    session.team.once(self._save_best)
+        if session.config.keep_best:
+            # Saved before it is told: what is in the log is not evaluated again after a kill.
+            is_best = session.team.once(lambda: self._is_best(found[-1]))
+            if is_best:
+                session.team.once(lambda: self._save_best(found[-1]))
+        for evaluated in found:
             session.tell(evaluated)
-        if last and session.config.keep_best and not is_best:
+        has_best = session.config.keep_best and session.team.once(self._has_best)
+        if last and has_best and not is_best:
             found = self._score_best()
         if last:
             session.team.once(self._store_calibration)
@@ -86,14 +95,19 @@ class Judge:
 
     def _is_best(self, evaluated: Evaluated) -> bool:
         """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
-        earlier = logged_scores(self._session.run.log, split=evaluated.split, before=evaluated.step)
-        best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
+        if self._earlier is None:  # afterwards the log may be behind, see `runs.appended`
+            log, split, step = self._session.run.log, evaluated.split, evaluated.step
+            self._earlier = logged_scores(log, split=split, before=step)
+        best = max(((e.correct, -e.loss) for e in self._earlier), default=(-1, 0.0))
         return (evaluated.correct, -evaluated.loss) > best
 
-    def _save_best(self) -> None:
-        session = self._session
-        session.check()
-        checkpoint.save(session.run.best, session.state.step, session.state.tensors(), keep=1)
+    def _save_best(self, evaluated: Evaluated) -> None:
+        """Save the state that is the best; where that fails, a later one may be it."""
+        if self._session.save_in(self._session.run.best, 1) and self._earlier is not None:
+            self._earlier.append(evaluated)
+
+    def _has_best(self) -> bool:
+        return bool(checkpoint.paths(self._session.run.best))
 
     def _score_best(self) -> list[Evaluated]:
         """Score the best checkpoint, since it is the one that answers from now on."""
@@ -108,7 +122,7 @@ class Judge:
 
     def _store_calibration(self) -> None:
         if self.answered is not None and self.answered.calibration is not None:
-            self._session.run.write(CALIBRATION, self.answered.calibration.to_dict())
+            self._session.store(CALIBRATION, self.answered.calibration.to_dict())
 
     @property
     def answered(self) -> Answered | None:

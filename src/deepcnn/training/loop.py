@@ -11,10 +11,11 @@ from deepcnn.config import to_dict
 from deepcnn.events import Evaluated, Finished, Interrupted, Noted
 from deepcnn.inference.answered import Answered
 from deepcnn.runs.run import CONFIG
+from deepcnn.stopping import name_of
 from deepcnn.training.checks import goes_by_share
 from deepcnn.training.progress import Progress, Watcher
 from deepcnn.training.session import Session
-from deepcnn.training.signals import stop_signals
+from deepcnn.training.signals import Halted, one_of
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,16 @@ class Result:
 
     `evaluated` is its score, the last of `scores` (one for each split that was scored), or None
     where it was interrupted. `answered`: all answers about that split, unless there are too many
-    for the memory.
+    for the memory. `stopped`: the number of the signal that interrupted it; None: its time was
+    over, or nothing did. `saved`: whether the last step has a checkpoint.
     """
 
     run: Path
     step: int
     scores: tuple[Evaluated, ...]
     answered: Answered | None = field(default=None, repr=False)
+    stopped: int | None = None
+    saved: bool = True
 
     @property
     def evaluated(self) -> Evaluated | None:
@@ -38,51 +42,75 @@ class Result:
 
 
 def make_steps(session: Session) -> Result:
-    """Make all steps that are left, then score; a signal saves and ends sooner."""
-    with stop_signals(patient=session.team.job() is not None) as stopping:
-        config, state, engine = session.config, session.state, session.engine
-        team, tell, run = session.team, session.tell, session.run
-        tell(session.started())
-        tell(engine.placed())
-        if config.compile:
-            tell(
-                Noted("Compiling the network, which takes up to a minute for each size of images.")
-            )
-        began = time.perf_counter()
-        if state.step < config.steps:
-            session.feed.look(state.step)
-            if session.filling is not None:
-                tell(session.filling)
-        team.once(session.trace)
-        if session.judge.evaluation_is_due():
-            session.judge.evaluate()
-        progress = Progress(config, state, session.transform, session.schedule)
-        watcher = Watcher(config.summary_every if team.writes else 0, tell)
-        state.model.train()
-        while state.step < session.steps:  # fewer where the feed ends before
-            step = state.step
-            session.fix_settled(step)
-            watched = watcher.wants(step)
-            losses = watcher.step(engine, state) if watched else engine.step()
-            state.forget_gradients()
-            tell(progress.advanced())
-            last = state.step == session.steps
-            stop = team.any(stopping.is_set()) and not last
-            if step % config.log_every == 0 or last:
-                tell(progress.stepped(step, losses, engine.correct()))
-                team.once(session.check)
-            if state.step % config.save_every == 0 or last or stop:
-                engine.settle()
-                team.once(session.save)
-            if stop:
-                tell(Interrupted(state.step, str(run.path)))
-                return Result(run.path, state.step, ())
-            if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
+    """Make all steps that are left, then score; a signal, or the time, saves and ends sooner."""
+    config, state, tell, run = session.config, session.state, session.tell, session.run
+    tell(session.started())
+    tell(session.engine.placed())
+    if config.compile:
+        tell(Noted("Compiling the network, which takes up to a minute for each size of images."))
+    began = time.perf_counter()
+    if state.step < config.steps:
+        session.feed.look(state.step)
+        if session.filling is not None:
+            tell(session.filling)
+    session.team.once(session.trace)
+    with session.stop.heard(patient=session.team.job() is not None):
+        try:
+            if session.judge.evaluation_is_due():
                 session.judge.evaluate()
-        _end_with_the_feed(session)
-        scores = session.judge.evaluate()
-        tell(Finished(state.step, str(run.path), time.perf_counter() - began))
-        return Result(run.path, state.step, scores, session.judge.answered)
+            _make_steps_that_are_left(session)
+            _end_with_the_feed(session)
+            scores = session.judge.evaluate()
+        except Halted:
+            return _stopped(session)
+        saved = _save(session)  # where that failed at the last step
+    tell(Finished(state.step, str(run.path), time.perf_counter() - began))
+    return Result(run.path, state.step, scores, session.judge.answered, saved=saved)
+
+
+def _make_steps_that_are_left(session: Session) -> None:
+    config, state, engine = session.config, session.state, session.engine
+    team, tell = session.team, session.tell
+    progress = Progress(config, state, session.transform, session.schedule)
+    watcher = Watcher(config.summary_every if team.writes else 0, tell)
+    state.model.train()
+    while state.step < session.steps:  # fewer where the feed ends before
+        step = state.step
+        session.fix_settled(step)
+        watched = watcher.wants(step)
+        losses = watcher.step(engine, state) if watched else engine.step()
+        state.forget_gradients()
+        tell(progress.advanced())
+        last = state.step == session.steps
+        stop = team.any(session.stop.asked()) and not last
+        if step % config.log_every == 0 or last:
+            tell(progress.stepped(step, losses, engine.correct()))
+            team.once(session.check)
+        if state.step % config.save_every == 0 or last or stop:
+            _save(session)
+        if stop:
+            raise Halted
+        if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
+            session.judge.evaluate()
+
+
+def _save(session: Session) -> bool:
+    """Save, unless this step is saved; tell whether it is."""
+    if session.saved_step != session.state.step:
+        session.engine.settle()
+        if session.team.once(session.save):
+            session.saved_step = session.state.step
+    return session.saved_step == session.state.step
+
+
+def _stopped(session: Session) -> Result:
+    """Save where the training was asked to stop, and tell."""
+    saved = _save(session)
+    number = one_of(session.team.gather(session.stop.number))
+    step, path = session.state.step, session.run.path
+    reason = "The time is over" if number is None else name_of(number)
+    session.tell(Interrupted(step, str(path), reason, saved))
+    return Result(path, step, (), stopped=number, saved=saved)
 
 
 def _end_with_the_feed(session: Session) -> None:
@@ -95,4 +123,4 @@ def _end_with_the_feed(session: Session) -> None:
         text += " Rates, sizes and frozen layers went until there as if there were all of them."
     session.tell(Noted(text))
     session.config = dataclasses.replace(asked, steps=steps)
-    session.team.once(lambda: session.run.write(CONFIG, to_dict(session.config)))
+    session.team.once(lambda: session.store(CONFIG, to_dict(session.config)))

@@ -15,7 +15,14 @@ from deepcnn.events import Evaluated
 from deepcnn.inference.answered import Answered
 from deepcnn.inference.answers import Answers
 from deepcnn.inference.calibration import calibrate
-from deepcnn.inference.scoring import Blocks, Kept, blocks_to_score, find_margin, score
+from deepcnn.inference.scoring import (
+    Blocks,
+    Kept,
+    blocks_to_score,
+    find_margin,
+    most_blocks,
+    score,
+)
 from deepcnn.inference.trained import Trained, answers_of
 from deepcnn.inputs.transform import Transform
 from deepcnn.learning.state import TrainState
@@ -26,7 +33,8 @@ from deepcnn.team.team import Team
 class Scores:
     """Scores the network of a training on its splits, together with the other processes.
 
-    `stay`: what is scored stays on a GPU, as what is trained on does.
+    `stay`: what is scored stays on a GPU, as what is trained on does; `look`: what is called after
+    each block of examples, equally often in all processes.
     """
 
     def __init__(
@@ -37,7 +45,9 @@ class Scores:
         team: Team,
         *,
         stay: bool,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
+        self._look = look
         self._transform, self._team = transform, team
         self._place = Place(place.device, "fp32")  # so that it agrees with all later answers
         self.answered: Answered | None = None
@@ -99,10 +109,20 @@ class Scores:
     def _blocks_of(self, source: Source, *, stay: bool) -> Callable[[], Blocks]:
         values = math.prod(self._transform.shape)
         read = partial(blocks_to_score, source, values, self._place, self._team)
+        most = most_blocks(source, values, self._place, self._team)
         if self._place.device.type == "cpu" or not stay:
-            return read
+            return partial(self._looked, read, most)
         there = [*read()]
-        return lambda: there
+        return partial(self._looked, lambda: there, most)
+
+    def _looked(self, read: Callable[[], Blocks], most: int) -> Blocks:
+        """Yield blocks, and look after each; who has fewer than others looks as often."""
+        done = 0
+        for done, block in enumerate(read(), 1):  # noqa: B007
+            yield block
+            self._look()
+        for _ in range(done, most):
+            self._look()
 
 
 def logged_scores(

@@ -20,7 +20,7 @@ from deepcnn.data.source import Source
 from deepcnn.devices import Place, describe_environment
 from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Job
-from deepcnn.errors import ConfigError
+from deepcnn.errors import ConfigError, StorageError, storing
 from deepcnn.events import (
     BeganWith,
     EnvironmentChanged,
@@ -42,6 +42,7 @@ from deepcnn.models.build import Given, network
 from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.runs import checkpoint, graph
 from deepcnn.runs.beginning import Beginning
+from deepcnn.runs.find import RUNS
 from deepcnn.runs.log import JsonLog
 from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
@@ -52,15 +53,18 @@ from deepcnn.training.feeding import make_feed
 from deepcnn.training.inheriting import Inheritance
 from deepcnn.training.judge import Judge
 from deepcnn.training.material import open_material
+from deepcnn.training.room import check_room
 from deepcnn.training.scores import logged_scores
+from deepcnn.training.signals import Halted, Stop
 
 
 @dataclass(frozen=True)
 class FromPython:
-    """What no configuration can hold: a feed, and a network."""
+    """What no configuration can hold: a feed, a network, and seconds after which to stop."""
 
     feed: Fed | None = None
     model: Given | None = None
+    limit: float | None = None
 
 
 class Session:
@@ -79,7 +83,9 @@ class Session:
         stored: TrainedOn | None,
         emit: Listener,
     ) -> None:
-        self.team, self._given, self.emit = team, given, emit
+        self.stop = Stop(given.limit)  # its time runs from here
+        self.team, self._given, self.emit = team, given, self.stop.listener(emit)
+        self.saved_step = 0  # the newest that has a checkpoint, or needs none
         self.place = _set_up(team, config)
         self._choice = team.once(lambda: choose(config, self.place, team))
         material = open_material(config, given.feed, emit, decide=stored is None)
@@ -148,6 +154,9 @@ class Session:
             self.emit(Noted(f"This run cannot be resumed: its feed is {what}."))
 
         def make() -> Run:
+            where = Path(RUNS) if path is None else path
+            if not overwrite:  # else there will be the room of what is deleted
+                check_room(where, self.state.tensors(), self.config.keep, self.emit)
             making = Run.begin(path, self.config.preset, overwrite=overwrite)
             run = self._closing.enter_context(making)
             run.write(JOB, {"job": self.team.job(), "command": command})
@@ -180,6 +189,8 @@ class Session:
                 self._take_on()
                 return 0, None
             step, tensors, feed_state = checkpoint.load(found[-1])
+            more = max(0, self.config.keep - len(found))
+            check_room(run.path, tensors, more, self.emit)
             self.state.load(step, tensors, str(found[-1]))
             for directory, keep in ((run.checkpoints, self.config.keep), (run.best, 1)):
                 atomic.remove_unfinished(directory)
@@ -187,6 +198,7 @@ class Session:
             return step, feed_state
 
         self.state.step, feed_state = self.team.once(load)
+        self.saved_step = self.state.step
         if fed_by is not None:
             self.feed.restore(fed_by, feed_state)
         self.team.once(self._note_environment)
@@ -265,11 +277,13 @@ class Session:
         self.judge = Judge(self, self._material.to_score, self._given.model)
 
     def _open_listeners(self, first_step: int | None) -> None:
-        log = JsonLog(self.run.log)
-        atomic.flush_directory(self.run.path)  # it has the log's name
+        log = JsonLog(self.run.log, self._note)
+        with storing(self.run.log):
+            atomic.flush_directory(self.run.path)  # it has the log's name
         self._listeners.append(self._closing.enter_context(closing(log)))
         if self.config.summary_every:
-            board = TensorBoard(self.run.summaries / "train", first_step=first_step)
+            folder = self.run.summaries / "train"
+            board = TensorBoard(folder, self._note, first_step=first_step)
             self._listeners.append(self._closing.enter_context(closing(board)))
             for evaluated in logged_scores(self.run.log, step=first_step) if first_step else ():
                 board(evaluated)  # of this very step, which `first_step` drops from view
@@ -322,24 +336,47 @@ class Session:
         for parameter, share in self._settling:
             parameter.requires_grad_(step / self.config.steps < share)
 
+    def look(self) -> None:
+        """Raise Halted where a process was asked to stop; all processes call this equally often."""
+        if self.team.any(self.stop.asked()):
+            raise Halted
+
     def check(self) -> None:
         """Raise TrainingError where the loss or the weights are not finite."""
         check_finite(self.state, self.schedule, self.config, self.run)
 
-    def save(self) -> None:
-        """Write a checkpoint, if all is finite."""
+    def save(self) -> bool:
+        """Write a checkpoint, if all is finite; tell whether it could be written."""
+        step = self.state.step
+        keep, feed = self.config.keep, self.feed.state(step)
+        path = self.save_in(self.run.checkpoints, keep, feed)
+        if path is not None:
+            self.tell(Saved(step, str(path)))
+        return path is not None
+
+    def save_in(self, folder: Path, keep: int, feed: dict[str, Any] | None = None) -> Path | None:
+        """Write a checkpoint, if all is finite, and return its path; None, told: it cannot be."""
         self.check()
         step = self.state.step
         with contextlib.suppress(OSError):  # what the log tells of earlier steps lasts as they do
             atomic.flush(self.run.log)
-        path = checkpoint.save(
-            self.run.checkpoints,
-            step,
-            self.state.tensors(),
-            keep=self.config.keep,
-            feed=self.feed.state(step),
-        )
-        self.tell(Saved(step, str(path)))
+        try:
+            with storing(checkpoint.path_of(folder, step)):
+                return checkpoint.save(folder, step, self.state.tensors(), keep=keep, feed=feed)
+        except StorageError as error:
+            later = "The training goes on, and tries again at the next saving point and in the end."
+            self.tell(Noted(f"No checkpoint of step {step:,}: {error} {later}"))
+            return None
+
+    def store(self, name: str, values: dict[str, Any]) -> None:
+        """Write something about the run into it; what cannot be written is told."""
+        try:
+            self.run.write(name, values)
+        except StorageError as error:
+            self.tell(Noted(str(error)))
+
+    def _note(self, text: str) -> None:
+        self.emit(Noted(text))
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":

@@ -1,43 +1,101 @@
-"""Signals that ask a training to stop."""
+"""Signals, and a limit of time, that ask a training to stop."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from deepcnn.events import Event, Listener
+from deepcnn.stopping import ENDING, PIPE, WARNING, raise_stopped
 
-@contextmanager
-def stop_signals(*, patient: bool) -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into an event, so that no step is cut in two.
 
-    A second signal does what it always did, unless `patient`: where a launcher and a cluster look
-    after the process, both may send one, and the launcher kills whoever is too slow. Signals reach
-    only the main thread of a program; in any other this does nothing.
+class Halted(Exception):  # noqa: N818 (nothing is wrong)
+    """The training was asked to stop, and all its processes are at the same place."""
+
+
+class Stop:
+    """Whether a training is to stop, and why: a signal, a closed pipe, or its time is over.
+
+    `limit`: seconds from when this was made; None: none. `number` is the signal's.
     """
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __init__(self, limit: float | None = None) -> None:
+        self._limit = limit
+        self.number: int | None = None
+        self._began = time.monotonic()
+        self._heard = False
 
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stopping.set()
-        if not patient:
-            restore()
+    def asked(self) -> bool:
+        """Tell whether this process was asked to stop."""
+        over = self._limit is not None and time.monotonic() - self._began >= self._limit
+        return over or self.number is not None
 
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield stopping
-    except BaseException:
-        if not patient:  # else the launcher's signal may come before the error has been told
-            restore()
-        raise
-    restore()
+    @contextmanager
+    def heard(self, *, patient: bool) -> Iterator[None]:
+        """Note the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 only, so that no step is cut in two.
+
+        A second signal does what it did before, or ends the process at once where it raised
+        Stopped; unless `patient`: where a launcher and a cluster look after the process, both may
+        send one, and the launcher kills whoever is too slow. Signals reach only the main thread of
+        a program; in any other none is heard.
+        """
+        self._heard = True
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {n: signal.getsignal(n) for n in (*ENDING, WARNING) if n is not None}
+        for number in [n for n in before if n.name == "SIGHUP" and before[n] is signal.SIG_IGN]:
+            del before[number]  # nohup started this
+
+        def restore() -> None:
+            for number, handler in before.items():
+                again = self.number is not None and handler is raise_stopped
+                signal.signal(number, signal.SIG_DFL if again else handler)
+
+        def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            if self.number is None:
+                self.number = number
+            if not patient:
+                restore()
+
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        except BaseException:
+            if not patient:  # else the launcher's signal may come before the error has been told
+                restore()
+            raise
+        restore()
+
+    def listener(self, emit: Listener) -> Listener:
+        """Return what tells `emit` until the pipe that it prints to is closed, which asks to stop.
+
+        Before there is anything to save, the BrokenPipeError is the caller's.
+        """
+        open_still = True
+
+        def tell(event: Event) -> None:
+            nonlocal open_still
+            if not open_still:
+                return
+            try:
+                emit(event)
+            except BrokenPipeError:
+                if not self._heard:
+                    raise
+                open_still = False
+                self.number = self.number or PIPE
+
+        return tell
+
+
+def one_of(reasons: list[int | None]) -> int | None:
+    """Return the number of the signal that counts of those that processes had; None: the time."""
+    signals = [number for number in reasons if number is not None]
+    ending = [number for number in signals if number != WARNING]
+    return min(ending or signals, default=None)

@@ -11,6 +11,7 @@ from typing import Any
 from deepcnn import presets
 from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.data.open import NAMES, check_still_there
+from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Listener, Noted, ignore
 from deepcnn.inputs.fed import Fed, FeedSource
@@ -36,6 +37,7 @@ def train(
     model: Given | None = None,
     report: bool = False,
     progress: bool = False,
+    max_time: str | float | None = None,
     emit: Listener = ignore,
     **settings: Any,
 ) -> Result:
@@ -50,14 +52,17 @@ def train(
     only tells the classes and the statistics, see `inputs.fed.Fed`; a name is the setting.
     `model`: a network of your own, any `nn.Module`, which is trained in place, or what makes one,
     or where that is imported from; see `models.build.build_given`. `emit` is told of everything
-    that happens. The first SIGINT or SIGTERM saves and returns; the second stops at once. Processes
-    that torchrun has started train together: each calls this, one of them writes and emits. Raises
-    a DeepcnnError that says what to do: for settings or data that cannot be used, a directory that
-    is taken, or a loss that is not finite.
+    that happens; where it raises BrokenPipeError while steps are made, nobody listens any more: the
+    training saves and returns. So it does at the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; the
+    second stops at once. And so it does after `max_time`: 55m, 1h30m, or seconds. Processes that
+    torchrun has started train together: each calls this, one of them writes and emits. A log, a
+    summary or a checkpoint that cannot be written is told and tried again, see `Result.saved`.
+    Raises a DeepcnnError that says what to do: for settings or data that cannot be used, a
+    directory that is taken or cannot be written, or a loss that is not finite.
     """
     if isinstance(feed, str):
         feed, settings = None, settings | {"feed": feed}
-    config = _config(config, settings)
+    config, limit = _config(config, settings), _limit(max_time)
     with join() as team, _heard(emit, progress) as heard:
         emit = team.listener(heard)
         path = Path(run_dir) if run_dir else None
@@ -69,7 +74,7 @@ def train(
         if feed is not None:
             config = dataclasses.replace(config, feed="fed")
         config = with_absolute_paths(config)
-        given = FromPython(None if feed is None else Fed.of(feed), model)
+        given = FromPython(None if feed is None else Fed.of(feed), model, limit)
         command = to_dict(config)
         begun = team.once(lambda: Run.of_job(team.job(), path, command))
         if begun is not None and not (overwrite and begun.is_finished()):
@@ -88,6 +93,7 @@ def resume(
     model: Given | None = None,
     report: bool = False,
     progress: bool = False,
+    max_time: str | float | None = None,
     emit: Listener = ignore,
 ) -> Result:
     """Go on with a run from its newest checkpoint, or from the start where it has none.
@@ -100,9 +106,10 @@ def resume(
     restored; one whose network is none of this package needs its `model` again. Otherwise as
     `train`.
     """
+    limit = _limit(max_time)
     with join() as team, _heard(emit, progress) as heard:
         run = team.once(lambda: Run.open(Path(run_dir)))
-        given = FromPython(None if feed is None else Fed.of(feed), model)
+        given = FromPython(None if feed is None else Fed.of(feed), model, limit)
         return _resume(team, run, changes, given, team.listener(heard), report=report)
 
 
@@ -131,10 +138,18 @@ def _resume(
         return _finished(session, report=report)
 
 
+def _limit(max_time: str | float | None) -> float | None:
+    return None if max_time is None else seconds_of(max_time, "max_time")
+
+
 def _finished(session: Session, *, report: bool) -> Result:
     """Make all steps, and write the report of a run that was not interrupted."""
     result = make_steps(session)
-    if report and result.evaluated is not None:
+    if not report or result.evaluated is None:
+        return result
+    if session.team.any(session.stop.number is not None):  # it came when all was done and scored
+        session.emit(Noted("No report: the program was asked to end."))
+    else:
         session.judge.report()
     return result
 

@@ -1,0 +1,45 @@
+"""Room on the disk for the checkpoints of a training."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from deepcnn.errors import StorageError
+from deepcnn.events import Listener, Noted
+
+
+def check_room(where: Path, tensors: Mapping[str, Tensor], keep: int, emit: Listener) -> None:
+    """Look whether checkpoints of these tensors fit on the disk of a folder, which may not exist.
+
+    `keep`: how many more there will be. Raises StorageError where not even one fits, and notes
+    where so many and the one that is being written do not. A quota is not seen.
+    """
+    try:
+        there = next(folder for folder in (where, *where.absolute().parents) if folder.exists())
+        disk = shutil.disk_usage(there)
+    except (OSError, StopIteration):  # whoever makes the folder tells
+        return
+    if not disk.total:  # some file systems of the network do not tell
+        return
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    free, needed = _megabytes(disk.free), _megabytes((keep + 1) * size)
+    if disk.free < size:
+        raise StorageError(
+            f"{where}: a checkpoint of this training takes {_megabytes(size)}, and {free} are free "
+            "on that disk. Free some space there, or choose another place with --run-dir."
+        )
+    if disk.free < (keep + 1) * size:
+        emit(
+            Noted(
+                f"{where}: {free} are free on that disk; {keep} checkpoints more and the one that "
+                f"is being written take {needed}. Keep fewer (--keep), or free some space."
+            )
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
