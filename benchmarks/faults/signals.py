@@ -215,9 +215,6 @@ def main(arguments: list[str]) -> int:
         "longest": max((result["seconds"] for result in results), default=0),
         "seconds": round(time.monotonic() - began),
     }
-    if options.log:
-        with options.log.open("a") as file:
-            file.write(json.dumps({"summary": summary}) + "\n")
     print(json.dumps(summary))
     if options.store:
         report.store({"what": WHAT, **about, **summary, "each": results}, out, options.remark)

@@ -360,9 +360,6 @@ def main(arguments: list[str]) -> int:
         "outcomes": dict(Counter(result["outcome"] for result in results)),
         "seconds": round(time.monotonic() - began),
     }
-    if options.log:
-        with options.log.open("a") as file:
-            file.write(json.dumps({"summary": summary}) + "\n")
     print(json.dumps(summary))
     if options.store:
         report.store({"what": WHAT, **about, **summary, "each": results}, out, options.remark)
