@@ -108,7 +108,7 @@ def test_lines_that_a_power_cut_left_without_their_content_are_left_out(tmp_path
     """Of what was not flushed some blocks may have come to the disk, and others are zeros."""
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"event": "A"}\n' + bytes(9) + b'"B"}\n{"event": "C"}\n' + bytes(5))
-    with closing(JsonLog(path)) as log:
+    with closing(JsonLog(path, pytest.fail)) as log:
         log(Stepped(1, {"a": 1.0}, {}, 0.1, 1.0, 1.0))
     assert [event["event"] for event in read_log(path)] == ["A", "C", "Stepped"]
 
