@@ -42,6 +42,8 @@ PROGRAMS = {
     "campaigns": "faults.campaigns",
     "faults_of_writing": "faults.writing",
     "faults_of_signals": "faults.signals",
+    "damage": "faults.damage",
+    "follow": "faults.follow",
     "check": "cases.check",
     "same_bits": "cases.same_bits",
     "figures": "figures.documents",

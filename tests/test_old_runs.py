@@ -8,6 +8,13 @@ They are whole directories, but for the lock, as these commands left them:
     deepcnn train mnist --data fashion_mnist --run-dir runs/mnist --model.widths 8 8 --steps 200 \
         --save-every 100 --keep 1 --log-every 20 --evaluate-every 0 $options
 
+Two more are of the same command, the one before files and checkpoints told their format, which is
+the first one, the other in the second format:
+
+    deepcnn train tiny --run-dir runs/held_out --model.widths 4 4 8 8 --steps 30 --batch-size 128 \
+        --optimizer.learning-rate 0.1 --optimizer.momentum 0.97 --save-every 15 --keep 2 \
+        --validation-size 500 $options
+
 Beyond fetching the data only public functions are used here, and files are read as files.
 """
 
@@ -22,15 +29,23 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import deepcnn
 from deepcnn.data.fetch import fetch
+from deepcnn.runs.run import Run
 from tests.helpers.shards import FASHION_MNIST
 
 OLD = Path(__file__).parent / "old_runs"
-SPLITS = {"tiny": ["test"], "mnist": ["train", "validation", "test"]}
-STEPS = {"tiny": 40, "mnist": 200}
+SPLITS = {
+    "tiny": ["test"],
+    "mnist": ["train", "validation", "test"],
+    "held_out": ["validation"],
+    "second_format": ["validation"],
+}
+STEPS = {"tiny": 40, "mnist": 200, "held_out": 30, "second_format": 30}
+FORMATS = {"tiny": 1, "mnist": 1, "held_out": 1, "second_format": 2}
 # What they were trained on, which environment.json does not tell: maker, family and model.
 PROCESSOR = ["AuthenticAMD", "25", "17"]
 
@@ -69,7 +84,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def environment(run: Path) -> Any:
-    return json.loads((run / "environment.json").read_text())
+    return Run(run).read("environment.json")
 
 
 def processor() -> list[str]:
@@ -89,6 +104,17 @@ def test_they_hold_nothing_of_the_machine_that_made_them_but_its_kind() -> None:
         if path.suffix != ".safetensors":
             assert '"/' not in path.read_text(), path  # where an absolute path would begin
     assert sum(path.stat().st_size for path in OLD.rglob("*")) < 300_000
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_is_of_its_format(name: str) -> None:
+    for path in (OLD / name).glob("*.json"):
+        assert json.loads(path.read_text()).get("format", 1) == FORMATS[name], path
+    for path in checkpoints(OLD / name):
+        with safe_open(path, framework="pt") as file:
+            said = json.loads(file.metadata()["deepcnn"])
+        assert said.get("format", 1) == FORMATS[name]
+        assert ("run" in said) == (FORMATS[name] > 1)
 
 
 def test_an_old_run_has_the_score_that_its_log_says(old: Path) -> None:

@@ -1,1 +1,1 @@
-"""Campaigns in which processes are killed or stopped, and machines are lost."""
+"""Campaigns: processes are killed or stopped, machines are lost, and files are damaged."""

@@ -26,6 +26,11 @@ CAMPAIGNS: dict[str, dict[str, list[str]]] = {
     "faults_of_two": {"reduced": ["--cases", "70"], "full": []},
     "faults_of_writing": {"reduced": ["--cases", "60"], "full": []},
     "faults_of_signals": {"reduced": ["--cases", "30"], "full": []},
+    "damage": {
+        "reduced": ["--cases", "60", "--flips", "1000"],
+        "full": ["--cases", "1200", "--flips", "10000"],
+    },
+    "follow": {"reduced": ["--seconds", "20"], "full": ["--seconds", "300", "--followers", "3"]},
 }
 
 

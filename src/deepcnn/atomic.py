@@ -8,6 +8,7 @@ told from what another is writing now: the next writer of the same name removes 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -107,6 +108,25 @@ def is_unfinished(found: str, name: str | None = None) -> bool:
     """Tell whether something is called as an unfinished file, of a certain name or of any."""
     match = _UNFINISHED.fullmatch(found)
     return match is not None and name in (None, match.group(1))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to read from; raise OSError, saying what lies there, unless it is a regular one.
+
+    A link is followed. Nothing is waited for, as opening a pipe would until somebody writes to it.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe"}
+            what = kinds.get(stat.S_IFMT(mode), "a device or a socket")
+            raise OSError(errno.EINVAL, f"expected a file, found {what}", str(path))
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(handle)
 
 
 def flush_directory(directory: Path) -> None:

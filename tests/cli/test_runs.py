@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command import run_here
+from tests.helpers.stored import change
 
 
 @pytest.fixture
@@ -111,9 +112,7 @@ def test_damaged_and_hostile_runs_are_shown_as_such(
     (runs / "first" / "config.json").write_text("{}")
     hostile = runs / os.fsdecode(b"\x1b[31m\xff")
     (runs / "second").rename(hostile)
-    values = json.loads((hostile / "config.json").read_text())
-    values |= {"preset": "\x1b]0;x\x07", "data": "\x1b[0m"}
-    (hostile / "config.json").write_text(json.dumps(values))
+    change(hostile, preset="\x1b]0;x\x07", data="\x1b[0m")
     event = {"event": "Evaluated", "split": "\x1b[7m", "correct": 1, "total": 1}
     (hostile / "log.jsonl").write_text(json.dumps(event) + "\n")
     for arguments in ((), ("--json",)):

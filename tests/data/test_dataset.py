@@ -195,3 +195,60 @@ def test_reading_a_split_whole_finds_a_label_that_is_no_class(keep: bool) -> Non
         DataError, match=r"set/test\.bin: expected labels 0 to 2, .* found 3 for example 4321"
     ):
         dataset.read_whole("test", keep=keep, progress=lambda *_: None)
+
+
+# The digest of a split's content
+
+
+def crc32c(content: bytes) -> int:
+    """Compute CRC-32C by its definition (RFC 3720, appendix B.4), bit by bit."""
+    found = 0xFFFFFFFF
+    for byte in content:
+        found ^= byte
+        for _ in range(8):
+            found = found >> 1 ^ (0x82F63B78 if found & 1 else 0)
+    return found ^ 0xFFFFFFFF
+
+
+def of_parts(arrays: Arrays, edges: list[int], **spec: Any) -> Dataset:
+    def shards() -> tuple[Shard, ...]:
+        parts = zip([0, *edges], [*edges, len(arrays)], strict=True)
+        return tuple(Memory(arrays.select(slice(a, b))) for a, b in parts)
+
+    layout = Layout(Path("set"), "made", {"train": shards}, arrays.classes)
+    return Dataset(DataSpec(data="made", **spec), layout)
+
+
+def test_the_digest_is_that_of_all_pixels_and_labels_however_they_lie() -> None:
+    assert crc32c(b"123456789") == 0xE3069283  # as the RFC has it
+    arrays = made(20)
+    expected = crc32c(arrays.images.tobytes() + arrays.labels.astype("<i8").tobytes())
+    for edges in ([], [7], [3, 4, 19]):
+        assert of_parts(arrays, edges).content("train") == f"crc32c {expected:08x}"
+
+
+def test_any_other_pixel_label_or_order_gives_another_digest() -> None:
+    arrays = made(20)
+    found = {of_parts(arrays, []).content("train")}
+    images, labels = arrays.images.copy(), arrays.labels.copy()
+    images[19, 3, 3, 2] ^= 1
+    labels[0] = (labels[0] + 1) % 3
+    swapped = np.r_[3, 1, 2, 0, 4:20]  # 0 and 3 are of one class
+    assert arrays.labels[3] == arrays.labels[0]
+    for changed in (
+        Arrays(images, arrays.labels, arrays.classes),
+        Arrays(arrays.images, labels, arrays.classes),
+        arrays.select(swapped),
+    ):
+        found.add(of_parts(changed, []).content("train"))
+    assert len(found) == 4
+
+
+def test_what_is_held_out_is_told_together_with_what_it_is_taken_from() -> None:
+    arrays = made(20)
+    whole = of_parts(arrays, [5]).content("train")
+    held_out = of_parts(arrays, [5], validation_size=6)
+    assert held_out.content("validation") == held_out.content("train") == whole
+    in_memory = of_parts(arrays, [5], validation_size=6)
+    in_memory.read_whole("train", keep=True, progress=lambda *_: None)
+    assert in_memory.content("train") == whole

@@ -99,6 +99,12 @@ def last(run: Path) -> bytes:
     return saved(run)[-1].read_bytes()
 
 
+def last_values(run: Path) -> bytes:
+    """Return the bytes of the tensors in a run's newest checkpoint, whoever it belongs to."""
+    content = last(run)
+    return content[8 + int.from_bytes(content[:8], "little") :]
+
+
 def logged(run: Path, name: str) -> list[dict[str, Any]]:
     """Return the events of a kind in a run's log."""
     return events(read_log(run / "log.jsonl"), name)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deepcnn.config import Config
 from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError
-from deepcnn.events import Evaluated, Event, Waiting
+from deepcnn.events import Evaluated, Event, Noted, Waiting
 from deepcnn.inference.evaluation import Scorer, evaluate
 from deepcnn.runs import checkpoint
-from deepcnn.training.start import train
+from deepcnn.training.start import resume, train
 from tests.helpers.own_data import images_of, write_pictures
+from tests.helpers.stored import change
 from tests.helpers.tiny import points, saved, tiny
 
 
@@ -109,6 +113,33 @@ def test_data_whose_counts_changed_since_the_training_are_refused(
         evaluate(result.run)
     if form == "npz":
         assert evaluate(result.run, "train").total == 60  # which is what it was
+
+
+@pytest.mark.parametrize(
+    ("form", "feed"), [("pictures", "preloaded"), ("npz", "preloaded"), ("npz", "streamed")]
+)
+def test_a_file_that_was_swapped_for_another_is_noticed(
+    tmp_path: Path, form: str, feed: Literal["preloaded", "streamed"]
+) -> None:
+    """As many examples of each class, and another picture among them."""
+    _, config, spoilt = own_data(tmp_path, form)
+    result = train(dataclasses.replace(config, feed=feed), run_dir=tmp_path / "run")
+    if form == "pictures":
+        pixels = np.asarray(Image.open(spoilt)).copy()
+        pixels[0, 0, 0] ^= 1
+        Image.fromarray(pixels).save(spoilt)
+    else:
+        images, labels = images_of(90, 8, 8, 3)
+        images[70, 0, 0, 0] ^= 1
+        np.savez(spoilt, images=images[60:], labels=labels[60:])
+    for again in (evaluate, resume):
+        with pytest.raises(RunError, match=r"content of the \w+ split changed .*: expected crc32c"):
+            again(result.run)
+    heard: list[Event] = []
+    change(result.run, "inputs.json", decoder="Pillow 1.1, libjpeg 6b")
+    assert evaluate(result.run, emit=heard.append).total > 8
+    notes = [event.text for event in heard if isinstance(event, Noted)]
+    assert any("read by Pillow 1.1, libjpeg 6b" in note for note in notes)
 
 
 def test_following_a_run_that_is_over_scores_it_once(run: Path) -> None:

@@ -18,9 +18,11 @@ from deepcnn.data.splits import Split
 from deepcnn.errors import CheckpointError, ConfigError, DataError
 from deepcnn.inference.evaluation import Scorer
 from deepcnn.intervals import wilson
+from deepcnn.runs.run import Run
 from deepcnn.training.start import resume, train
 from tests.helpers.command import run_here
 from tests.helpers.own_data import images_of, write_pictures
+from tests.helpers.stored import change
 from tests.helpers.tiny import points, tiny
 
 NAMES = ("dark", "middle", "bright")
@@ -85,9 +87,8 @@ def test_where_data_are_gone_it_is_said_how_to_name_their_new_place(
     trained: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    config = json.loads((run / "config.json").read_text())
     old = str(tmp_path / "gone")
-    (run / "config.json").write_text(json.dumps(config | {"data": old}))
+    change(run, data=old)
     told = f"{old}: the run's data are not there any more.*--data PATH"
     with pytest.raises(DataError, match=told):
         Scorer(run, device="cpu")
@@ -219,10 +220,9 @@ def test_settings_that_cannot_be_are_refused(tiny_run: Path) -> None:
 
 
 def test_a_plain_evaluation_writes_its_summaries_as_one_that_follows(scored: Path) -> None:
-    config = json.loads((scored / "config.json").read_text())
     deepcnn.evaluate(scored, device="cpu")
     assert not (scored / "summaries").exists()  # this run was told to write none
-    (scored / "config.json").write_text(json.dumps(config | {"summary_every": 10}))
+    change(scored, summary_every=10)
     evaluated = deepcnn.evaluate(scored, device="cpu")
     folder = scored / "summaries" / "validation"
     shown = points(folder, "accuracy/validation")
@@ -234,7 +234,7 @@ def test_a_plain_evaluation_writes_its_summaries_as_one_that_follows(scored: Pat
     assert points(folder, "accuracy/validation") == shown
     # scores on other data are no part of the run
     before = sorted(scored.rglob("*"))
-    deepcnn.evaluate(scored, "test", device="cpu", data=config["data"])
+    deepcnn.evaluate(scored, "test", device="cpu", data=Run(scored).config().data)
     assert sorted(scored.rglob("*")) == before
 
 

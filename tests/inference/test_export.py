@@ -36,6 +36,7 @@ from deepcnn.inference.trained import Trained
 from deepcnn.inference.weights import read_weights
 from deepcnn.settings import ModelConfig
 from tests.helpers.networks import HERE, as_trained
+from tests.helpers.stored import change
 
 EXAMPLES = 210  # of the test split: enough to calibrate on
 
@@ -146,8 +147,8 @@ def files(folder: Path) -> set[Path]:
 def test_a_file_that_answers_otherwise_never_appears(run: Path) -> None:
     """Here its network has another temperature than the run's."""
     path = run / "calibration.json"
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps(stored | {"temperature": 0.7 * stored["temperature"]}))
+    stored = path.read_bytes()
+    change(run, path.name, temperature=0.7 * json.loads(stored)["temperature"])
     before = files(run)
     with pytest.raises(
         ExportError,
@@ -156,7 +157,7 @@ def test_a_file_that_answers_otherwise_never_appears(run: Path) -> None:
     ):
         export(run, threads=1)
     assert files(run) == before
-    path.write_text(json.dumps(stored))
+    path.write_bytes(stored)
     assert export(run, threads=1).path == run / "export" / "model.onnx"
 
 
@@ -178,8 +179,7 @@ def test_without_the_images_it_is_refused_and_they_may_lie_elsewhere(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
     moved = Path(shutil.copytree(data, tmp_path / "moved"))
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(config | {"data": str(tmp_path / "gone")}))
+    change(run, data=str(tmp_path / "gone"))
     with pytest.raises(DataError, match=r"gone.*say by --data where they lie"):
         export(run, threads=1)
     assert export(run, data=moved, threads=1).record["examples"] == EXAMPLES

@@ -14,6 +14,7 @@ from deepcnn.cli.main import run as cli
 from deepcnn.errors import DataError
 from deepcnn.events import Event, Noted, Reported
 from deepcnn.reports import write
+from tests.helpers.stored import change, own
 
 SHORT = ["tiny", "--steps", "6", "--save-every", "3", "--summary-every", "0", "--device", "cpu"]
 FILES = {"report.html", "report.json", "report.csv"}
@@ -106,8 +107,8 @@ def test_a_report_of_an_older_checkpoint_goes_where_it_is_told_to(
 
 def test_several_runs_are_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = shutil.copytree(here / "runs" / "first", here / "runs" / "second")
-    config = json.loads((second / "config.json").read_text())
-    (second / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    change(second, seed=1)
+    own(second)
     again = ["runs/first", "runs/second", "./runs/first/"]  # a run named twice counts once
     assert cli(["report", *again]) == 0
     assert capsys.readouterr().out == "Report: comparison.html\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +291,103 @@ def test_a_job_finds_the_run_that_it_began(tmp_path: Path, monkeypatch: pytest.M
     assert found("mine 1", Path("runs/b"), other) is None
     (tmp_path / "runs" / "b" / CONFIG).unlink()  # killed before it was a run
     assert found("mine 1", None, command) is None
+
+
+# What is stored tells of its own damage
+
+
+def test_what_is_stored_is_read_and_says_its_format(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    assert run.config() == TINY
+    assert run.read(INPUTS) == ABOUT
+    text = json.loads((tmp_path / INPUTS).read_text())
+    assert [*text] == ["format", "inputs", "classes", "sha256"]
+    assert text["format"] == 2
+
+
+def test_every_single_flipped_bit_of_a_file_is_found(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    rng = random.Random(0)
+    for name in (CONFIG, INPUTS):
+        content = (tmp_path / name).read_bytes()
+        every = [(place, bit) for place in range(len(content)) for bit in range(8)]
+        for place, bit in rng.sample(every, min(1500, len(every))):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            (tmp_path / name).write_bytes(damaged)
+            with pytest.raises(RunError, match=name):
+                run.read(name)
+
+
+def test_a_change_by_hand_is_refused_and_how_to_keep_it_is_said(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    values = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps({**values, "keep": 7}, indent=2) + "\n")
+    with pytest.raises(RunError, match=r"changed by hand.*remove the entries format and sha256"):
+        run.config()
+    (tmp_path / CONFIG).write_text(json.dumps(values))  # the same, laid out otherwise
+    with pytest.raises(RunError, match="changed by hand"):
+        run.config()
+    del values["format"], values["sha256"]
+    (tmp_path / CONFIG).write_text(json.dumps({**values, "keep": 7}))  # as older versions wrote
+    assert run.config() == tiny(keep=7)
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    values = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps({**values, "format": 3, "new": 1}))
+    with pytest.raises(RunError, match=r"config\.json: format: expected 2 or less, found 3"):
+        run.config()
+
+
+def test_what_is_no_file_leaves_nothing_open(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / CONFIG).unlink()
+    (tmp_path / CONFIG).mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(RunError, match="found a folder"):
+            run.config()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path: os.mkfifo(path),
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.symlink_to("gone"),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text('{"a":' * 900 + "1" + "}" * 900),
+        lambda path: path.write_text('{"format": 2, "a":' + '{"a":' * 900 + "1" + "}" * 901),
+        lambda path: path.write_text("9" * 9000),
+        lambda path: path.write_text(json.dumps(to_dict(TINY) | {"model": [[[]]]})),
+        lambda path: path.write_bytes(b"\xff\xfe{}"),
+        lambda path: path.write_text(
+            json.dumps(to_dict(TINY)).replace('"keep": 5', '"keep": 1e999')
+        ),
+        lambda path: path.write_bytes(b" " * (runs.LARGEST + 1)),
+    ],
+)
+def test_what_is_no_file_of_settings_is_an_error_that_names_it(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / CONFIG).unlink()
+    put(tmp_path / CONFIG)
+    with pytest.raises(RunError, match=r"config\.json"):
+        run.config()
+
+
+def test_settings_that_are_nested_to_any_depth_are_an_error_that_names_the_file(
+    tmp_path: Path,
+) -> None:
+    """Which depths can be read, and shown in an error, depends on the version of Python."""
+    run = a_run(tmp_path)
+    text = json.dumps(to_dict(TINY) | {"keep": "deep"})
+    for depth in range(900, 1000, 7):
+        (tmp_path / CONFIG).write_text(text.replace('"deep"', "[" * depth + "]" * depth))
+        with pytest.raises(RunError, match=r"config\.json"):
+            run.config()

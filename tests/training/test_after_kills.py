@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,9 @@ def test_what_a_killed_process_had_not_yet_removed_is_removed(tmp_path: Path) ->
     end, kept = saved(run)[-1], run / "checkpoints" / "best"
     for folder, name in ((run, "config.json"), (end.parent, end.name), (kept, end.name)):
         (folder / f".{name}.0123abcd{atomic.TEMPORARY}").write_bytes(b"half")
-    shutil.copy(end, end.with_name("step-000000002.safetensors"))
-    shutil.copy(end, kept / "step-000000000.safetensors")
+    tensors = checkpoint.load(end).tensors
+    checkpoint.save(end.parent, 2, tensors, keep=99)
+    checkpoint.save(kept, 0, tensors, keep=99)
     resume(run)
     assert sorted(path.name for path in run.rglob("*")) == names
 

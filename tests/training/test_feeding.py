@@ -26,7 +26,7 @@ from deepcnn.events import Event, Filling, Noted
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
 from deepcnn.runs import checkpoint
-from tests.helpers.tiny import Stateful, last
+from tests.helpers.tiny import Stateful, last, last_values
 
 BASE = dataclasses.replace(
     presets.tiny(), summary_every=0, device="cpu", precision="fp32", steps=30, save_every=10
@@ -60,7 +60,7 @@ def test_a_full_queue_a_full_buffer_and_feeding_train_to_the_same_bits(
     }
     for feed, settings in full.items():
         deepcnn.train(configured(folder, feed=feed, **settings), run_dir=tmp_path / feed)
-    assert len({last(tmp_path / feed) for feed in full}) == 1
+    assert len({last_values(tmp_path / feed) for feed in full}) == 1
 
 
 @pytest.mark.parametrize("validation", [0, 100])
@@ -75,7 +75,7 @@ def test_queued_and_streamed_with_the_same_buffer_train_to_the_same_bits(
     streamed = dataclasses.replace(config, feed="streamed", shuffle_buffer=buffer)
     deepcnn.train(queued, run_dir=tmp_path / "queued", emit=heard.append)
     deepcnn.train(streamed, run_dir=tmp_path / "streamed")
-    assert last(tmp_path / "queued") == last(tmp_path / "streamed")
+    assert last_values(tmp_path / "queued") == last_values(tmp_path / "streamed")
     assert [event for event in heard if isinstance(event, Filling)] == [Filling(int(0.3 * n))]
 
 
@@ -136,14 +136,14 @@ def test_a_stream_of_ones_own_steps(folder: Path, tmp_path: Path) -> None:
     streamed = configured(folder, feed="streamed", shuffle_buffer=300)
     deepcnn.train(streamed, run_dir=tmp_path / "streamed")
     deepcnn.train(configured(folder), run_dir=tmp_path / "own", feed=stream(lambda block: block))
-    assert last(tmp_path / "own") == last(tmp_path / "streamed")
+    assert last_values(tmp_path / "own") == last_values(tmp_path / "streamed")
     negative = stream(lambda block: (255 - block[0], block[1]))
     deepcnn.train(configured(folder), run_dir=tmp_path / "negative", feed=negative)
     assert last(tmp_path / "negative") != last(tmp_path / "own")
     for path in checkpoint.paths(tmp_path / "own" / "checkpoints")[1:]:
         path.unlink()
     deepcnn.resume(tmp_path / "own", feed=stream(lambda block: block))
-    assert last(tmp_path / "own") == last(tmp_path / "streamed")
+    assert last_values(tmp_path / "own") == last_values(tmp_path / "streamed")
     with pytest.raises(DataError, match=r"step 0: expected .*found images uint8 \[32, 8, 32, 3\]"):
         deepcnn.train(
             configured(folder),

@@ -22,6 +22,7 @@ from deepcnn.devices import Part
 from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Filling, Started
 from deepcnn.runs import checkpoint
+from deepcnn.runs.run import Run
 from deepcnn.training.feeding import make_order
 from deepcnn.training.material import open_material
 from tests.helpers.tiny import CPU, feed_of, last, tiny
@@ -88,7 +89,7 @@ def test_a_run_of_before_there_was_a_choice_goes_on_in_its_own_order(
     deepcnn.train(configured(folder, order="epochs"), run_dir=tmp_path / "run")
     expected = last(tmp_path / "run")
     checkpoint.paths(tmp_path / "run/checkpoints")[-1].unlink()
-    stored = json.loads((tmp_path / "run/config.json").read_text())
+    stored = Run(tmp_path / "run").read("config.json")
     assert stored.pop("order") == "epochs"
     (tmp_path / "run/config.json").write_text(json.dumps(stored))
     deepcnn.resume(tmp_path / "run")

@@ -18,7 +18,7 @@ from deepcnn.errors import ConfigError
 from deepcnn.events import Event, Noted
 from deepcnn.models.tutorial import Tutorial
 from deepcnn.runs.run import Run
-from tests.helpers.tiny import difference, last, logged, tensors, tiny, with_inputs
+from tests.helpers.tiny import difference, last, last_values, logged, tensors, tiny, with_inputs
 
 SHAPE = (3, 24, 24)  # what `tiny` gives a network
 FEW = tiny(steps=3)
@@ -95,7 +95,7 @@ def test_a_module_is_trained_in_place_and_only_read_when_it_is_evaluated(tmp_pat
 def test_a_class_gets_what_it_asks_for_and_trains_to_the_bits_of_its_name(tmp_path: Path) -> None:
     deepcnn.train(FEW, run_dir=tmp_path / "named")
     deepcnn.train(FEW, run_dir=tmp_path / "given", model=Tutorial)
-    assert last(tmp_path / "given") == last(tmp_path / "named")
+    assert last_values(tmp_path / "given") == last_values(tmp_path / "named")
 
 
 def test_weights_that_torch_draws_are_a_function_of_the_seed(tmp_path: Path) -> None:

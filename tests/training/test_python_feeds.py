@@ -27,6 +27,7 @@ from deepcnn.inputs.loader import Loader
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.runs import checkpoint
 from deepcnn.settings import ModelConfig
+from tests.helpers.stored import change
 from tests.helpers.tiny import (
     CPU,
     Stateful,
@@ -69,8 +70,7 @@ def stopped_at(run: Path, step: int, copy: Path, steps: int) -> Path:
     for path in checkpoint.paths(copy / "checkpoints"):
         if checkpoint.step_of(path) > step:
             path.unlink()
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"steps": steps}))
+    change(copy, steps=steps)
     return copy
 
 

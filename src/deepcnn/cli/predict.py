@@ -82,7 +82,7 @@ def run(options: Options) -> int:
 
     path, pictures = _what_is_meant(options)
     total = _check(options, pictures)
-    with importing():
+    with importing(), console(as_json=False, to="stderr") as tell:
         classifier = load(
             path,
             step=options.step,
@@ -92,6 +92,7 @@ def run(options: Options) -> int:
             threads=options.threads,
             runtime=options.runtime,
             model=own_network(options.model),
+            emit=tell,
         )
     on_terminal = options.out is None and sys.stdout.isatty()
     form = options.format or ("table" if on_terminal else "csv")

@@ -13,7 +13,9 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, printable, which_run
 from deepcnn.cli.importing import importing
+from deepcnn.console import console
 from deepcnn.errors import ConfigError
+from deepcnn.events import Listener
 
 if TYPE_CHECKING:
     from deepcnn.inference.classifier import Classifier
@@ -91,8 +93,8 @@ def run(options: Options) -> int:
     )
     with server.bound(options.host, options.port, anywhere=token is not None) as socket:
         path = which_run(options.run)
-        with importing():
-            classifier, page = _opened(path, options)
+        with importing(), console(as_json=False, to="stderr") as tell:
+            classifier, page = _opened(path, options, tell)
         service = Service(classifier, limits, path.resolve().name)
         access = Access(host=options.host, token=token, origins=options.cors)
         address = server.listen(socket)
@@ -107,7 +109,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _opened(path: Path, options: Options) -> tuple[Classifier, Page]:
+def _opened(path: Path, options: Options, tell: Listener) -> tuple[Classifier, Page]:
     """Return what answers, and the page for it."""
     from deepcnn.inference import load
     from deepcnn.serving.page import Page
@@ -119,6 +121,7 @@ def _opened(path: Path, options: Options) -> tuple[Classifier, Page]:
         "precision": options.precision,
         "threads": options.threads,
         "model": own_network(options.model),
+        "emit": tell,
     }
     if load.is_onnx(path) or options.runtime not in ("auto", "torch"):
         classifier = load.load(path, **asked, runtime=options.runtime)

@@ -32,6 +32,7 @@ class Dataset:
         self._own: dict[Split, Source] = {}  # as they lie on disk, nothing held out
         self._split: dict[Split, Source] = {}
         self._labels: dict[Split, NDArray[np.int64]] = {}
+        self._content: dict[Split, str] = {}
 
     @property
     def form(self) -> str:
@@ -86,8 +87,17 @@ class Dataset:
         """
         source = self.split(split)
         if split not in self._labels:
-            self._labels[split] = source.labels(progress)
+            self._labels[split], self._content[split] = source.labels_and_content(progress)
         return np.bincount(self._labels[split], minlength=len(source.classes))
+
+    def content(self, split: Split) -> str:
+        """Return a digest of a split's pixels and labels, in their order.
+
+        It comes from the pass over the labels, which is made only once. That of examples which are
+        held out, and of those from which they are taken, is the digest of both together.
+        """
+        self.counts(split)
+        return self._content[split]
 
     def read_whole(self, split: Split, *, keep: bool, progress: Progress) -> Source:
         """Read all examples of a split, so that nothing can fail later, and return it.
@@ -113,7 +123,7 @@ class Dataset:
 
     def _hold_out(self) -> None:
         source, spec = self._own_split("train"), self.spec
-        labels = source.labels()
+        labels, content = source.labels_and_content()
         chosen = held_out(
             labels,
             spec.validation_size,
@@ -122,9 +132,9 @@ class Dataset:
         )
         self._split["train"] = self._with_extra(source.select(~chosen))
         self._split["validation"] = source.select(chosen)
-        self._labels["validation"] = labels[chosen]
+        self._labels["validation"], self._content["validation"] = labels[chosen], content
         if not spec.train_on_extra:
-            self._labels["train"] = labels[~chosen]
+            self._labels["train"], self._content["train"] = labels[~chosen], content
 
     def _with_extra(self, train: Source) -> Source:
         """Return what is trained on: with the split "extra" where that is asked for."""

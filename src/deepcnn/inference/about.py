@@ -91,7 +91,7 @@ class About:
                 dict(values["settings"]),
                 str(values["deepcnn"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise RunError(f"{where}: {_NOT_OURS} ({error!r})") from error
 
     def to_properties(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from deepcnn.data.shards import by
 from deepcnn.data.source import Source, relabeled
 from deepcnn.data.splits import Split
 from deepcnn.devices import Place, Precision, use_threads
-from deepcnn.errors import CheckpointError, ConfigError, DataError
+from deepcnn.errors import ConfigError, DataError
 from deepcnn.events import Evaluated, Event, Listener, Noted, Waiting, ignore
 from deepcnn.hardware import keep_freed_memory
 from deepcnn.inference.answered import Answered
@@ -34,9 +34,9 @@ from deepcnn.inference.scoring import (
     score,
     splits_to_score,
 )
-from deepcnn.inference.trained import Trained, checkpoint_of, newest_checkpoint
+from deepcnn.inference.trained import Trained, newest, newest_or_none
 from deepcnn.models.build import Given
-from deepcnn.runs import statistics
+from deepcnn.runs import checkpoint, statistics
 from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
@@ -88,8 +88,8 @@ class Scorer:
     place; `data_dir`: the folder of all data sets, None: the run's own; `model`: the network again,
     where it is none of this package; `views`: over which the answers are averaged, None: as the run
     says; of others nothing is written into the run, and the calibration does not hold; `emit` is
-    told if data has to be fetched. Raises RunError, ConfigError or DataError, saying what is
-    missing or does not fit.
+    told if data has to be fetched, and which damaged checkpoints are passed over. Raises RunError,
+    ConfigError or DataError, saying what is missing or does not fit.
 
     `source`: the examples; `split`: what they are called.
     """
@@ -137,15 +137,11 @@ class Scorer:
 
         Raises CheckpointError where there is none.
         """
-        while True:
-            try:
-                evaluated, summary = self._score(checkpoint_of(self._run, step))
-            except FileNotFoundError:  # a training has removed it meanwhile; there is a newer one
-                continue
-            if self._own and self._views is None and self._config.summary_every:
-                with closing(_Board(self._run, self.split, self._emit)) as board:
-                    board.show(evaluated, summary)
-            return evaluated
+        evaluated, summary = self._score(self._load(step))
+        if self._own and self._views is None and self._config.summary_every:
+            with closing(_Board(self._run, self.split, self._emit)) as board:
+                board.show(evaluated, summary)
+        return evaluated
 
     def answered(self, step: int | None = None) -> tuple[Trained, Answered]:
         """Return the network of a checkpoint, None: the best or the newest, and all its answers.
@@ -184,10 +180,13 @@ class Scorer:
         return found
 
     def _load(self, step: int | None) -> Trained:
-        return self._open(checkpoint_of(self._run, step))
+        return self._seen(
+            Trained.open(
+                self._run, step, averaged=self._averaged, model=self._model, emit=self._emit
+            )
+        )
 
-    def _open(self, path: Path) -> Trained:
-        trained = Trained.load(self._run, path, averaged=self._averaged, model=self._model)
+    def _seen(self, trained: Trained) -> Trained:
         return trained if self._views is None else trained.seen_from(self._views)
 
     def _all_answers(
@@ -206,21 +205,20 @@ class Scorer:
     def follow(self, interval: float) -> Iterator[Event]:
         """Score the newest checkpoint again and again, until the run's training ends or dies.
 
-        Every `interval` seconds the newest checkpoint, if there is a new one, is scored, and what
-        a visualizer shows of it is written to `summaries/<split>` in the run. Yields an
+        Every `interval` seconds the newest whole checkpoint, if there is a new one, is scored, and
+        what a visualizer shows of it is written to `summaries/<split>` in the run. Yields an
         `Evaluated` for each, and a `Waiting` whenever it begins to wait.
         """
-        done: Path | None = None
+        following = _Following(self._run, self._emit)
         with closing(_Board(self._run, self.split, self._emit)) as board:
             while True:
                 in_training = self._run.in_training()  # asked first: what it saves last is seen
-                newest = self._newest(in_training)
-                if newest is not None and newest != done:
-                    try:
-                        evaluated, summary = self._score(newest)
-                    except FileNotFoundError:
-                        continue
-                    done = newest
+                found = following.next(in_training)
+                if found is not None:
+                    trained = Trained.of(
+                        self._run, *found, averaged=self._averaged, model=self._model
+                    )
+                    evaluated, summary = self._score(self._seen(trained))
                     board.show(evaluated, summary)
                     yield evaluated
                 elif not in_training:
@@ -231,17 +229,8 @@ class Scorer:
                     while time.monotonic() < deadline and self._run.in_training():
                         time.sleep(min(_POLL_SECONDS, interval))
 
-    def _newest(self, in_training: bool) -> Path | None:
-        try:
-            return newest_checkpoint(self._run)
-        except CheckpointError:
-            if not in_training:
-                raise
-            return None
-
-    def _score(self, path: Path) -> tuple[Evaluated, Event]:
-        """Return the score of a checkpoint, and the summary of its first batch."""
-        trained = self._open(path)
+    def _score(self, trained: Trained) -> tuple[Evaluated, Event]:
+        """Return the score of a network, and the summary of its first batch."""
         answers = trained.answers(self._place)
         found = score(answers, self._blocks)
         first = torch.from_numpy(self.source.first_images(128))
@@ -264,6 +253,51 @@ class Scorer:
             ),
             summary,
         )
+
+
+class _Following:
+    """Which checkpoints of a run have been seen, while it may go on; `emit` is told of damage."""
+
+    def __init__(self, run: Run, emit: Listener) -> None:
+        self._run, self._emit = run, emit
+        self._told: set[Event] = set()
+        self._looked: dict[Path, checkpoint.Version | None] = {}
+        self._done: set[tuple[Path, checkpoint.Version | None]] = set()
+        self._last = (-1, -1)  # step and time of what was given last
+
+    def next(self, in_training: bool) -> tuple[Path, checkpoint.Checkpoint] | None:
+        """Return the newest whole checkpoint if it is a new one, else None.
+
+        What is older than the last one, though never seen, is not new: it comes to light when that
+        was damaged. Raises CheckpointError where there is none, and none will come.
+        """
+        there = checkpoint.versions(self._run.checkpoints)
+        if in_training and there == self._looked:
+            return None
+        self._looked = there
+        found = self._newest(in_training)
+        if found is None:
+            return None
+        path, content = found
+        key = path, checkpoint.version_of(path)
+        now = content.step, key[1].modified if key[1] is not None else -1
+        if key in self._done or (now[0] <= self._last[0] and now[1] <= self._last[1]):
+            return None
+        self._done.add(key)
+        self._last = now
+        return found
+
+    def _newest(self, in_training: bool) -> tuple[Path, checkpoint.Checkpoint] | None:
+        if not in_training:
+            return newest(self._run, self._tell)
+        with suppress(checkpoint.DamagedError):
+            return newest_or_none(self._run, self._tell)
+        return None
+
+    def _tell(self, event: Event) -> None:
+        if event not in self._told:
+            self._told.add(event)
+            self._emit(event)
 
 
 class _Board:
@@ -306,6 +340,7 @@ def _own_split(
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
     for each in {chosen, "train"} if config.validation_size else {chosen}:
         trained_on.check(config.data, each, dataset.split(each), dataset.counts(each))
+        trained_on.check_content(config.data, each, dataset.content(each), emit)
     return chosen, source
 
 

@@ -116,8 +116,7 @@ def export_onnx(wanted: Wanted) -> Exported:
 def export_safetensors(wanted: Wanted) -> Exported:
     """Write a file of weights; what is read back from it is compared bit for bit."""
     run = wanted.run
-    checkpoint = checkpoint_of(run, wanted.step)
-    trained = Trained.load(run, checkpoint, averaged=wanted.averaged, model=wanted.model)
+    trained = opened(wanted)
     about = about_of(trained, _logged_accuracy(run, trained))
     content = to_safetensors(trained, about)
     with TemporaryDirectory() as folder:
@@ -134,6 +133,17 @@ def export_safetensors(wanted: Wanted) -> Exported:
         atomic.write(wanted.out, content)
     record = record_of(wanted, "safetensors", trained, len(content))
     return Exported(wanted.out, {**record, "tensors": len(weights)})
+
+
+def opened(wanted: Wanted) -> Trained:
+    """Return the network that is to be exported."""
+    return Trained.open(
+        wanted.run,
+        wanted.step,
+        averaged=wanted.averaged,
+        model=wanted.model,
+        emit=wanted.emit,
+    )
 
 
 def _scorer(wanted: Wanted) -> Scorer:

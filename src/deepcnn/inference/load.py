@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepcnn.errors import ConfigError, RunError
+from deepcnn.events import Listener, ignore
 from deepcnn.inference.classifier import Classifier
 from deepcnn.inference.runtimes import OnnxRuntime
 
@@ -29,17 +30,18 @@ def load(
     threads: int | None = None,
     runtime: Runtime = "auto",
     model: Given | None = None,
+    emit: Listener = ignore,
 ) -> Classifier:
     """Open the network of a run, or of a file that was exported from one, to ask about pictures.
 
     `run`: its directory, or a file .onnx or .safetensors of `deepcnn export`; `step`: of the
-    checkpoint, None: the newest; `averaged`: with the moving averages of the parameters, if the run
-    keeps any; `device`, `precision`, `threads`: where and how to compute; "bf16" is faster and less
-    exact; `runtime`: what computes; "auto": torch for a run and for weights; for ONNX, which needs
-    no torch, what is fastest of ONNX Runtime and OpenVINO as far as they are installed (see
-    `runtimes`); `model`: the network again, where it is none of this package. A file is of one
-    step, with the averages or without. Raises a DeepcnnError that says what is missing or does not
-    fit.
+    checkpoint, None: the newest whole one; `averaged`: with the moving averages of the parameters,
+    if the run keeps any; `device`, `precision`, `threads`: where and how to compute; "bf16" is
+    faster and less exact; `runtime`: what computes; "auto": torch for a run and for weights; for
+    ONNX, which needs no torch, what is fastest of ONNX Runtime and OpenVINO as far as they are
+    installed (see `runtimes`); `model`: the network again, where it is none of this package; `emit`
+    is told which damaged checkpoints are passed over. A file is of one step, with the averages or
+    without. Raises a DeepcnnError that says what is missing or does not fit.
     """
     path = Path(run)
     if is_onnx(path):
@@ -58,6 +60,7 @@ def load(
         precision=precision,
         threads=threads,
         model=model,
+        emit=emit,
     )
     return trained.classifier(place)
 
@@ -71,6 +74,7 @@ def open_trained(
     precision: Precision = "fp32",
     threads: int | None = None,
     model: Given | None = None,
+    emit: Listener = ignore,
 ) -> tuple[Trained, Place]:
     """Open the network of a run or of a file of weights, and the place where it is to compute.
 
@@ -83,7 +87,7 @@ def open_trained(
         _check_step(path, step, averaged)
     from deepcnn.devices import Place, use_threads
     from deepcnn.hardware import keep_freed_memory
-    from deepcnn.inference.trained import Trained, checkpoint_of
+    from deepcnn.inference.trained import Trained
     from deepcnn.runs.run import Run
 
     use_threads(threads)
@@ -94,8 +98,7 @@ def open_trained(
 
         return trained_of(path, model), place
     opened = Run.open(path)
-    found = checkpoint_of(opened, step)
-    return Trained.load(opened, found, averaged=averaged, model=model), place
+    return Trained.open(opened, step, averaged=averaged, model=model, emit=emit), place
 
 
 def is_onnx(path: Path) -> bool:

@@ -106,14 +106,13 @@ def export_all(runs: Mapping[str, Path], emit: Listener) -> dict[str, Path]:
         return {}
     from deepcnn.inference.export import about_of
     from deepcnn.inference.onnx_graph import to_onnx
-    from deepcnn.inference.trained import Trained, checkpoint_of
+    from deepcnn.inference.trained import Trained
     from deepcnn.runs.run import Run
 
     found = {}
     for name, path in runs.items():
         emit(Noted(f"Exporting {name}"))
-        run = Run.open(path)
-        trained = Trained.load(run, checkpoint_of(run, None))
+        trained = Trained.open(Run.open(path), emit=emit)
         found[name] = path / "model.onnx"
         found[name].write_bytes(to_onnx(trained, about_of(trained, None)))
     return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from deepcnn.config import Config
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError
+from deepcnn.events import Listener, ignore
 from deepcnn.inference.answers import Answers, NumpyAnswers
 from deepcnn.inference.calibration import Calibration
 from deepcnn.inference.classifier import Classifier
@@ -21,6 +24,7 @@ from deepcnn.inputs.transform import Transform
 from deepcnn.learning.state import TrainState, check_fit
 from deepcnn.models.build import Given, network
 from deepcnn.runs import checkpoint
+from deepcnn.runs.owner import Owner
 from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.settings import Views
@@ -51,6 +55,47 @@ class Trained:
         network again, where it is none of this package. Raises CheckpointError where the checkpoint
         is damaged or does not fit, FileNotFoundError where it is gone.
         """
+        found = checkpoint.load(path, lambda: _owner(run))
+        return cls.of(run, path, found, averaged=averaged, model=model)
+
+    @classmethod
+    def open(
+        cls,
+        run: Run,
+        step: int | None = None,
+        *,
+        averaged: bool = True,
+        model: Given | None = None,
+        emit: Listener = ignore,
+    ) -> Trained:
+        """Open the checkpoint of a step; None: the best where it is kept, else the newest.
+
+        Where no step is asked for, damaged checkpoints are passed over, and `emit` is told; for the
+        rest see `load`. Raises CheckpointError where there is none that is whole.
+        """
+        if step is None:
+            path, found = best_or_newest(run, emit)
+            return cls.of(run, path, found, averaged=averaged, model=model)
+        path = checkpoint_of(run, step)
+        try:
+            return cls.load(run, path, averaged=averaged, model=model)
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{path}: a training has removed it meanwhile; leave out the step, or choose a "
+                "newer one"
+            ) from error
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        path: Path,
+        found: checkpoint.Checkpoint,
+        *,
+        averaged: bool,
+        model: Given | None,
+    ) -> Trained:
+        """Return the network of a checkpoint of a run that was read from a path; see `load`."""
         config, trained_on = run.config(), TrainedOn.read(run)
         net = network(
             config.model,
@@ -58,7 +103,7 @@ class Trained:
             shape=trained_on.transform.shape,
             classes=len(trained_on.classes),
         )
-        step, tensors, _ = checkpoint.load(path)
+        step, tensors, _ = found
         check_fit(net.state_dict(), weights_in(tensors, averaged=False)[0], str(path))
         weights, averaged = weights_in(tensors, averaged=averaged)
         net.load_state_dict(weights)
@@ -89,7 +134,7 @@ class Trained:
 
 def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:
     """Return what a run stores of how sure the network of a checkpoint is, or None."""
-    if not (run.path / CALIBRATION).is_file():
+    if not os.path.lexists(run.path / CALIBRATION):
         return None
     found = Calibration.from_dict(run.read(CALIBRATION), str(run.path / CALIBRATION))
     return found if (found.step, found.averaged) == (step, averaged) else None
@@ -100,10 +145,9 @@ def checkpoint_of(run: Run, step: int | None) -> Path:
 
     Raises CheckpointError where there is none.
     """
-    best = checkpoint.paths(run.best)
     if step is None:
-        return best[-1] if best else newest_checkpoint(run)
-    every = [*best, *checkpoint.paths(run.checkpoints)]
+        return best_or_newest(run)[0]
+    every = [*checkpoint.paths(run.best), *checkpoint.paths(run.checkpoints)]
     found = {checkpoint.step_of(path): path for path in every}
     if step not in found:
         raise CheckpointError(
@@ -113,15 +157,48 @@ def checkpoint_of(run: Run, step: int | None) -> Path:
     return found[step]
 
 
-def newest_checkpoint(run: Run) -> Path:
-    """Return the newest checkpoint of a run; raise CheckpointError where there is none."""
-    found = checkpoint.paths(run.checkpoints)
-    if not found:
+def best_or_newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoint]:
+    """Return the best checkpoint where it is kept and whole, else the newest whole one.
+
+    `emit` is told what is passed over. Raises CheckpointError where there is none.
+    """
+    if checkpoint.paths(run.best):
+        with suppress(checkpoint.DamagedError):
+            found = checkpoint.newest_whole(run.best, lambda: _owner(run), emit)
+            if found is not None:
+                return found
+    return newest(run, emit)
+
+
+def newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoint]:
+    """Return the newest checkpoint of a run that is whole.
+
+    `emit` is told what is passed over. Raises CheckpointError where there is none.
+    """
+    found = newest_or_none(run, emit)
+    if found is None:
         raise CheckpointError(
             f"No checkpoint file found in {run.checkpoints}. If nobody trains this run, go on with "
             f"it: deepcnn train --resume {shlex.quote(str(run.path))}"
         )
-    return found[-1]
+    return found
+
+
+def newest_or_none(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoint] | None:
+    """Return the newest checkpoint that is whole, None where there is none at all.
+
+    Raises DamagedError where all are damaged.
+    """
+    return checkpoint.newest_whole(run.checkpoints, lambda: _owner(run), emit)
+
+
+def newest_checkpoint(run: Run) -> Path:
+    """Return the path of the newest whole checkpoint; raise CheckpointError where there is none."""
+    return newest(run)[0]
+
+
+def _owner(run: Run) -> Owner:
+    return Owner.of(run.config(), TrainedOn.read(run))
 
 
 def answers_of(state: TrainState, transform: Transform, place: Place) -> Answers:

@@ -16,8 +16,7 @@ from deepcnn.config import to_dict as settings_of
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.source import Source, Subset
 from deepcnn.errors import DataError, RunError
-from deepcnn.inference.export import Exported, Wanted, record_of, writing
-from deepcnn.inference.trained import Trained, checkpoint_of
+from deepcnn.inference.export import Exported, Wanted, opened, record_of, writing
 from deepcnn.reports import findings
 from deepcnn.reports.against import Contender, compared
 from deepcnn.reports.box import demo, demo_page
@@ -69,9 +68,7 @@ def export_html(wanted: Wanted) -> Exported:
 
     Raises ConfigError where a page cannot compute the network.
     """
-    run = wanted.run
-    checkpoint = checkpoint_of(run, wanted.step)
-    trained = Trained.load(run, checkpoint, averaged=wanted.averaged, model=wanted.model)
+    trained = opened(wanted)
     content = demo_page(trained).encode()
     with writing(wanted.out):
         atomic.write(wanted.out, content)

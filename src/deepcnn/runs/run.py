@@ -44,6 +44,8 @@ _HALF_DELETED = (
     "the run that was here was being replaced when its replacement was killed. Start that again, "
     "with --overwrite, or choose another --run-dir."
 )
+FORMAT = 2  # of the files of JSON; those of the first one say nothing of it
+LARGEST = 1 << 25  # bytes of such a file
 _LOCK_SECONDS = 2.0  # longer than another process takes to see whether a lock is free
 
 
@@ -259,26 +261,68 @@ class Run:
             )
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """Store `values` as JSON under `name`, atomically."""
+        """Store `values` as JSON under `name`, atomically, with the digest of all of it."""
         with storing(self.path / name):
-            atomic.write(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
+            atomic.write(self.path / name, _sealed(values))
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return what `write` stored under `name`."""
+        """Return what `write` stored under `name`.
+
+        Raises RunError where it is missing, damaged, changed by hand or of a newer format. What
+        older versions wrote has no digest, and is taken as it is.
+        """
+        path = self.path / name
         try:
-            values = json.loads((self.path / name).read_text())
+            with atomic.reading(path) as file:
+                content = file.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise ValueError(f"expected at most {LARGEST:,} bytes, found more")
+            values = json.loads(content.decode())
         except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{self.path / name}: cannot be read ({error})") from error
+            raise RunError(f"{path}: cannot be read ({error})") from error
         if not isinstance(values, dict):
-            raise RunError(f"{self.path / name}: expected a JSON object")
+            raise RunError(f"{path}: expected a JSON object")
+        if _SEAL.isdisjoint(values):
+            return values
+        found = values.get("format")
+        values = {key: value for key, value in values.items() if key not in _SEAL}
+        if type(found) is int and found > FORMAT:
+            raise RunError(
+                f"{path}: format: expected {FORMAT} or less, found {found}. A newer deepcnn wrote "
+                "this run; use that one."
+            )
+        if content != _sealed(values):
+            raise RunError(
+                f"{path}: damaged, or changed by hand: its content does not match its own SHA-256. "
+                "Bring it back as it was. If the change is meant, remove the entries format and "
+                "sha256 from it: then it is taken as it is."
+            )
         return values
 
     def config(self) -> Config:
         """Return the run's configuration."""
         try:
             return config.from_dict(self.read(CONFIG))
-        except DeepcnnError as error:
+        except RunError:
+            raise
+        except (DeepcnnError, RecursionError) as error:
             raise RunError(f"{self.path / CONFIG}: {error}") from error
+
+
+_SEAL = frozenset(["format", "sha256"])
+
+
+def _sealed(values: dict[str, Any]) -> bytes:
+    """Return the bytes of a file of JSON that says its format and its own SHA-256.
+
+    The digest is that of the same file without the digest.
+    """
+
+    def text(entries: dict[str, Any]) -> bytes:
+        return (json.dumps(entries, indent=2) + "\n").encode()
+
+    said = {"format": FORMAT, **values}
+    return text({**said, "sha256": hashlib.sha256(text(said)).hexdigest()})
 
 
 def _new_directory(parent: Path, preset: str) -> Path:

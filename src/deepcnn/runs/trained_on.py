@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.formats.decoding import decoder
 from deepcnn.data.source import Source
 from deepcnn.errors import RunError
+from deepcnn.events import Listener, Noted
 from deepcnn.inputs.transform import Transform
 from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.run import INPUTS, Run
@@ -21,7 +23,8 @@ class TrainedOn:
 
     `counts`: examples of each class by split, of those that the run trains and is scored on;
     `fed_by`: the kind of feed from Python, see `Fed.kind`, or None; `began_with`: what it took of
-    another training, or None.
+    another training, or None; `content`: digests of their pixels and labels, see
+    `Dataset.content`, and `decoder`, which made the pixels; nothing in what older versions stored.
     """
 
     transform: Transform
@@ -29,6 +32,8 @@ class TrainedOn:
     counts: dict[str, list[int]] = field(default_factory=dict)
     fed_by: str | None = None
     began_with: Beginning | None = None
+    content: dict[str, str] = field(default_factory=dict)
+    decoder: str | None = None
 
     @classmethod
     def read(cls, run: Run) -> TrainedOn:
@@ -45,6 +50,8 @@ class TrainedOn:
                 counts,
                 values.get("fed_by"),
                 None if began_with is None else Beginning.from_dict(began_with),
+                dict(values.get("content", {})),
+                values.get("decoder"),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{run.path / INPUTS}: not as deepcnn writes it ({error})") from error
@@ -59,6 +66,8 @@ class TrainedOn:
             "classes": self.classes,
             "examples": self.counts.get("train"),
             "scored_on": scored_on,
+            "content": self.content,
+            "decoder": self.decoder,
             **fed,
             **began,
         }
@@ -80,3 +89,25 @@ class TrainedOn:
                 f"{changed}{expected} examples by class, found {counts.tolist()}. Bring the data "
                 "back, or start a new run."
             )
+
+    def check_content(self, data: str, split: str, content: str, emit: Listener) -> None:
+        """Raise RunError where the pixels or labels of a split are others than this run had.
+
+        `content`: see `Dataset.content`. Where another decoder reads pictures now, which may give
+        other pixels of the same files, `emit` is only told.
+        """
+        expected = self.content.get(split)
+        if expected in (None, content):
+            return
+        text = f"{data}: the content of the {split} split changed since this run began"
+        if self.decoder == decoder():
+            raise RunError(
+                f"{text}: expected {expected}, found {content}. Bring the data back, or start a "
+                "new run."
+            )
+        emit(
+            Noted(
+                f"{text}, or is decoded otherwise: it was read by {self.decoder}, and is by "
+                f"{decoder()}. Scores may differ a little."
+            )
+        )

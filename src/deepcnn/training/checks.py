@@ -11,13 +11,8 @@ from deepcnn.errors import ConfigError, RunError, TrainingError
 from deepcnn.learning.assembly import Schedule
 from deepcnn.learning.state import TrainState
 from deepcnn.runs import checkpoint
+from deepcnn.runs.owner import FREE_TO_CHANGE
 from deepcnn.runs.run import Run
-
-FREE_TO_CHANGE = (
-    *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
-    *("evaluate_every", "keep", "keep_best"),
-    *("data", "data_dir"),  # the same data may have been moved
-)
 
 
 def check_changes(old: Config, new: Config) -> None:

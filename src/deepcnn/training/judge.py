@@ -111,8 +111,9 @@ class Judge:
 
     def _score_best(self) -> list[Evaluated]:
         """Score the best checkpoint, since it is the one that answers from now on."""
-        (path,) = checkpoint.paths(self._session.run.best)
-        trained = Trained.load(self._session.run, path, model=self._model)
+        run = self._session.run
+        trained = Trained.open(run, model=self._model, emit=self._session.tell)
+        path = checkpoint_of(run, trained.step)
         self._session.tell(Noted(f"The best checkpoint is that of step {trained.step:,}: {path}"))
         found = []
         for evaluated in self._scores.of_trained(trained):
@@ -151,10 +152,8 @@ class Judge:
 
         if self.answered is None:
             raise DataError("the split has more answers than are kept in memory")
-        path = checkpoint_of(
-            self._session.run, self.answered.step
-        )  # the best one's, where it is kept
-        trained = Trained.load(self._session.run, path, model=self._model)
+        # The step is the best one's, where it is kept.
+        trained = Trained.open(self._session.run, self.answered.step, model=self._model)
         return str(write(Subject(self._session.run, trained, self.answered, self.scored)))
 
     def evaluation_is_due(self) -> bool:

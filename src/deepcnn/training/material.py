@@ -31,7 +31,7 @@ class Material:
     `train`: the training set, in memory where the feed needs it there; `order`: in which a feed
     goes through it; `filling`: what is told of the queue that it is drawn from, if any;
     `to_score`: read once, so that nothing fails after the last step; `counts`: examples of each
-    class, int64 [classes], of all these splits.
+    class, int64 [classes], of all these splits, and `content` their digests.
     """
 
     config: Config
@@ -40,11 +40,13 @@ class Material:
     filling: Filling | None
     to_score: dict[Split, Source]
     counts: dict[Split, NDArray[np.int64]]
+    content: dict[str, str]
 
-    def check(self, stored: TrainedOn) -> None:
+    def check(self, stored: TrainedOn, emit: Listener) -> None:
         """Raise RunError where the data are not those that a run was trained on before."""
         for split, source in {**self.to_score, "train": self.train}.items():
             stored.check(self.config.data, split, source, self.counts[split])
+            stored.check_content(self.config.data, split, self.content[split], emit)
 
 
 def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: bool) -> Material:
@@ -74,7 +76,8 @@ def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: b
             to_score[split] = dataset.read_whole(split, keep=keep, progress=progress)
         counts[split] = dataset.counts(split)
     filling = filling_of(config, feed, dataset.form, len(train))
-    return Material(config, train, order, filling, to_score, counts)
+    content: dict[str, str] = {split: dataset.content(split) for split in counts}
+    return Material(config, train, order, filling, to_score, counts, content)
 
 
 def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:

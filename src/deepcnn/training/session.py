@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from deepcnn import atomic
 from deepcnn.config import Config, to_dict
+from deepcnn.data.formats.decoding import decoder
 from deepcnn.data.source import Source
 from deepcnn.devices import Place, describe_environment
 from deepcnn.engines.choose import choose
@@ -44,6 +45,7 @@ from deepcnn.runs import checkpoint, graph
 from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.find import RUNS
 from deepcnn.runs.log import JsonLog
+from deepcnn.runs.owner import Owner
 from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
@@ -90,7 +92,7 @@ class Session:
         self._choice = team.once(lambda: choose(config, self.place, team))
         material = open_material(config, given.feed, emit, decide=stored is None)
         if stored is not None:
-            material.check(stored)
+            material.check(stored, emit)
         config, source = material.config, material.train
         began = stored.began_with if stored is not None else None
         self._inheritance = Inheritance(config.start_from, began) if config.start_from else None
@@ -122,6 +124,9 @@ class Session:
             {split: counts.tolist() for split, counts in material.counts.items()},
             self.feed.fed_by if given.feed is not None else None,
             began,
+            # What an older version did not store stays unknown.
+            material.content if stored is None else stored.content,
+            decoder() if stored is None else stored.decoder,
         )
         self._material = material
         self._closing = ExitStack()
@@ -184,14 +189,15 @@ class Session:
             self._closing.enter_context(run.lock())
             run.check_identity(identity)
             atomic.remove_unfinished(run.path)
-            if not (found := checkpoint.paths(run.checkpoints)):
+            found = checkpoint.newest_whole(run.checkpoints, lambda: self.owner, self.emit)
+            if found is None:
                 self._fit_parent()
                 self._take_on()
                 return 0, None
-            step, tensors, feed_state = checkpoint.load(found[-1])
-            more = max(0, self.config.keep - len(found))
+            path, (step, tensors, feed_state) = found
+            more = max(0, self.config.keep - len(checkpoint.paths(run.checkpoints)))
             check_room(run.path, tensors, more, self.emit)
-            self.state.load(step, tensors, str(found[-1]))
+            self.state.load(step, tensors, str(path))
             for directory, keep in ((run.checkpoints, self.config.keep), (run.best, 1)):
                 atomic.remove_unfinished(directory)
                 checkpoint.prune(directory, keep)  # as a process that was killed had not yet
@@ -210,6 +216,11 @@ class Session:
         self.team.once(self._take_on)
         self.schedule = schedule
         self._open_engine()
+
+    @property
+    def owner(self) -> Owner:
+        """The run, as its checkpoints know it."""
+        return Owner.of(self.config, self.trained_on)
 
     @property
     def steps(self) -> int:
@@ -362,7 +373,14 @@ class Session:
             atomic.flush(self.run.log)
         try:
             with storing(checkpoint.path_of(folder, step)):
-                return checkpoint.save(folder, step, self.state.tensors(), keep=keep, feed=feed)
+                return checkpoint.save(
+                    folder,
+                    step,
+                    self.state.tensors(),
+                    keep=keep,
+                    owner=self.owner,
+                    feed=feed,
+                )
         except StorageError as error:
             later = "The training goes on, and tries again at the next saving point and in the end."
             self.tell(Noted(f"No checkpoint of step {step:,}: {error} {later}"))

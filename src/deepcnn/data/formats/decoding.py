@@ -28,7 +28,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
+from PIL import __version__ as pillow
 
 from deepcnn.data.formats.listings import shown
 from deepcnn.errors import DataError
@@ -230,3 +231,9 @@ def encode(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def decoder() -> str:
+    """Return what decodes pictures here: another one may give other pixels of the same JPEG."""
+    jpeg = features.version_feature("libjpeg_turbo") or features.version("jpg")
+    return f"Pillow {pillow}, libjpeg {jpeg}"
