@@ -191,6 +191,7 @@ optimizer.schedule
 optimizer.warm_up
 optimizer.weight_decay
 order
+pace
 precision
 preset
 readers
@@ -206,6 +207,7 @@ sync_batch_norm
 threads
 towers
 train_on_extra
+train_size
 validation_choice
 validation_seed
 validation_size

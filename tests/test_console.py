@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import shlex
@@ -17,7 +18,17 @@ from rich import progress
 
 from deepcnn.console import console
 from deepcnn.errors import RunError
-from deepcnn.events import Advanced, Evaluated, Finished, Interrupted, Noted, Reading, Started
+from deepcnn.events import (
+    Advanced,
+    Evaluated,
+    Finished,
+    Interrupted,
+    Noted,
+    Planned,
+    Reading,
+    Started,
+    Stepped,
+)
 from deepcnn.runs.run import Run
 from tests.helpers.command import ENVIRONMENT
 
@@ -85,7 +96,104 @@ def test_json_says_the_same_in_numbers(capsys: pytest.CaptureFixture[str]) -> No
     assert err == ""
 
 
-# How far it is
+# A plan, and how far it is
+
+PLAN = Planned(
+    shape=(24, 32, 3),
+    original=(75, 100, 3),
+    growing=(0.5, 0.75, 1.0),
+    classes=4,
+    examples=1856,
+    left_out=0,
+    batch_size=100,
+    steps=1200,
+    views="one",
+    split="validation",
+    scored=206,
+    before=12.4,
+    training=240.0,
+    scoring=2.2,
+    report=3.0,
+    budget=300.0,
+    enough=False,
+)
+
+
+def test_a_plan_is_told_in_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with console(as_json=False) as tell:
+        tell(PLAN)
+        tell(
+            dataclasses.replace(
+                PLAN,
+                shape=(28, 28, 1),
+                original=(28, 28, 1),
+                growing=(),
+                split="test",
+                scored=10_000,
+                views="unsure",
+                left_out=4000,
+                enough=True,
+            )
+        )
+    seconds = (
+        "      12 s are gone, training takes 4 min, scoring and report 5 s: done after 4 min 18 s "
+        "of 5 min"
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "Plan: 1,856 images of 24×32 (75×100 as they lie there: 10 times the pixels), 4 classes.",
+        "      1,200 steps of 100 (64.7 epochs), on images that grow from 50 % of each side; "
+        "scored on 206 held-out images, 10 % of all.",
+        f"{seconds}.",
+        "Plan: 1,856 images of 28×28 in gray, 4 classes; there is no time to read 4,000 more.",
+        "      1,200 steps of 100 (64.7 epochs); scored on 10,000 test images, over several views "
+        "(unsure).",
+        f"{seconds}; more would not help.",
+    ]
+
+
+@pytest.mark.parametrize("preset", ["quick", "tutorial", "mnist"])
+def test_what_is_left_of_a_training_is_told_without_a_terminal(
+    preset: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each line, but the reference's, which are as they were: there it is told each minute."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with console(as_json=False, preset=preset) as tell:
+        for step in range(4):
+            now[0] += 25
+            left = 100.0 - 25 * step
+            tell(Stepped(step, {"total_loss": 1.0}, {}, 0.1, 512.0, 0.5, seconds_left=left))
+        tell(Stepped(5, {"total_loss": 1.0}, {}, 0.1, 512.0, 0.5))
+    lines = capsys.readouterr().out.splitlines()
+    if preset == "quick":
+        assert [line.partition("sec/batch)")[2] for line in lines] == [
+            ", 1 min 40 s left",
+            ", 1 min 15 s left",
+            ", 50 s left",
+            ", 25 s left",
+            "",
+        ]
+    else:
+        assert [line for line in lines if "left" in line] == ["50 s left"]
+        assert len(lines) == 6
+
+
+def test_the_bar_of_a_training_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    seen: list[str] = []
+    plain = progress.Progress.update
+
+    def update(self: progress.Progress, *arguments: object, **settings: object) -> None:
+        plain(self, *arguments, **settings)  # type: ignore[arg-type]
+        seen.append(str(settings["text"]))
+
+    monkeypatch.setattr(progress.Progress, "update", update)
+    with console(as_json=False) as tell:
+        tell(Advanced(1, 4, 0.1))
+        tell(Advanced(2, 4, 0.5, 75.0))
+    assert seen == ["1/4", "2/4, 1 min 15 s left"]
 
 
 def test_what_is_left_is_told_in_lines_where_there_is_no_terminal(

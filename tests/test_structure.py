@@ -43,6 +43,7 @@ ROOMS = [
     "typed",
     "atomic",
     "events",
+    "durations",
     "intervals",
     "stopping",
     "durations",
@@ -51,6 +52,7 @@ ROOMS = [
 WITHOUT_TORCH = [
     "cli",
     "console",
+    "durations",
     "intervals",
     "data",
     "presets",

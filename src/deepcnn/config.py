@@ -43,8 +43,10 @@ _ADDED_LATER = frozenset(
         "config.optimizer.old_layers_rate",
         "config.optimizer.warm_up",
         "config.order",
+        "config.pace",
         "config.start_from",
         "config.train_on_extra",
+        "config.train_size",
     ]
 )
 
@@ -63,6 +65,10 @@ class Config(DataSpec):
     epochs: float | None = None
     """Passes over the training set to make, instead of steps: so many whole batches, at least one.
     A run stores their number as its steps, and None here."""
+    pace: tuple[tuple[int, int], ...] = ()
+    """Where a training changed its number of steps to keep its budget: up to which step it went as
+    if it had how many in all. What happens at a share of the training goes on from the share that
+    was done by then, and ends at the last step."""
     batch_size: int
     """Examples per update, over all devices together; with --num-gpus, of each of them."""
     label_smoothing: float = 0.0
@@ -139,6 +145,27 @@ class Config(DataSpec):
         steps = max(1, math.floor(examples * epochs / self.batch_size))
         return dataclasses.replace(self, steps=steps, epochs=None)
 
+    @property
+    def even_steps(self) -> int:
+        """How many steps there would be if all went as evenly as the first ones."""
+        return self.pace[0][1] if self.pace else self.steps
+
+    def even_step(self, step: float) -> float:
+        """Return at which of `even_steps` a training is before a step."""
+        begun, even = 0, 0.0  # where the stretch begins that the step is in
+        for until, steps in self.pace:
+            if step < until:
+                break
+            even += (until - begun) * ((self.even_steps - even) / (steps - begun))
+            begun = until
+        else:
+            steps = self.steps
+        return even + (step - begun) * ((self.even_steps - even) / (steps - begun))
+
+    def share_at(self, step: float) -> float:
+        """Return the share of the training that is done before a step, from 0 to 1 at the last."""
+        return self.even_step(step) / self.even_steps
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_counts()
@@ -162,6 +189,13 @@ class Config(DataSpec):
             ("shuffle_buffer", self.shuffle_buffer, 1),
             ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
         )
+
+        ends = [0, *(until for until, _ in self.pace), self.steps]
+        if ends != sorted(set(ends)) or any(until >= steps for until, steps in self.pace):
+            raise ConfigError(
+                "pace: expected pairs of a step, rising and below the last, and of how many steps "
+                f"there were to be then, found {self.pace} for {self.steps} steps"
+            )
 
     def _check_shares(self) -> None:
         if self.epochs is not None and not 0 < self.epochs < math.inf:
@@ -259,15 +293,16 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 def changed_fields(old: Config, new: Config) -> list[str]:
     """Return the dotted names of the fields in which two configurations differ."""
-
-    def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, dict):
-                flat |= flatten(value, f"{prefix}{key}.")
-            else:
-                flat[prefix + key] = value
-        return flat
-
-    before, after = flatten(to_dict(old)), flatten(to_dict(new))
+    before, after = flat(to_dict(old)), flat(to_dict(new))
     return [name for name in after if before[name] != after[name]]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one, with dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

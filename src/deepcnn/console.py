@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from deepcnn.durations import shown
 from deepcnn.events import (
     Advanced,
     BeganWith,
@@ -27,6 +28,7 @@ from deepcnn.events import (
     Listener,
     Noted,
     Placed,
+    Planned,
     Reading,
     Reported,
     SourceFailed,
@@ -85,6 +87,7 @@ class _Console:
         self._model = ""
         self._fetch_began: float | None = None
         self._fetch_told = 0.0
+        self._left_told = time.monotonic()
 
     def close(self) -> None:
         if self._bar is not None:
@@ -109,6 +112,8 @@ class _Console:
             case Filling():
                 images = " ".join([str(event.examples), *event.data.split(), "images"])
                 self._say(f"Filling queue with {images} before starting to train.")
+            case Planned():
+                self._planned(event)
             case Started():
                 self._started(event)
             case Placed() if self._placement:
@@ -122,8 +127,9 @@ class _Console:
                     self._say(f"  {difference}")
             case Advanced() if sys.stderr.isatty():
                 if self._bar is None:
-                    self._bar = _Bar("training", 1.0, shown="text", done=event.work)
-                self._bar.move_to(event.work, f"{event.step}/{event.steps}")
+                    self._bar = _Bar("training", 1.0, beside="text", done=event.work)
+                left = "" if event.seconds_left is None else f", {shown(event.seconds_left)} left"
+                self._bar.move_to(event.work, f"{event.step}/{event.steps}{left}")
             case Stepped():
                 self._stepped(event)
             case Evaluated():
@@ -169,16 +175,39 @@ class _Console:
             f"{event.device} in {event.precision} with {_count(event.threads, 'thread')}{sharing}"
         )
 
+    def _planned(self, event: Planned) -> None:
+        self.close()
+        for line in planned(event):
+            self._say(line)
+
     def _stepped(self, event: Stepped) -> None:
         loss = event.losses["total_loss"]
         if self._preset == "mnist":
             self._say(f"Step {event.step}: loss = {loss:.2f} ({event.seconds:.3f} sec)")
+            self._tell_time_left(event)
             return
         seconds = event.seconds / max(1, self._towers)  # a batch is a tower's, as it was
+        left = self._time_left(event)
         self._say(
             f"{_now()}: step {event.step}, loss = {loss:.2f} "
             f"({event.examples_per_second:.1f} examples/sec; {seconds:.3f} sec/batch)"
+            + (f", {left}" if left and self._preset != "tutorial" else "")
         )
+        if self._preset == "tutorial":
+            self._tell_time_left(event)
+
+    def _time_left(self, event: Stepped) -> str:
+        """Say how long it takes yet, where no bar does."""
+        if event.seconds_left is None or sys.stderr.isatty():
+            return ""
+        return f"{shown(event.seconds_left)} left"
+
+    def _tell_time_left(self, event: Stepped) -> None:
+        """Say it once a minute, where the lines are those of the reference's programs."""
+        left = self._time_left(event)
+        if left and time.monotonic() - self._left_told >= 60:
+            self._left_told = time.monotonic()
+            self._say(left)
 
     def _evaluated(self, event: Evaluated) -> None:
         if self._preset == "mnist":
@@ -211,7 +240,7 @@ class _Console:
             self._reading_began = now, event.done
         elif sys.stderr.isatty():
             if self._bar is None and now - self._reading_told >= 0.5:  # not for what is quick
-                self._bar = _Bar(event.what, event.total, shown="count", done=event.done)
+                self._bar = _Bar(event.what, event.total, beside="count", done=event.done)
             if self._bar is not None:
                 self._bar.move_to(event.done)
         elif now - self._reading_told >= 5:  # seconds from line to line where there is no terminal
@@ -226,7 +255,7 @@ class _Console:
             self._say(f"Fetching {event.dataset} from {event.source}")
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = _Bar(event.dataset, event.total, shown="bytes", done=event.done)
+                self._bar = _Bar(event.dataset, event.total, beside="bytes", done=event.done)
             self._bar.move_to(event.done)
         elif now - self._fetch_told >= 5:  # seconds from line to line where there is no terminal
             self._fetch_told = now
@@ -244,7 +273,7 @@ _MNIST_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"
 class _Bar:
     """A progress bar on the terminal, on standard error; lines go to standard output above it.
 
-    `shown` beside it: how much of the total is done, as a count or in bytes with their speed, or a
+    `beside` it: how much of the total is done, as a count or in bytes with their speed, or a
     text of the caller's.
     """
 
@@ -253,7 +282,7 @@ class _Bar:
         title: str,
         total: float | None,
         *,
-        shown: Literal["count", "bytes", "text"],
+        beside: Literal["count", "bytes", "text"],
         done: float,
     ) -> None:
         from rich import progress
@@ -267,8 +296,8 @@ class _Bar:
         self._progress: Progress = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
-            *amount[shown],
-            progress.TimeRemainingColumn(),
+            *amount[beside],
+            *([] if beside == "text" else [progress.TimeRemainingColumn()]),
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
@@ -306,6 +335,39 @@ def _so_far(event: Reading, seconds: float, done: int) -> str:
     return f"{event.done:,} of {event.total:,}, {left:.0f} s left"
 
 
+def planned(event: Planned) -> tuple[str, str, str]:
+    """Return what a plan is told in: the images, the steps, and the time."""
+    height, width, channels = event.shape
+    images = f"Plan: {_count(event.examples, 'image')} of {height}×{width}"
+    if event.shape != event.original:
+        factor = event.original[0] * event.original[1] / (height * width)
+        images += f" ({event.original[0]}×{event.original[1]} as they lie there: "
+        images += f"{factor:.0f} times the pixels)" if factor >= 1.5 else "brought to that size)"
+    images += " in gray" if channels == 1 else ""
+    images += f", {_count(event.classes, 'class', 'classes')}"
+    if event.left_out:
+        images += f"; there is no time to read {event.left_out:,} more"
+    epochs = event.steps * event.batch_size / event.examples
+    steps = f"{event.steps:,} steps of {event.batch_size} ({epochs:,.1f} epochs)"
+    if event.growing and min(event.growing) < 1:
+        steps += f", on images that grow from {100 * min(event.growing):.0f} % of each side"
+    kind = "held-out" if event.split == "validation" else event.split
+    steps += f"; scored on {_count(event.scored, f'{kind} image')}"
+    if event.split == "validation":
+        share = event.scored / (event.scored + event.examples + event.left_out)
+        steps += f", {100 * share:.0f} % of all"
+    steps += "" if event.views == "one" else f", over several views ({event.views})"
+    after = event.scoring + event.report
+    total = event.before + event.training + after
+    time_ = (
+        f"{shown(event.before)} are gone, training takes {shown(event.training)}, scoring and "
+        f"report {shown(after)}: done after {shown(total)} of {shown(event.budget)}"
+    )
+    if event.enough:
+        time_ += "; more would not help"
+    return f"{images}.", f"      {steps}.", f"      {time_}."
+
+
 def _table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
     """Lay out a table in columns as wide as their widest entry."""
     rows = (columns, *rows)
@@ -326,8 +388,8 @@ def _epochs(event: Started) -> str:
     return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, what: str, several: str = "") -> str:
+    return f"{number} {what}" if number == 1 else f"{number:,} {several or what + 's'}"
 
 
 def program(name: str) -> str:

@@ -82,6 +82,37 @@ class Filling(Event):
 
 
 @dataclass(frozen=True)
+class Planned(Event):
+    """What a training will do in the time that it is given.
+
+    `shape`: of the images as they are read, height, width and channels, and `original` as they lie
+    there; `growing`: shares of each side to which they are scaled, one after another, none where
+    they are whole from the beginning; `examples`: to train on, and `left_out` for lack of time;
+    `scored`: of the split that counts. Seconds: `before` are gone, `training`, `scoring` and
+    `report` will take so many, of the `budget` of the whole process. `enough`: more steps than
+    these would not help.
+    """
+
+    shape: tuple[int, int, int]
+    original: tuple[int, int, int]
+    growing: tuple[float, ...]
+    classes: int
+    examples: int
+    left_out: int
+    batch_size: int
+    steps: int
+    views: str
+    split: str
+    scored: int
+    before: float
+    training: float
+    scoring: float
+    report: float
+    budget: float
+    enough: bool
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """Training is about to make its first step, or the first after resuming."""
 
@@ -141,7 +172,8 @@ class Stepped(Event):
     `seconds` are per step, `examples_per_second` for all devices together, both since the last
     such event; `learning_rate` is the one that this step used. `correct` of the `total` images of
     the step's batch were answered rightly, as training sees them and by the network before the
-    update; None where nobody counted.
+    update; None where nobody counted. `seconds_left`: until all is done, scoring and the report,
+    too, as far as it can be told.
     """
 
     step: int
@@ -152,18 +184,21 @@ class Stepped(Event):
     seconds: float
     correct: int | None = None
     total: int | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
 class Advanced(Event):
     """A step has been handed to the device: for progress bars. Its result may not be there yet.
 
-    `work`: the share of all the training's work that is done, where steps differ.
+    `work`: the share of all the training's work that is done, where steps differ; `seconds_left`:
+    until all is done, scoring and the report, too, as far as it can be told.
     """
 
     step: int
     steps: int
     work: float
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,8 @@ class DataSpec:
 
     data: str
     """Name of a data set, or a path."""
+    train_size: int = 0
+    """Training examples to use, the same share of each class; 0, or more than there are: all."""
     validation_size: int = 0
     """Training examples held out; if not 0, training is scored on them and not on the test set."""
     validation_choice: Literal["stratified", "first"] = "stratified"
@@ -174,6 +176,7 @@ class DataSpec:
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
 
     def __post_init__(self) -> None:
+        at_least(("train_size", self.train_size, 0))
         at_least(("validation_size", self.validation_size, 0))
         at_least(("image_size", min(self.image_size or (1,)), 1))
 

@@ -147,3 +147,19 @@ def test_start_from(benchmark: Import, tmp_path: Path, monkeypatch: pytest.Monke
     assert np.bincount(first).tolist() == np.bincount(second).tolist() == [4, 4, 4]
     assert not (tmp_path / "scratch-0" / "inputs.json").read_text().count("began_with")
     assert (tmp_path / "rate 1.0-0" / "inputs.json").read_text().count("began_with") == 1
+
+
+def test_sets_for_budgets(benchmark: Import, tmp_path: Path) -> None:
+    mixed = Path(benchmark("cases.budgets").mixed(tmp_path))
+    assert len(list(mixed.glob("*/*.jpg"))) == 600
+    assert len({Image.open(path).size for path in mixed.glob("*/*")}) > 100
+
+
+@pytest.mark.endurance
+def test_a_budget_that_is_measured(benchmark: Import, tmp_path: Path) -> None:
+    budgets = benchmark("cases.budgets")
+    found = budgets.trained(budgets.mixed(tmp_path), 30, tmp_path, "--threads", "1")
+    assert found["image"][2] == 3
+    assert found["seconds"] > 1
+    assert (found["kept"], found["used"]) == (True, True)
+    assert not list(tmp_path.glob("run-*"))

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deepcnn import presets
+from deepcnn.cli import main
+from deepcnn.cli.train import parse_options
 from deepcnn.config import Config
+from deepcnn.durations import running_for
+from deepcnn.errors import ConfigError
+from deepcnn.events import Evaluated
 from deepcnn.learning.assembly import make_schedule
+from deepcnn.training import start
+from deepcnn.training.loop import Result
 from deepcnn.training.start import train
 from tests.helpers.command import ENVIRONMENT, deepcnn, run_here, train_no_more
-from tests.helpers.tiny import saved, tiny
+from tests.helpers.tiny import QUICK, logged, saved, tiny
 
 
 @pytest.mark.parametrize(
@@ -206,3 +215,101 @@ def test_settings_that_cannot_be_are_answered(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+# A budget instead of steps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        (["--data", "x"], {"data"}),
+        (
+            ["--data=x", "--model.widths", "8", "8", "8", "--no-keep-best"],
+            {"data", "model.widths", "keep_best"},
+        ),
+        (
+            ["--data", "x", "--budget", "90", "--image-size", "8", "9", "--no-report"],
+            {"data", "image_size"},
+        ),
+        (["--data", "x", "--inputs.pad", "1"], {"data", "inputs.pad"}),  # the preset's value, too
+        (["quick", "--data", "x"], None),
+        (["--data", "x", "--steps", "5"], None),
+        (["--data", "x", "--epochs=5"], None),
+        (["--data", "x", "--feed", "streamed"], None),
+        (["--data", "x", "--devices", "2"], None),
+        (["--budget", "2m"], None),
+        ([], None),
+    ],
+)
+def test_data_alone_leave_the_settings_to_a_recipe(
+    arguments: list[str], chosen: set[str] | None
+) -> None:
+    options = parse_options(arguments)
+    assert options.chosen == (None if chosen is None else frozenset(chosen))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny", "--budget", "5x"], "--budget: expected a duration such as 30s"),
+        (["tiny", "--budget", "1m", "--steps", "5"], "--budget and --steps: both say how long"),
+        (["tiny", "--budget", "1m", "--epochs", "5"], "--budget and --epochs: both say how long"),
+        (["--budget=1m", "--resume", "x"], "--budget and --resume: a run that is resumed has"),
+        (["tiny", "--budget", "1m", "--devices", "2"], "--devices: steps are measured in one"),
+    ],
+)
+def test_what_contradicts_a_budget_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        main.run(["train", *arguments])
+
+
+def test_the_time_of_a_command_began_with_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def train_not(_: Config, **settings: Any) -> Result:
+        asked.append(settings)
+        return Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
+
+    monkeypatch.setattr(start, "train", train_not)
+    assert run_here(monkeypatch, "train", "tiny", "--budget", "2m") == 0
+    assert run_here(monkeypatch, "train", "--data", "x", "--seed", "3") == 0
+    assert run_here(monkeypatch, "train", "tiny") == 0
+    given, by_recipe, nothing = (settings["budget"] for settings in asked)
+    now = time.monotonic()
+    assert (given.seconds, given.chosen) == (120, None)
+    assert now - running_for() == pytest.approx(given.began, abs=1.1)
+    assert (by_recipe.seconds, by_recipe.chosen) == (300, frozenset({"data", "seed"}))
+    assert nothing is None
+
+
+def test_more_goes_on_with_a_run_in_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its settings and begins where that one ended; the time is planned for."""
+    config = dataclasses.replace(QUICK, steps=3, data="synthetic")
+    train(config, run_dir=tmp_path / "parent")
+    parent = str(tmp_path / "parent")
+    whole = dataclasses.replace(config.inputs, scales=())
+    further = dataclasses.replace(config, start_from=parent, inputs=whole)
+    options = parse_options(["--more", parent, "--seed", "4"])
+    assert (options.config, options.chosen) == (dataclasses.replace(further, seed=4), None)
+    with pytest.raises(ConfigError, match="--more goes on with all settings of a run"):
+        parse_options(["quick", "--more", parent])
+    with pytest.raises(ConfigError, match="--more goes on with all settings of a run"):
+        parse_options(["--more", parent, "--resume", parent])
+    asked: list[Any] = []
+
+    def train_not(_: Config, **settings: Any) -> Result:
+        asked.append(settings["budget"])
+        return Result(Path("run"), 1, (Evaluated(1, "test", False, 1, 1, 0.0),))
+
+    child = ["train", "--more", parent, "--steps", "2", "--no-report", "--run-dir"]
+    assert main.run([*child, str(tmp_path / "child")]) == 0
+    (began,) = logged(tmp_path / "child", "BeganWith")
+    assert (began["path"], began["step"], began["left"]) == (parent, 3, {})
+    monkeypatch.setattr(start, "train", train_not)
+    assert main.run(["train", "--more", parent]) == 0
+    assert main.run(["train", "--more", parent, "--budget", "2m"]) == 0
+    assert main.run(["train", "--more", parent, "--steps", "2"]) == 0
+    assert [allowed and allowed.seconds for allowed in asked] == [300, 120, None]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import deepcnn
+from deepcnn import presets
 from deepcnn.cli import main
 from deepcnn.config import Config
 from tests.docs.pages import Block, Command, commands_of, is_shell, printed_by
@@ -149,8 +150,10 @@ class Examples:
             printed = screen.shown()
             assert printed == expected, f"{block}: printed is\n{printed}"
 
-    def _train_shortly(self, config: Config | str, **settings: Any) -> Any:
+    def _train_shortly(self, config: Config | str | None = None, **settings: Any) -> Any:
         self._shortened = True
+        config = presets.DEFAULT if config is None else config
+        settings.pop("budget", None)
         known = Config.__dataclass_fields__.keys() - {"feed", "model"}
         of_config = {name: settings.pop(name) for name in known & settings.keys()}
         return self._train(short_config(config, of_config, self._here), **settings)

@@ -111,7 +111,7 @@ def short_training(arguments: list[str], here: StandIns) -> list[str]:
     config_of = presets.PRESETS[rest[0] if named else presets.DEFAULT]()
     rest = changed(rest, "--evaluate-every", lambda _: "2")
     rest = changed(rest, "--validation-size", lambda _: str(HELD_OUT))
-    rest = without(without(rest, "--steps"), "--data")
+    rest = without(without(without(rest, "--steps"), "--budget"), "--data")
     rest += [
         "--steps",
         str(STEPS),

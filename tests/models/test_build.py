@@ -30,7 +30,7 @@ def test_networks_take_other_sizes_channels_and_classes(
         ),
         ({"name": "tutorial", "widths": (1, 2)}, "has 4 .* found 2"),
         ({"name": "speednet", "widths": (1, 2)}, "has 3 groups, found 2"),
-        ({"name": "speednet", "shape": (3, 8, 32)}, "at least 9 pixels a side, found 8 by 32"),
+        ({"name": "speednet", "shape": (3, 2, 32)}, "at least 3 pixels a side, found 2 by 32"),
     ],
 )
 def test_what_cannot_be_built_is_refused(arguments: dict[str, object], message: str) -> None:

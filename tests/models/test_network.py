@@ -17,7 +17,7 @@ class Plain(Network):
 
 class Wanting(Network):
     penalties: ClassVar[Mapping[str, float]] = {"a.weight": 0.5}
-    smallest_side: ClassVar[int] = 7
+    smallest_side = 7
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.source import in_memory
 from deepcnn.inputs.transform import Transform
 from deepcnn.models.build import build_model
+from deepcnn.models.network import smallest_side_of
 from deepcnn.models.speednet import Speednet
 
 
@@ -90,3 +91,13 @@ def test_the_first_layer_may_have_other_filters_the_strongest_of_the_usual_ones(
         assert torch.equal(found[:24], expected)
         assert not found[24:].any()
     assert other(images).shape == (40, 10)
+
+
+@pytest.mark.parametrize(("side", "pooled"), [(9, 3), (8, 2), (5, 2), (4, 1), (3, 1)])
+def test_of_small_images_only_the_last_groups_halve(side: int, pooled: int) -> None:
+    model = build_model("speednet", shape=(1, side, side + 3), widths=(4, 4, 4))
+    assert isinstance(model, Speednet)
+    halved = [isinstance(blocks[0].pool, nn.MaxPool2d) for blocks in model.groups()]
+    assert halved == [False] * (3 - pooled) + [True] * pooled
+    assert model(torch.zeros(2, 1, side, side + 3)).shape == (2, 10)
+    assert smallest_side_of(model) == 2**pooled + 1

@@ -32,7 +32,7 @@ class Seen(Network):
     """Takes images of any size from four pixels on, and says all that a network may say."""
 
     penalties: ClassVar[Mapping[str, float]] = {"filters.weight": 0.5}
-    smallest_side: ClassVar[int] = 4
+    smallest_side = 4
     sides: ClassVar[list[int]] = []
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:

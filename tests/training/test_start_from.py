@@ -18,7 +18,6 @@ from deepcnn.config import Config
 from deepcnn.errors import ConfigError, DeepcnnError, RunError
 from deepcnn.inference.load import load
 from deepcnn.inference.parent import open_parent
-from deepcnn.runs import checkpoint
 from deepcnn.settings import ModelConfig
 from deepcnn.training.start import resume, train
 from tests.helpers.own_data import images_of
@@ -78,7 +77,6 @@ def test_a_start_that_was_killed_begins_with_the_same_and_with_nothing_else(
     shutil.rmtree(run / "checkpoints")
     resume(run)
     assert last(run) == expected
-    newest = sorted(parent.glob("checkpoints/step-*"))
     shutil.rmtree(parent)
     train(tiny(steps=40, save_every=20, seed=5), run_dir=parent)  # another network
     assert resume(run).step == 2  # needs it no more

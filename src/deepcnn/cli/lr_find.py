@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deepcnn.training.rates import RangeTest
 
 NOT_OF_A_TEST = (
+    "--budget",
     *("--run-dir", "--resume", "--overwrite", "--devices", "--report", "--no-report"),
     "--log-device-placement",
 )

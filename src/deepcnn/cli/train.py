@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from deepcnn import presets
 from deepcnn.cli.arguments import describe_presets, expect, own_network, value_of, with_dashes
 from deepcnn.cli.importing import importing
-from deepcnn.config import Config
+from deepcnn.config import Config, flat, to_dict
 from deepcnn.console import console
-from deepcnn.durations import seconds_of
+from deepcnn.durations import running_for, seconds_of
 from deepcnn.errors import ConfigError
 from deepcnn.stopping import status_of
 
 NOT_SAVED = 4  # exit status of a training whose last step could not be saved
+
+if TYPE_CHECKING:
+    from deepcnn.training.planning import Allowance
+
+SAYS_STEPS = ("--steps", "--epochs", "--resume")
+NOT_PLANNED = ("--start-from", "--more", "--feed", "--towers", "--num-gpus", "--devices")
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,17 @@ class Options:
     """Train a run, or go on with one, and score it."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
+    budget: str | None = None
+    """Time that the whole command may take: 30s, 5m, 2h. So many steps are made as fit, and help.
+    With --data but neither a preset nor steps or epochs, all settings are chosen for the data, and
+    None means 5m."""
     run_dir: Path | None = None
     """Directory for the run; None: a new one below runs/."""
     resume: Path | None = None
     """Go on with this run from its newest checkpoint."""
+    more: Path | None = None
+    """Go on with what this finished run has learned, for the --budget (None: 5m): in a new run with
+    its settings, from whole images on, under a schedule that begins again."""
     overwrite: bool = False
     """Replace the run that --run-dir holds: delete its content."""
     devices: int | None = None
@@ -49,6 +63,8 @@ class Options:
     """The arguments themselves, for the processes that --devices starts."""
     model: tyro.conf.Suppress[str | None] = None
     """The network of one's own that is named in this very command."""
+    chosen: tyro.conf.Suppress[frozenset[str] | None] = None
+    """Where a recipe gives the settings: the names of those that were given here."""
     json: bool = False
     """Print events as JSON, a line each."""
 
@@ -66,20 +82,83 @@ def parse_options(arguments: list[str]) -> Options:
         raise ConfigError(f"--resume goes on with the preset of the run; leave out {preset!r}")
     if value_of("--steps", rest) is not None and value_of("--epochs", rest) is not None:
         raise ConfigError("--steps and --epochs both say how long to train; leave out one of them")
-    config = _config_of(resumed) if resumed is not None else _begun(preset, rest, named=named)
+    if value_of("--budget", rest) is not None:
+        _check_budget(rest)
+    more = value_of("--more", rest)
+    if more is not None:
+        _check_more(rest, named=named)
+        config = _further(more)
+    elif resumed is not None:
+        config = _config_of(resumed)
+    else:
+        config = _begun(preset, rest, named=named)
     options = tyro.cli(
         Options,
         prog="deepcnn train [PRESET]",
         description=(
-            f"{__doc__} Presets (without a name: {presets.DEFAULT}):\n\n{describe_presets()}"
+            f"{__doc__} With --data alone, the settings are chosen for the data and the --budget. "
+            f"Presets (without a name: {presets.DEFAULT}):\n\n{describe_presets()}"
         ),
         args=rest,
         default=Options(config),
     )
     named_here = own_network(value_of("--model.name", rest))
     return dataclasses.replace(
-        options, config=_of_each_gpu(options), launch=tuple(arguments), model=named_here
+        options,
+        config=_of_each_gpu(options),
+        launch=tuple(arguments),
+        model=named_here,
+        chosen=None if named else _chosen(rest),
     )
+
+
+def _chosen(arguments: list[str]) -> frozenset[str] | None:
+    """Return the names of settings among arguments, such as model.widths; None without a recipe.
+
+    A recipe gives all the others where there are data, and nothing says how long to train or what
+    cannot be planned.
+    """
+    flags = {argument.partition("=")[0] for argument in arguments}
+    if value_of("--data", arguments) is None or flags & {*SAYS_STEPS, *NOT_PLANNED}:
+        return None
+    known = flat(to_dict(presets.PRESETS[presets.DEFAULT]()))
+    found = set()
+    for flag in flags:
+        name = flag.removeprefix("--").replace("-", "_")
+        group, dot, last = name.rpartition(".")
+        found |= {name, group + dot + last.removeprefix("no_")}
+    return frozenset(found & known.keys())
+
+
+def _further(run_dir: str) -> Config:
+    """Return the settings of a run that goes on with all that another one learned.
+
+    Its images are whole from the beginning, and its pace is its own.
+    """
+    config = _config_of(run_dir)
+    whole = dataclasses.replace(config.inputs, scales=())
+    return dataclasses.replace(config, start_from=run_dir, inputs=whole, pace=())
+
+
+def _check_more(arguments: list[str], *, named: bool) -> None:
+    """Raise ConfigError for what contradicts going on with a run."""
+    flags = {argument.partition("=")[0] for argument in arguments}
+    if named or flags & {"--resume", "--start-from"}:
+        raise ConfigError(
+            "--more goes on with all settings of a run, in a new one; leave out the preset, "
+            "--resume and --start-from"
+        )
+
+
+def _check_budget(arguments: list[str]) -> None:
+    """Raise ConfigError for what says how long to train beside a budget."""
+    for flag in (*SAYS_STEPS, "--devices"):
+        if value_of(flag, arguments) is not None:
+            why = {
+                "--resume": "a run that is resumed has the steps that it had",
+                "--devices": "steps are measured in one process",
+            }.get(flag, "both say how long to train")
+            raise ConfigError(f"--budget and {flag}: {why}; leave out one of them")
 
 
 def run(options: Options) -> int:
@@ -90,6 +169,7 @@ def run(options: Options) -> int:
     with importing():
         from deepcnn.training import start
 
+    budget = _allowance(options)
     with console(options.json, placement=options.log_device_placement) as tell:
         if options.resume:
             result = start.resume(
@@ -103,6 +183,7 @@ def run(options: Options) -> int:
         else:
             result = start.train(
                 options.config,
+                budget=budget,
                 run_dir=options.run_dir,
                 overwrite=options.overwrite,
                 report=options.report,
@@ -112,6 +193,19 @@ def run(options: Options) -> int:
     if not result.saved:
         return NOT_SAVED
     return 0 if result.stopped is None else status_of(result.stopped)
+
+
+def _allowance(options: Options) -> Allowance | None:
+    """Return the time that the command is given, which began with its process."""
+    more = options.more is not None and not {"--steps", "--epochs"} & {
+        argument.partition("=")[0] for argument in options.launch
+    }
+    if options.budget is None and options.chosen is None and not more:
+        return None
+    from deepcnn.training.planning import DEFAULT, Allowance
+
+    seconds = seconds_of(options.budget or DEFAULT, "--budget")
+    return Allowance(seconds, time.monotonic() - running_for(), options.chosen)
 
 
 def _preset(name: str, arguments: list[str]) -> Config:

@@ -64,6 +64,23 @@ class Dataset:
         other._own = self._own
         return other
 
+    def resized(self, image_size: tuple[int, int]) -> Dataset | None:
+        """Return the same set with its pictures brought to a height and a width.
+
+        None where they are no files of their own, so that they have the size that they have. All
+        splits are opened.
+        """
+        own = {split: self._own_split(split).resized(*image_size) for split in self.own_splits}
+        other = Dataset(dataclasses.replace(self.spec, image_size=image_size), self._layout)
+        other._own = {split: source for split, source in own.items() if source is not None}
+        return other if len(other._own) == len(own) else None
+
+    def fewer(self, train_size: int) -> Dataset:
+        """Return the same set, of which only so many training examples are used."""
+        other = Dataset(dataclasses.replace(self.spec, train_size=train_size), self._layout)
+        other._own = self._own
+        return other
+
     def split(self, split: Split) -> Source:
         """Return a split, to be read block by block.
 
@@ -75,7 +92,7 @@ class Dataset:
         if split not in self._split:
             if split in ("test", "extra") or not self.spec.validation_size:
                 own = self._own_split(split)
-                self._split[split] = self._with_extra(own) if split == "train" else own
+                self._split[split] = self._with_extra(self._used(own)) if split == "train" else own
             else:
                 self._hold_out()
         return self._split[split]
@@ -94,7 +111,8 @@ class Dataset:
         """Return a digest of a split's pixels and labels, in their order.
 
         It comes from the pass over the labels, which is made only once. That of examples which are
-        held out, and of those from which they are taken, is the digest of both together.
+        held out, and of those from which they are taken, is the digest of both together, unless
+        labels are known without reading the files.
         """
         self.counts(split)
         return self._content[split]
@@ -123,18 +141,41 @@ class Dataset:
 
     def _hold_out(self) -> None:
         source, spec = self._own_split("train"), self.spec
-        labels, content = source.labels_and_content()
+        known, content = source.known_labels(), ""
+        if known is None:
+            labels, content = source.labels_and_content()
+        else:
+            labels = known
         chosen = held_out(
             labels,
             spec.validation_size,
             choice=spec.validation_choice,
             seed=spec.validation_seed,
         )
-        self._split["train"] = self._with_extra(source.select(~chosen))
+        used = self._used(source.select(~chosen), labels[~chosen])
+        self._split["train"] = self._with_extra(used)
         self._split["validation"] = source.select(chosen)
+        if known is not None:  # without a look at the images, which still may be unreadable
+            return
         self._labels["validation"], self._content["validation"] = labels[chosen], content
-        if not spec.train_on_extra:
+        if not spec.train_on_extra and not spec.train_size:
             self._labels["train"], self._content["train"] = labels[~chosen], content
+
+    def _used(self, train: Source, labels: NDArray[np.int64] | None = None) -> Source:
+        """Return so many training examples as are wanted; `labels`: of all, where they are known.
+
+        The same share of each class is used, at random, the same ones for the same
+        `validation_seed`.
+        """
+        size = self.spec.train_size
+        if not 0 < size < len(train):
+            return train
+        if labels is None:
+            labels = train.known_labels()
+        if labels is None:
+            labels = train.labels()
+        seed = self.spec.validation_seed
+        return train.select(held_out(labels, size, choice="stratified", seed=seed))
 
     def _with_extra(self, train: Source) -> Source:
         """Return what is trained on: with the split "extra" where that is asked for."""

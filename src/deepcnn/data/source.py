@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import google_crc32c
 import numpy as np
@@ -136,6 +136,11 @@ class Source:
                 progress(place, len(found))
         return found, f"crc32c {google_crc32c.extend(digest, found.astype('<i8').tobytes()):08x}"
 
+    def known_labels(self) -> NDArray[np.int64] | None:
+        """Return the labels, int64 [N], where no file need be read for them; else None."""
+        parts = [shard.labels for shard in self.shards if isinstance(shard, Listed)]
+        return np.concatenate(parts) if len(parts) == len(self.shards) else None
+
     def first_images(self, count: int) -> NDArray[np.uint8]:
         """Return the first `count` images, or all where there are fewer: uint8 [k, H, W, C]."""
         parts: list[NDArray[np.uint8]] = []
@@ -154,8 +159,13 @@ class Source:
             for shard, end in zip(self.shards, ends, strict=True)
         ]
         return Source(
-            tuple(Subset(shard, chosen) for shard, chosen in parts if len(chosen)), self.classes
+            tuple(_some(shard, chosen) for shard, chosen in parts if len(chosen)), self.classes
         )
+
+    def resized(self, height: int, width: int) -> Source | None:
+        """Return the same pictures brought to another size; None where not all can be."""
+        parts = [s.resized(height, width) for s in self.shards if isinstance(s, Listed)]
+        return Source(tuple(parts), self.classes) if len(parts) == len(self.shards) else None
 
 
 def relabeled(source: Source, classes: tuple[str, ...]) -> Source:
@@ -284,6 +294,25 @@ class Subset:
                     waiting, have = [(images[size:], labels[size:])], have - size
         if have:
             yield _join(waiting)
+
+
+@runtime_checkable
+class Listed(Shard, Protocol):
+    """A shard whose examples are files of their own, with labels that are known beforehand."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of all examples, int64 [N]."""
+
+    def some(self, chosen: NDArray[np.int64]) -> Shard:
+        """Return those at the places `chosen`, int64 [k], ascending; no other file is read."""
+
+    def resized(self, height: int, width: int) -> Shard:
+        """Return the same pictures brought to another size."""
+
+
+def _some(shard: Shard, chosen: NDArray[np.int64]) -> Shard:
+    return shard.some(chosen) if isinstance(shard, Listed) else Subset(shard, chosen)
 
 
 def memory() -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -25,13 +26,20 @@ TOGETHER, TOGETHER_ON_GPU = 2**20, 2**25
 Plan = dict[str, Tensor]  # `index`, which examples are seen, and the choices of `Draws`: [steps, b]
 
 
+def made_together(values: int, device: torch.device) -> int:
+    """Return the inputs of how many steps are made at once; `values`: of those of a step."""
+    return max(1, (TOGETHER if device.type == "cpu" else TOGETHER_ON_GPU) // values)
+
+
 class Loader:
     """Brings the batch of a step of training to a device, distorted.
 
     `training_steps`: of the whole training; on the share of it that is done the size of the images
-    may depend. Where the set is in memory, the random choices of `steps` steps are made at once,
-    and small batches of a few of these are distorted together; from other feeds each is made as it
-    comes. The numbers are the same. `classes`: how many there are, needed where images are mixed.
+    may depend. `share_at`: that share before a step, where it does not grow evenly; it may change
+    at multiples of `steps` that nothing was asked about yet. Where the set is in memory, the random
+    choices of `steps` steps are made at once, and small batches of a few of these are distorted
+    together; from other feeds each is made as it comes. The numbers are the same. `classes`: how
+    many there are, needed where images are mixed.
     """
 
     def __init__(
@@ -43,9 +51,11 @@ class Loader:
         training_steps: int,
         steps: int = PLANNED_AHEAD,
         classes: int | None = None,
+        share_at: Callable[[int], float] | None = None,
     ) -> None:
+        self._share_at = share_at or (lambda step: step / training_steps)
         self._feed, self._transform, self._seed = feed, transform, seed
-        self._training_steps, self.steps, self._classes = training_steps, steps, classes
+        self.steps, self._classes = steps, classes
         # Each with the steps it is for.
         self._plans: dict[Part, tuple[range, Plan]] = {}
         self._made: dict[Part, tuple[range, list[tuple[Tensor, Tensor]]]] = {}
@@ -73,7 +83,7 @@ class Loader:
 
     def scale(self, step: int) -> float:
         """Return the share of each side to which the images of a step are scaled."""
-        return self._transform.scale_at(step / self._training_steps)
+        return self._transform.scale_at(self._share_at(step))
 
     def plan(self, first_step: int, part: Part) -> Plan:
         """Return which examples are seen, and the random choices about them: [steps, b] each."""
@@ -109,8 +119,8 @@ class Loader:
     def _make(self, step: int, part: Part) -> tuple[range, list[tuple[Tensor, Tensor]]]:
         """Return the batches of a step and of a few after it, where images keep their size."""
         first, plan = self._planned(step, part)
-        together = TOGETHER if part.device.type == "cpu" else TOGETHER_ON_GPU
-        count = max(1, together // (len(plan["index"][0]) * math.prod(self._transform.shape)))
+        values = len(plan["index"][0]) * math.prod(self._transform.shape)
+        count = made_together(values, part.device)
         steps = range(step, min(step + count, first + self.steps))
         scale = self.scale(step)
         steps = range(step, next((s for s in steps if self.scale(s) != scale), steps.stop))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from deepcnn.settings import OptimizerConfig
 ADAM_BETA2, RMSPROP_BETA2 = 0.999, 0.99  # as is usual, where the configuration says nothing
 INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps
 
-Schedule = Callable[[int], float]  # from a step to the factor of the learning rates
+Schedule = Callable[[float], float]  # from a step to the factor of the learning rates
 
 
 def make_state(config: Config, model: nn.Module, old: Collection[str] = ()) -> TrainState:
@@ -46,11 +47,18 @@ def make_state(config: Config, model: nn.Module, old: Collection[str] = ()) -> T
 
 def make_schedule(config: Config, examples: int) -> Schedule:
     """Return the schedule; `examples`: of the training set, by which epochs are counted."""
-    warm = config.optimizer.warm_up * config.steps
-    schedule = _schedule(config, examples, warm)
-    if not warm:
-        return schedule
-    return lambda step: schedules.warm_up(step, steps=warm) * schedule(step)
+    even = replace(config, steps=config.even_steps, pace=())
+    warm = even.optimizer.warm_up * even.steps
+    schedule = _schedule(even, examples, warm)
+    if config.pace:
+        return lambda step: _risen(config.even_step(step), warm) * schedule(config.even_step(step))
+    if warm:
+        return lambda step: _risen(step, warm) * schedule(step)
+    return schedule
+
+
+def _risen(step: float, warm: float) -> float:
+    return schedules.warm_up(step, steps=warm) if warm else 1.0
 
 
 def _schedule(config: Config, examples: int, warm: float) -> Schedule:

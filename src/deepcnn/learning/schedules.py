@@ -9,22 +9,22 @@ RISE = 0.3  # of one cycle
 FIRST, LAST = 1 / 25, 1 / 25 / 1e4  # of one cycle, as in torch.optim.lr_scheduler.OneCycleLR
 
 
-def staircase(step: int, *, decay_steps: int, factor: float) -> float:
+def staircase(step: float, *, decay_steps: int, factor: float) -> float:
     """Return factor ** floor(step / decay_steps)."""
     return float(factor ** (step // decay_steps))
 
 
-def drops(step: int, *, starts: Sequence[int], factor: float) -> float:
+def drops(step: float, *, starts: Sequence[int], factor: float) -> float:
     """Return `factor` to the power of how many of the `starts`, which are steps, are reached."""
     return float(factor ** sum(step >= start for start in starts))
 
 
-def linear(step: int, *, steps: int, start: float = 0.0) -> float:
+def linear(step: float, *, steps: int, start: float = 0.0) -> float:
     """Return 1 up to the step `start`, then a straight line that reaches 0 at `steps`."""
     return max(0.0, 1 - _share(step, start, steps))
 
 
-def cosine(step: int, *, steps: int, start: float = 0.0) -> float:
+def cosine(step: float, *, steps: int, start: float = 0.0) -> float:
     """Return 1 up to the step `start`, then half a cosine wave that reaches 0 at `steps`.
 
     (Loshchilov, Hutter: "SGDR: stochastic gradient descent with warm restarts", 2017, without a
@@ -33,7 +33,7 @@ def cosine(step: int, *, steps: int, start: float = 0.0) -> float:
     return (1 + math.cos(math.pi * min(1.0, _share(step, start, steps)))) / 2
 
 
-def one_cycle(step: int, *, steps: int) -> float:
+def one_cycle(step: float, *, steps: int) -> float:
     """Return a rise from `FIRST` to 1 in the share `RISE` of the steps, then a fall to `LAST`.
 
     Both are half waves of a cosine, and the fall ends at the step `steps` - 1. (Smith, Topin:
@@ -46,7 +46,7 @@ def one_cycle(step: int, *, steps: int) -> float:
     return _wave(1.0, LAST, min(1.0, (step - top) / (end - top)))
 
 
-def warm_up(step: int, *, steps: float) -> float:
+def warm_up(step: float, *, steps: float) -> float:
     """Return a straight line from 0 at step 0 to 1 at the step `steps`, and 1 from there on.
 
     (Goyal et al.: "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017.)
@@ -54,7 +54,7 @@ def warm_up(step: int, *, steps: float) -> float:
     return min(1.0, step / steps)
 
 
-def _share(step: int, start: float, end: int) -> float:
+def _share(step: float, start: float, end: int) -> float:
     """Return how much of the way from one step to another is done, at least 0."""
     return max(0.0, (step - start) / (end - start))
 

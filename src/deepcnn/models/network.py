@@ -22,7 +22,7 @@ class Network(nn.Module):
     """
 
     penalties: ClassVar[Mapping[str, float]] = {}
-    smallest_side: ClassVar[int | None] = None
+    smallest_side: int | None = None
 
     def initialize(self, images: Tensor) -> None:
         """Set initial weights that are made from the data; here: none.

@@ -99,11 +99,14 @@ class Speednet(Network):
     fewer are those of the largest variances, and what is left of more is zero. The ideas are those
     of Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024) and David
     Page's "How to train your ResNet" (2018), with fewer filters.
+
+    Each group halves the image first. Of images below 9 pixels a side only the last ones do: two
+    where there are at least 5 pixels, else one.
     """
 
     depths: ClassVar[tuple[int, ...]] = (2, 2, 3)  # convolutions in each group
     residual: ClassVar[bool] = False  # add what a group's first block makes before its last SiLU
-    smallest_side: ClassVar[int] = 2 ** len(depths) + 1
+    smallest_side = 3
 
     def __init__(
         self,
@@ -120,11 +123,14 @@ class Speednet(Network):
             raise ConfigError(
                 f"model.widths: speednet has {len(self.depths)} groups, found {len(widths)} widths"
             )
-        if min(height, width) < self.smallest_side:
+        side = min(height, width)
+        if side < self.smallest_side:
             raise ConfigError(
-                f"model: speednet halves its input {len(self.depths)} times and needs at least "
-                f"{self.smallest_side} pixels a side, found {height} by {width}"
+                f"model: speednet halves its input and needs at least {self.smallest_side} pixels "
+                f"a side, found {height} by {width}"
             )
+        halving = min(len(self.depths), (side - 1).bit_length() - 1)
+        self.smallest_side = 2**halving + 1  # images that grow are never smaller than that
         generator = torch.Generator().manual_seed(seed)
         self.stem = nn.Conv2d(channels, first, 2)
         self.stem.weight.requires_grad_(False)
@@ -134,8 +140,9 @@ class Speednet(Network):
         for group, (outputs, depth) in enumerate(zip(widths, self.depths, strict=True), start=1):
             for k in range(1, depth + 1):
                 convolution = _AfterStem if group == k == 1 else SameConv2d
+                pool = k == 1 and group > len(widths) - halving
                 block = Block(
-                    inputs, outputs, pool=k == 1, generator=generator, convolution=convolution
+                    inputs, outputs, pool=pool, generator=generator, convolution=convolution
                 )
                 self.add_module(f"group{group}_{k}", block)
                 inputs = outputs

@@ -136,6 +136,11 @@ class Judge:
         *_, counting = self._to_score.values()
         return counting
 
+    @property
+    def examples(self) -> int:
+        """How many examples there are to score, in all splits."""
+        return sum(map(len, self._to_score.values()))
+
     def report(self) -> None:
         """Write the report about the run, after the last step; what fails is only told."""
         try:

@@ -13,9 +13,14 @@ from deepcnn.inference.answered import Answered
 from deepcnn.runs.run import CONFIG
 from deepcnn.stopping import name_of
 from deepcnn.training.checks import goes_by_share
+from deepcnn.training.forecast import Forecast, guessed
+from deepcnn.training.pacer import Pacer
+from deepcnn.training.plan import Plan
 from deepcnn.training.progress import Progress, Watcher
 from deepcnn.training.session import Session
 from deepcnn.training.signals import Halted, one_of
+
+SETTLES = 0.15  # of the steps' time: so long a change of speed takes to be believed
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,14 @@ class Result:
         return self.scores[-1] if self.scores else None
 
 
-def make_steps(session: Session) -> Result:
-    """Make all steps that are left, then score; a signal, or the time, saves and ends sooner."""
+def make_steps(session: Session, plan: Plan | None = None, *, report: bool = False) -> Result:
+    """Make all steps that are left, then score; a signal, or the time, saves and ends sooner.
+
+    `plan`: of a training with a budget, which it keeps; `report`: whether one will be written.
+    """
     config, state, tell, run = session.config, session.state, session.tell, session.run
+    if plan is not None and plan.told is not None:
+        tell(plan.told)
     tell(session.started())
     tell(session.engine.placed())
     if config.compile:
@@ -58,7 +68,7 @@ def make_steps(session: Session) -> Result:
         try:
             if session.judge.evaluation_is_due():
                 session.judge.evaluate()
-            _make_steps_that_are_left(session)
+            _make_steps_that_are_left(session, plan, report=report)
             _end_with_the_feed(session)
             scores = session.judge.evaluate()
         except Halted:
@@ -68,10 +78,12 @@ def make_steps(session: Session) -> Result:
     return Result(run.path, state.step, scores, session.judge.answered, saved=saved)
 
 
-def _make_steps_that_are_left(session: Session) -> None:
+def _make_steps_that_are_left(session: Session, plan: Plan | None, *, report: bool) -> None:
     config, state, engine = session.config, session.state, session.engine
     team, tell = session.team, session.tell
-    progress = Progress(config, state, session.transform, session.schedule)
+    forecast = _forecast(session, plan, report=report)
+    progress = Progress(session, forecast)
+    pacer = None if plan is None else Pacer(session, plan, forecast)
     watcher = Watcher(config.summary_every if team.writes else 0, tell)
     state.model.train()
     while state.step < session.steps:  # fewer where the feed ends before
@@ -90,6 +102,8 @@ def _make_steps_that_are_left(session: Session) -> None:
             _save(session)
         if stop:
             raise Halted
+        if pacer is not None:
+            pacer.look()
         if config.evaluate_every and state.step % config.evaluate_every == 0 and not last:
             session.judge.evaluate()
 
@@ -111,6 +125,15 @@ def _stopped(session: Session) -> Result:
     reason = "The time is over" if number is None else name_of(number)
     session.tell(Interrupted(step, str(path), reason, saved))
     return Result(path, step, (), stopped=number, saved=saved)
+
+
+def _forecast(session: Session, plan: Plan | None, *, report: bool) -> Forecast:
+    """Return what tells how long it takes yet: by what was measured, or else by the pixels."""
+    if plan is not None:
+        settles = min(20.0, max(2.0, SETTLES * plan.training))
+        return Forecast(plan.costs, settles=settles)
+    scored = session.judge.examples
+    return Forecast(guessed(session.config, session.transform, scored, report=report))
 
 
 def _end_with_the_feed(session: Session) -> None:

@@ -58,7 +58,12 @@ def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: b
     """
     dataset = open_dataset(config, emit=emit)
     if decide:
-        config, dataset = _with_validation(config, dataset, emit)
+        config, dataset = with_validation(config, dataset, emit)
+    return read_material(config, dataset, feed, emit)
+
+
+def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: Listener) -> Material:
+    """Read what a training needs of an opened data set; otherwise as `open_material`."""
     keep = needs_memory(config, feed)
     train = dataset.split("train")
     config = config.with_steps_for(len(train))
@@ -80,7 +85,7 @@ def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: b
     return Material(config, train, order, filling, to_score, counts, content)
 
 
-def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
+def with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
     """Hold out a tenth of the examples where the data have nothing else to be scored on."""
     if "validation" in dataset.splits or "test" in dataset.splits:
         return config, dataset

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from deepcnn.config import Config
 from deepcnn.engines.engine import Engine
 from deepcnn.events import Advanced, Listener, Stepped
-from deepcnn.inputs.transform import Transform
 from deepcnn.learning import objective
-from deepcnn.learning.assembly import Schedule
 from deepcnn.learning.state import TrainState
 from deepcnn.runs import statistics
+from deepcnn.training.forecast import Forecast
+
+if TYPE_CHECKING:
+    from deepcnn.training.session import Session
 
 SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and pictures
 
@@ -22,17 +24,21 @@ SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and 
 class Progress:
     """Makes the events of the steps of a training, and knows how fast they follow each other."""
 
-    def __init__(
-        self, config: Config, state: TrainState, transform: Transform, schedule: Schedule
-    ) -> None:
-        self._config, self._state = config, state
-        self._transform, self._schedule = transform, schedule
-        self._step, self._time = state.step, time.perf_counter()
+    def __init__(self, session: Session, forecast: Forecast) -> None:
+        self._session, self._state, self._forecast = session, session.state, forecast
+        self._step, self._time = session.state.step, time.perf_counter()
 
     def advanced(self) -> Advanced:
         """Return that a step was handed to the device."""
-        step, steps = self._state.step, self._config.steps
-        return Advanced(step, steps, self._transform.work_at(step / steps))
+        session, step = self._session, self._state.step
+        self._forecast.made(session.config.share_at(step - 1))
+        work = session.transform.work_at(session.config.share_at(step))
+        return Advanced(step, session.steps, work, self._seconds_left())
+
+    def _seconds_left(self) -> float | None:
+        session, step = self._session, self._state.step
+        share = session.config.share_at(step)
+        return self._forecast.seconds_left(share, session.steps - step)
 
     def stepped(self, step: int, losses: Tensor, correct: Tensor) -> Stepped:
         """Return what is logged of a step, with the rate since this was asked last.
@@ -40,7 +46,7 @@ class Progress:
         `losses`: float32 [losses], `correct`: int64 [], of the batch's images how many were
         answered rightly, both on any device, whose answer is waited for.
         """
-        state = self._state
+        state, config = self._state, self._session.config
         names = objective.names(state.model)
         values, averages = losses.tolist(), state.loss_averages.values(state.step).tolist()
         now = time.perf_counter()  # after the device has answered
@@ -50,11 +56,12 @@ class Progress:
             step=step,
             losses=dict(zip(names, values, strict=True)),
             averages=dict(zip(names, averages, strict=True)),
-            learning_rate=self._schedule(step) * self._config.optimizer.learning_rate,
-            examples_per_second=self._config.batch_size / seconds,
+            learning_rate=self._session.schedule(step) * config.optimizer.learning_rate,
+            examples_per_second=config.batch_size / seconds,
             seconds=seconds,
             correct=int(correct),
-            total=self._config.batch_size,
+            total=config.batch_size,
+            seconds_left=self._seconds_left(),
         )
 
 

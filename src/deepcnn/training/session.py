@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepcnn import atomic
 from deepcnn.config import Config, to_dict
 from deepcnn.data.formats.decoding import decoder
-from deepcnn.data.source import Source
-from deepcnn.devices import Place, describe_environment
+from deepcnn.devices import describe_environment
 from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Job
-from deepcnn.errors import ConfigError, StorageError, storing
+from deepcnn.errors import StorageError, storing
 from deepcnn.events import (
     BeganWith,
     EnvironmentChanged,
@@ -32,15 +31,12 @@ from deepcnn.events import (
     Started,
     Traced,
 )
-from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inference.parent import New, parameters_in
 from deepcnn.inputs.fed import Fed
-from deepcnn.inputs.loader import PLANNED_AHEAD, Loader
-from deepcnn.inputs.transform import Transform
+from deepcnn.inputs.loader import PLANNED_AHEAD, Loader, made_together
 from deepcnn.learning import objective
 from deepcnn.learning.assembly import Schedule, learn_until, make_schedule, make_state
 from deepcnn.models.build import Given, network
-from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.runs import checkpoint, graph
 from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.find import RUNS
@@ -50,11 +46,12 @@ from deepcnn.runs.run import CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
+from deepcnn.training import making
 from deepcnn.training.checks import check_feed, check_finite, check_keep_best
 from deepcnn.training.feeding import make_feed
 from deepcnn.training.inheriting import Inheritance
 from deepcnn.training.judge import Judge
-from deepcnn.training.material import open_material
+from deepcnn.training.material import Material, open_material
 from deepcnn.training.room import check_room
 from deepcnn.training.scores import logged_scores
 from deepcnn.training.signals import Halted, Stop
@@ -62,11 +59,15 @@ from deepcnn.training.signals import Halted, Stop
 
 @dataclass(frozen=True)
 class FromPython:
-    """What no configuration can hold: a feed, a network, and seconds after which to stop."""
+    """What no configuration can hold.
+
+    A feed, a network, seconds after which to stop, and data that were read before.
+    """
 
     feed: Fed | None = None
     model: Given | None = None
     limit: float | None = None
+    material: Material | None = None
 
 
 class Session:
@@ -88,9 +89,9 @@ class Session:
         self.stop = Stop(given.limit)  # its time runs from here
         self.team, self._given, self.emit = team, given, self.stop.listener(emit)
         self.saved_step = 0  # the newest that has a checkpoint, or needs none
-        self.place = _set_up(team, config)
+        self.place = making.set_up(team, config)
         self._choice = team.once(lambda: choose(config, self.place, team))
-        material = open_material(config, given.feed, emit, decide=stored is None)
+        material = given.material or open_material(config, given.feed, emit, decide=stored is None)
         if stored is not None:
             material.check(stored, emit)
         config, source = material.config, material.train
@@ -100,7 +101,7 @@ class Session:
             inheritance, channels = self._inheritance, source.shape[2]
             config = team.once(lambda: inheritance.fitting(config, channels))
         self.config = config
-        transform = stored.transform if stored is not None else _transform(config, source)
+        transform = stored.transform if stored is not None else making.transform_of(config, source)
         model = network(
             config.model,
             given.model,
@@ -108,9 +109,9 @@ class Session:
             classes=len(source.classes),
             seed=config.seed,
         )
-        self.transform = transform if stored is not None else _fit(transform, config, model)
+        self.transform = transform if stored is not None else making.fit(transform, config, model)
         check_keep_best(config, [*material.to_score])
-        _initialize(model, self.transform, source, self.place)
+        making.initialize_from(model, self.transform, source, self.place)
         self._new = New(config.model, model, transform.shape, source.classes)
         if stored is None:
             began = team.once(self._fit_parent)
@@ -227,6 +228,35 @@ class Session:
         """How many steps there are: as were asked for, or fewer where the feed ends before."""
         return min(self.config.steps, self.feed.ends or self.config.steps)
 
+    @property
+    def _planned_at_once(self) -> int:
+        return max(PLANNED_AHEAD, self._choice.steps_per_plan)
+
+    @property
+    def decided_at_once(self) -> int:
+        """Of how many steps, from a multiple of it on, sizes and rates are decided on together."""
+        values = self.config.batch_size * math.prod(self.transform.shape)
+        if self._choice.steps_per_plan == 1 and made_together(values, self.place.device) == 1:
+            return 1
+        return self._planned_at_once
+
+    def change_pace(self, pace: tuple[tuple[int, int], ...], steps: int) -> bool:
+        """Have another number of steps in all, stored before any step depends on it.
+
+        `pace` and `steps`: as of `Config`; nothing may change before the next multiple of
+        `decided_at_once` that is not yet passed. Returns False where it cannot be stored: then
+        nothing changes.
+        """
+        config = dataclasses.replace(self.config, pace=pace, steps=steps)
+        try:
+            self.run.write(CONFIG, to_dict(config))
+        except StorageError as error:
+            self.tell(Noted(str(error)))
+            return False
+        self.config = config
+        self.schedule = make_schedule(config, sum(self.trained_on.counts["train"]))
+        return True
+
     def _fit_parent(self) -> Beginning | None:
         """Find out what fits of another run, where the configuration names one."""
         return None if self._inheritance is None else self._inheritance.fit(self._new)
@@ -260,13 +290,14 @@ class Session:
             self.transform,
             seed=config.seed,
             training_steps=config.steps,
-            steps=max(PLANNED_AHEAD, steps_per_plan),
+            share_at=lambda step: self.config.share_at(step),
+            steps=self._planned_at_once,
             classes=len(self.trained_on.classes),
         )
         job = Job(
             loader.load,
             config.batch_size,
-            self.schedule,
+            lambda step: self.schedule(step),
             label_smoothing=config.label_smoothing,
             class_weights=self._class_weights(),
             sync_batch_norm=config.sync_batch_norm,
@@ -276,15 +307,14 @@ class Session:
         self.engine = self._choice.engine(self.state, self.place, job, self.team)
         self._closing.enter_context(closing(self.engine))
         self.feed.bring(self.place.device)
-
-    def _open_run(self, first_step: int | None) -> None:
-        """Make those who listen, and what scores; `first_step`: of a resumed run."""
-        config = self.config
-        self._listeners: list[Listener] = [self.emit]
-        self.team.once(lambda: self._open_listeners(first_step))
         parameters = dict(self.state.model.named_parameters())
         until = learn_until(config, self.state.model)
         self._settling = [(parameters[name], share) for name, share in until.items()]
+
+    def _open_run(self, first_step: int | None) -> None:
+        """Make those who listen, and what scores; `first_step`: of a resumed run."""
+        self._listeners: list[Listener] = [self.emit]
+        self.team.once(lambda: self._open_listeners(first_step))
         self.judge = Judge(self, self._material.to_score, self._given.model)
 
     def _open_listeners(self, first_step: int | None) -> None:
@@ -345,7 +375,7 @@ class Session:
     def fix_settled(self, step: int) -> None:
         """Let those layers learn whose share of the training is not over, and no others."""
         for parameter, share in self._settling:
-            parameter.requires_grad_(step / self.config.steps < share)
+            parameter.requires_grad_(self.config.share_at(step) < share)
 
     def look(self) -> None:
         """Raise Halted where a process was asked to stop; all processes call this equally often."""
@@ -400,40 +430,3 @@ class Session:
         if self.config.class_weights == "none":
             return None
         return objective.balanced_weights(self._material.counts["train"])
-
-
-def _set_up(team: Team, config: Config) -> Place:
-    """Settle what holds for the whole process, and choose where to compute."""
-    if config.deterministic:  # cuBLAS reads it at its first product, and without it torch refuses
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
-        torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic  # few shapes, each many times
-    keep_freed_memory()
-    return team.place(config.device, config.precision, config.threads)
-
-
-def _transform(config: Config, source: Source) -> Transform:
-    return Transform.of(source, **dataclasses.asdict(config.inputs))
-
-
-def _fit(transform: Transform, config: Config, model: nn.Module) -> Transform:
-    """Scale no image to less than the network can take."""
-    least = smallest_side_of(model)
-    if config.inputs.scales and least is None:
-        raise ConfigError(
-            f"inputs.scales: the network {config.model.name} takes images of one size; leave it "
-            "empty"
-        )
-    return dataclasses.replace(transform, least_side=least or 1)
-
-
-def _initialize(model: nn.Module, transform: Transform, source: Source, place: Place) -> None:
-    """Set the initial weights that are made from the data, computed where the training is."""
-
-    def images() -> Tensor:
-        first = torch.from_numpy(source.first_images(INITIAL_IMAGES)).to(place.device)
-        return transform.evaluate(first)
-
-    with plain_products(place.device):
-        initialize(model, images)

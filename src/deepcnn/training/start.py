@@ -23,14 +23,18 @@ from deepcnn.team.join import join
 from deepcnn.team.team import Team
 from deepcnn.training.checks import check_changes
 from deepcnn.training.loop import Result, make_steps
+from deepcnn.training.plan import Plan
+from deepcnn.training.planning import Allowance, allowance, check
+from deepcnn.training.planning import plan as make_plan
 from deepcnn.training.session import FromPython, Session
 
 _BOTH = "steps and epochs both say how long to train; leave out one of them"
 
 
 def train(
-    config: Config | str,
+    config: Config | str | None = None,
     *,
+    budget: str | float | Allowance | None = None,
     run_dir: str | Path | None = None,
     overwrite: bool = False,
     feed: FeedSource | Fed | str | None = None,
@@ -45,8 +49,11 @@ def train(
 
     `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
     `train("quick", data="photos", epochs=3)`; with `start_from` a preset has the widths of that
-    run, if it trains the same kind of network. `progress`: print what the command line prints.
-    `report`: write `report.html` in the run at the end.
+    run, if it trains the same kind of network. `budget`: the time that all may take, seconds or a
+    text such as "5m": so many steps are made as fit, and are useful. With `data` but neither a
+    `config` nor steps or epochs, as in `train(data="photos", budget="2m")`, the settings are chosen
+    for the data, too, and the budget is 5 minutes where none is given. `progress`: print what the
+    command line prints. `report`: write `report.html` in the run at the end.
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `feed`: where the batches come from instead of the training set, which then
     only tells the classes and the statistics, see `inputs.fed.Fed`; a name is the setting.
@@ -62,27 +69,41 @@ def train(
     """
     if isinstance(feed, str):
         feed, settings = None, settings | {"feed": feed}
-    config, limit = _config(config, settings), _limit(max_time)
+    allowed = allowance(config, budget, settings)
+    limit = _limit(max_time)
+    config = _config(presets.DEFAULT if config is None else config, settings)
     with join() as team, _heard(emit, progress) as heard:
         emit = team.listener(heard)
         path = Path(run_dir) if run_dir else None
-        if model is None and config.model.name not in BUILDERS:
-            model = config.model.name  # whoever calls names it here
-        if model is not None:
-            named = dataclasses.replace(config.model, name=name_of(model))
-            config = dataclasses.replace(config, model=named)
-        if feed is not None:
-            config = dataclasses.replace(config, feed="fed")
-        config = with_absolute_paths(config)
-        given = FromPython(None if feed is None else Fed.of(feed), model, limit)
+        config, given = _from_python(config, feed, model)
+        given = dataclasses.replace(given, limit=limit)
         command = to_dict(config)
         begun = team.once(lambda: Run.of_job(team.job(), path, command))
         if begun is not None and not (overwrite and begun.is_finished()):
             emit(Noted(f"{begun.path}: the same job began this run, and goes on with it."))
             return _resume(team, begun, lambda c: c, given, emit, report=report)
+        plan = None
+        if allowed is not None:
+            check(config, team, given)
+            plan, material = make_plan(allowed, config, given, emit, report=report)
+            config, given = plan.config, dataclasses.replace(given, material=material)
         with Session.open(team, config, given, emit) as session:
             session.begin(path, command, overwrite=overwrite)
-            return _finished(session, report=report)
+            return _finished(session, plan, report=report)
+
+
+def _from_python(
+    config: Config, feed: FeedSource | Fed | None, model: Given | None
+) -> tuple[Config, FromPython]:
+    """Return the configuration as it is stored, and beside it what none can hold."""
+    if model is None and config.model.name not in BUILDERS:
+        model = config.model.name  # whoever calls names it here
+    if model is not None:
+        named = dataclasses.replace(config.model, name=name_of(model))
+        config = dataclasses.replace(config, model=named)
+    if feed is not None:
+        config = dataclasses.replace(config, feed="fed")
+    return with_absolute_paths(config), FromPython(None if feed is None else Fed.of(feed), model)
 
 
 def resume(
@@ -142,9 +163,11 @@ def _limit(max_time: str | float | None) -> float | None:
     return None if max_time is None else seconds_of(max_time, "max_time")
 
 
-def _finished(session: Session, *, report: bool) -> Result:
+def _finished(session: Session, plan: Plan | None = None, *, report: bool) -> Result:
     """Make all steps, and write the report of a run that was not interrupted."""
-    result = make_steps(session)
+    result = make_steps(session, plan, report=report)
+    if plan is not None and result.evaluated is not None:
+        session.tell(Noted(f"The same run again: {_again(session)}"))
     if not report or result.evaluated is None:
         return result
     if session.team.any(session.stop.number is not None):  # it came when all was done and scored
@@ -152,6 +175,14 @@ def _finished(session: Session, *, report: bool) -> Result:
     else:
         session.judge.report()
     return result
+
+
+def _again(session: Session) -> str:
+    """Return what to type for the same run, by its steps."""
+    from deepcnn.reports.commands import repeating
+
+    (_, command), *_ = repeating(session.config, session.run.path, fed=False)
+    return command
 
 
 def _config(config: Config | str, settings: dict[str, Any]) -> Config:

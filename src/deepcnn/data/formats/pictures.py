@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcnn.data.formats.decoding import (
     BadPictureError,
@@ -103,6 +104,21 @@ class PictureShard:
     def seekable(self) -> bool:
         """Each picture is a file of its own."""
         return True
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of all pictures, int64 [N]; no file is read for them."""
+        return self.listing.labels
+
+    def some(self, chosen: NDArray[np.int64]) -> PictureShard:
+        """Return those at the places `chosen`, int64 [k], ascending; no other file is read."""
+        paths = tuple(self.listing.paths[place] for place in chosen.tolist())
+        listing = replace(self.listing, paths=paths, labels=self.listing.labels[chosen])
+        return replace(self, listing=listing)
+
+    def resized(self, height: int, width: int) -> PictureShard:
+        """Return the same pictures brought to another size."""
+        return replace(self, form=replace(self.form, height=height, width=width))
 
     def __len__(self) -> int:
         return len(self.listing.paths)
