@@ -26,6 +26,7 @@ PROGRAMS = {
     "devices": "cases.devices",
     "links": "cases.links",
     "streaming_memory": "cases.streaming_memory",
+    "doctor_duplicates": "cases.doctor_duplicates",
     "unsure": "cases.unsure",
     "budgets": "cases.budgets",
     "start_from": "cases.start_from",

@@ -21,6 +21,7 @@ ROOMS = [
     "cli",
     "bench",
     "serving",
+    "doctor",
     "training",
     "exports",
     "reports",
@@ -71,6 +72,8 @@ ALSO_WITHOUT_TORCH = ["runs.run", "runs.log", "runs.find", "inference.classifier
 ALSO_WITHOUT_TORCH += [
     f"inference.{name}" for name in ("about", "classifier", "extras", "load", "onnx_file")
 ]
+# All that looks at data but does not train.
+ALSO_WITHOUT_TORCH += [f"doctor.{name}" for name in ("duplicates", "examine", "fixes", "page")]
 LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 460, 60, 6
 KNOWS_PROCESSES = {"team", "engines.distributed"}  # only they import torch.distributed
 

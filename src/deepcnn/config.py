@@ -31,6 +31,7 @@ _ADDED_LATER = frozenset(
         "config.inputs.saturation",
         "config.inputs.translation",
         "config.epochs",
+        "config.exclude",
         "config.keep_best",
         "config.optimizer.beta1",
         "config.optimizer.beta2",

@@ -71,6 +71,14 @@ class Noted(Event):
 
 
 @dataclass(frozen=True)
+class LeftOut(Noted):
+    """A picture file that cannot be read and is left out; `reason`: what is wrong with it."""
+
+    path: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Filling(Event):
     """A queue is about to be filled with this many examples, before the first step.
 

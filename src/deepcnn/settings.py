@@ -174,6 +174,8 @@ class DataSpec:
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+    exclude: str | None = None
+    """Table of examples that are left out, as `deepcnn doctor --fixes` writes it."""
 
     def __post_init__(self) -> None:
         at_least(("train_size", self.train_size, 0))

@@ -54,6 +54,9 @@ COMMANDS = {
     ),
     "serve": Command("[RUN]", "Answer about pictures over HTTP."),
     "bench": Command("[--json]", "Measure how fast this machine trains, scores and answers."),
+    "doctor": Command(
+        "DATA or RUN [--out PAGE]", "Say what is wrong with a data set, and with its files."
+    ),
     "data fetch": Command("[NAME] [--from PATH]", "Fetch and verify a data set."),
     "data verify": Command("[NAME]", "Check a data set's files."),
     "data show": Command("[NAME or PATH]", "Count the classes of a data set and draw some images."),

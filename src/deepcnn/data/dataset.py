@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.exclusions import Exclusions
 from deepcnn.data.layouts import MAX_CLASSES, Layout
 from deepcnn.data.shards import Progress, by
 from deepcnn.data.source import Source, held_out, in_memory
@@ -33,6 +35,9 @@ class Dataset:
         self._split: dict[Split, Source] = {}
         self._labels: dict[Split, NDArray[np.int64]] = {}
         self._content: dict[Split, str] = {}
+        self._held_out: NDArray[np.bool_] | None = None  # which of the training set are
+        exclude = spec.exclude
+        self.exclusions = Exclusions.read(Path(exclude).expanduser()) if exclude else None
 
     @property
     def form(self) -> str:
@@ -55,6 +60,11 @@ class Dataset:
     def classes(self) -> tuple[str, ...]:
         """The names of the labels: those of the training split for all."""
         return self._layout.classes or self._own_split(self.own_splits[0]).classes
+
+    @property
+    def excluded(self) -> str | None:
+        """The digest of the table of examples that are left out, or None."""
+        return None if self.exclusions is None else self.exclusions.sha256
 
     def hold_out(self, validation_size: int) -> Dataset:
         """Return the same set, of which so many training examples are held out."""
@@ -117,6 +127,25 @@ class Dataset:
         self.counts(split)
         return self._content[split]
 
+    def own_split_of(self, split: Split) -> Split:
+        """Return the split as it lies on disk that the examples of a split are of."""
+        held = self.spec.validation_size and split == "validation"
+        return "train" if held else split
+
+    def places(self, split: Split) -> NDArray[np.int64]:
+        """Return the place of each example of a split in `own_split_of` it, int64 [N].
+
+        Places are those on disk, before anything is left out or held out; of a training set with
+        extra examples, only those of its own.
+        """
+        own = self.own_split_of(split)
+        left_out = list(self.exclusions.rows.get(own, ())) if self.exclusions is not None else []
+        self.split(split)
+        found = np.delete(np.arange(len(self._own[own]) + len(left_out)), left_out)
+        if self._held_out is not None and split in ("train", "validation"):
+            found = found[self._held_out == (split == "validation")]
+        return found
+
     def read_whole(self, split: Split, *, keep: bool, progress: Progress) -> Source:
         """Read all examples of a split, so that nothing can fail later, and return it.
 
@@ -152,6 +181,7 @@ class Dataset:
             choice=spec.validation_choice,
             seed=spec.validation_seed,
         )
+        self._held_out = chosen
         used = self._used(source.select(~chosen), labels[~chosen])
         self._split["train"] = self._with_extra(used)
         self._split["validation"] = source.select(chosen)
@@ -195,6 +225,8 @@ class Dataset:
             source = Source(shards, classes or self.classes)
             if split != first and not self._layout.alike:
                 _compare(source, split, self._own_split(first), first)
+            if self.exclusions is not None:
+                source = self.exclusions.apply(split, source)
             self._own[split] = source
         return self._own[split]
 

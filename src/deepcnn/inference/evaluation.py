@@ -337,6 +337,7 @@ def _own_split(
     dataset = open_dataset(config, emit=emit)
     chosen: Split = split or splits_to_score(config, dataset)[-1]
     keep = config.feed in ("preloaded", "fed")
+    trained_on.check_excluded(config.exclude, dataset.excluded)
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
     for each in {chosen, "train"} if config.validation_size else {chosen}:
         trained_on.check(config.data, each, dataset.split(each), dataset.counts(each))
@@ -356,6 +357,8 @@ def other_split(
     height, width, _ = trained_on.transform.image_shape
     moved = dataclasses.replace(config, data=data, image_size=(height, width))
     dataset = open_dataset(moved, emit=emit)
+    if config.exclude is not None and not _fits(dataset, trained_on):
+        dataset = open_dataset(dataclasses.replace(moved, exclude=None), emit=emit)
     likeliest = splits_to_score(config, dataset)[-1:]
     it_matters = bool(config.validation_size) or (split is None and likeliest != ("test",))
     if not it_matters or not _is_same(dataset, trained_on):
@@ -371,6 +374,14 @@ def other_split(
             f"trained on, found {by(source.shape)}"
         )
     return chosen, relabeled(source, trained_on.classes)
+
+
+def _fits(dataset: Dataset, trained_on: TrainedOn) -> bool:
+    """Tell whether what a run left out is left out of these data, too: they are the same."""
+    try:
+        return _is_same(dataset, trained_on)
+    except DataError:  # the table names examples that are not there
+        return False
 
 
 def _is_same(dataset: Dataset, trained_on: TrainedOn) -> bool:

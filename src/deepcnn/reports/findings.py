@@ -28,7 +28,8 @@ class Subject:
     """What a report is about: a run, its network, and what that answered about `source`.
 
     `source`: the split's examples, in the order of the answers; `scored_on`: the data that they are
-    of, None: the run's own.
+    of, None: the run's own; `leaked`: which of them are in the training set, too, pixel for pixel,
+    bool [N], None where nobody looked.
     """
 
     run: Run
@@ -36,6 +37,7 @@ class Subject:
     answered: Answered
     source: Source
     scored_on: str | None = None
+    leaked: Bools | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from deepcnn.data.catalog import CATALOG
+from deepcnn.data.enough import majority, senseless
 from deepcnn.data.shards import by
 from deepcnn.errors import RunError
 from deepcnn.inference.about import name_of_data
@@ -16,6 +17,7 @@ from deepcnn.reports import commands
 from deepcnn.reports.curves import Log, by_threshold, curves, reliability
 from deepcnn.reports.filters import first_filters
 from deepcnn.reports.findings import SAMPLES, SHAPES, TOP, Findings, Subject, baseline
+from deepcnn.reports.measures import Bools
 from deepcnn.reports.pictures import data_uri, for_display, in_base64, sheet
 from deepcnn.runs.log import events
 from deepcnn.runs.run import ENVIRONMENT
@@ -89,6 +91,13 @@ def _verdict(subject: Subject, found: Findings) -> View:
         notes.append(f"{found.not_numbers:,} answers are no numbers, and count as wrong.")
     if answered.split == "train":
         notes.append("These are images that the network was trained on: others it knows less well.")
+    of_class = found.table.sum(1).tolist()
+    counts = {**subject.trained.trained_on.counts, answered.split: of_class}
+    notes += senseless(subject.classes, counts)
+    if luck := majority(what, found.correct, of_class):
+        notes.append(luck)
+    if subject.leaked is not None and answered.split != "train" and subject.leaked.any():
+        notes.append(_without_leaked(subject.leaked, found))
     kind = ", with the moving averages of its parameters" if answered.averaged else ""
     held_out = (
         f" They were held out of the training set ({config.validation_choice}, seed "
@@ -110,6 +119,19 @@ def _verdict(subject: Subject, found: Findings) -> View:
         ),
         "notes": notes,
     }
+
+
+def _without_leaked(leaked: Bools, found: Findings) -> str:
+    count, total = int(leaked.sum()), int((~leaked).sum())
+    right = int(found.right[~leaked].sum())
+    be = "is" if count == 1 else "are"
+    text = f"{count:,} of these images {be} in the training set, too, pixel for pixel."
+    if total:
+        text += (
+            f" Without them the accuracy is {percent(right, total, 2)} ({right:,} of {total:,}, "
+            f"95\u00a0% interval {interval(right, total)})."
+        )
+    return text
 
 
 def _tiles(subject: Subject, found: Findings, log: Log) -> list[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ FREE_TO_CHANGE = (
 _UNSAID = frozenset(
     [
         *(*FREE_TO_CHANGE, "preset", "epochs", "evaluate_on", "start_from"),
-        *("train_on_extra", "image_size", "skip_bad"),
+        *("train_on_extra", "image_size", "skip_bad", "exclude"),
         *("device", "threads", "deterministic", "compile"),
         "pace",  # changes on the way, as steps do
         *("seed", "feed", "order"),  # seed and order are told in words of their own

@@ -24,7 +24,8 @@ class TrainedOn:
     `counts`: examples of each class by split, of those that the run trains and is scored on;
     `fed_by`: the kind of feed from Python, see `Fed.kind`, or None; `began_with`: what it took of
     another training, or None; `content`: digests of their pixels and labels, see
-    `Dataset.content`, and `decoder`, which made the pixels; nothing in what older versions stored.
+    `Dataset.content`, and `decoder`, which made the pixels; nothing in what older versions stored;
+    `excluded`: the SHA-256 of the table of examples that were left out, or None.
     """
 
     transform: Transform
@@ -34,6 +35,7 @@ class TrainedOn:
     began_with: Beginning | None = None
     content: dict[str, str] = field(default_factory=dict)
     decoder: str | None = None
+    excluded: str | None = None
 
     @classmethod
     def read(cls, run: Run) -> TrainedOn:
@@ -52,6 +54,7 @@ class TrainedOn:
                 None if began_with is None else Beginning.from_dict(began_with),
                 dict(values.get("content", {})),
                 values.get("decoder"),
+                values.get("excluded"),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{run.path / INPUTS}: not as deepcnn writes it ({error})") from error
@@ -70,7 +73,16 @@ class TrainedOn:
             "decoder": self.decoder,
             **fed,
             **began,
+            **({} if self.excluded is None else {"excluded": self.excluded}),
         }
+
+    def check_excluded(self, table: str | None, sha256: str | None) -> None:
+        """Raise RunError where the table of examples that are left out is no longer the same."""
+        if sha256 != self.excluded:
+            raise RunError(
+                f"{table}: the table of examples that are left out changed since this run began. "
+                "Bring it back, or start a new run."
+            )
 
     def check(self, data: str, split: str, source: Source, counts: NDArray[np.int64]) -> None:
         """Raise RunError where a split of `data` is no longer what this run had before it.

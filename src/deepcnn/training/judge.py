@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deepcnn.config import Config
+from deepcnn.data.digests import in_both
 from deepcnn.data.source import Source
-from deepcnn.data.splits import Split
 from deepcnn.devices import Place
 from deepcnn.engines.engine import Engine
 from deepcnn.errors import DataError, DeepcnnError
@@ -21,6 +21,7 @@ from deepcnn.models.build import Given
 from deepcnn.runs import checkpoint
 from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.team.team import Team
+from deepcnn.training.material import Material
 from deepcnn.training.scores import Scores, logged_scores
 
 
@@ -57,11 +58,14 @@ class Judged(Protocol):
 class Judge:
     """Scores the network of a session, keeps the best checkpoint, and writes the report.
 
-    `to_score`: the splits to score on, of which the last counts; `model`: a network from Python.
+    `material`: what is trained on, and the splits to score on, of which the last counts; `model`: a
+    network from Python.
     """
 
-    def __init__(self, session: Judged, to_score: dict[Split, Source], model: Given | None):
+    def __init__(self, session: Judged, material: Material, model: Given | None):
+        to_score = material.to_score
         self._session, self._to_score, self._model = session, to_score, model
+        self._train = material.train
         self._scores = Scores(
             to_score,
             session.transform,
@@ -159,7 +163,9 @@ class Judge:
             raise DataError("the split has more answers than are kept in memory")
         # The step is the best one's, where it is kept.
         trained = Trained.open(self._session.run, self.answered.step, model=self._model)
-        return str(write(Subject(self._session.run, trained, self.answered, self.scored)))
+        leaked = in_both(self.scored, self._train)
+        subject = Subject(self._session.run, trained, self.answered, self.scored, leaked=leaked)
+        return str(write(subject))
 
     def evaluation_is_due(self) -> bool:
         """Tell whether the run stopped between a checkpoint and the evaluation of the same step."""

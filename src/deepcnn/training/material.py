@@ -31,7 +31,8 @@ class Material:
     `train`: the training set, in memory where the feed needs it there; `order`: in which a feed
     goes through it; `filling`: what is told of the queue that it is drawn from, if any;
     `to_score`: read once, so that nothing fails after the last step; `counts`: examples of each
-    class, int64 [classes], of all these splits, and `content` their digests.
+    class, int64 [classes], of all these splits, and `content` their digests; `excluded`: the digest
+    of the table of examples that are left out.
     """
 
     config: Config
@@ -41,9 +42,11 @@ class Material:
     to_score: dict[Split, Source]
     counts: dict[Split, NDArray[np.int64]]
     content: dict[str, str]
+    excluded: str | None = None
 
     def check(self, stored: TrainedOn, emit: Listener) -> None:
         """Raise RunError where the data are not those that a run was trained on before."""
+        stored.check_excluded(self.config.exclude, self.excluded)
         for split, source in {**self.to_score, "train": self.train}.items():
             stored.check(self.config.data, split, source, self.counts[split])
             stored.check_content(self.config.data, split, self.content[split], emit)
@@ -82,7 +85,7 @@ def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: List
         counts[split] = dataset.counts(split)
     filling = filling_of(config, feed, dataset.form, len(train))
     content: dict[str, str] = {split: dataset.content(split) for split in counts}
-    return Material(config, train, order, filling, to_score, counts, content)
+    return Material(config, train, order, filling, to_score, counts, content, dataset.excluded)
 
 
 def with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deepcnn import atomic
 from deepcnn.config import Config, to_dict
+from deepcnn.data.enough import senseless
 from deepcnn.data.formats.decoding import decoder
 from deepcnn.devices import describe_environment
 from deepcnn.engines.choose import choose
@@ -128,6 +129,7 @@ class Session:
             # What an older version did not store stays unknown.
             material.content if stored is None else stored.content,
             decoder() if stored is None else stored.decoder,
+            material.excluded,
         )
         self._material = material
         self._closing = ExitStack()
@@ -155,6 +157,8 @@ class Session:
     def begin(self, path: Path | None, command: dict[str, Any], *, overwrite: bool) -> None:
         """Make the directory of a new run; `command`: the configuration as it was asked for."""
         self.team.once(self._take_on)
+        for text in senseless(self.trained_on.classes, self.trained_on.counts):
+            self.emit(Noted(f"Careful: {text}"))
         if (self.trained_on.fed_by or "").startswith("iterator"):
             what = "an iterator that is no function of the step and has no state_dict"
             self.emit(Noted(f"This run cannot be resumed: its feed is {what}."))
@@ -315,7 +319,7 @@ class Session:
         """Make those who listen, and what scores; `first_step`: of a resumed run."""
         self._listeners: list[Listener] = [self.emit]
         self.team.once(lambda: self._open_listeners(first_step))
-        self.judge = Judge(self, self._material.to_score, self._given.model)
+        self.judge = Judge(self, self._material, self._given.model)
 
     def _open_listeners(self, first_step: int | None) -> None:
         log = JsonLog(self.run.log, self._note)

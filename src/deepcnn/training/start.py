@@ -10,10 +10,11 @@ from typing import Any
 
 from deepcnn import presets
 from deepcnn.config import Config, from_dict, to_dict
+from deepcnn.data.enough import majority, senseless
 from deepcnn.data.open import NAMES, check_still_there
 from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError
-from deepcnn.events import Event, Listener, Noted, ignore
+from deepcnn.events import Evaluated, Event, Listener, Noted, ignore
 from deepcnn.inputs.fed import Fed, FeedSource
 from deepcnn.models.build import BUILDERS, Given, name_of
 from deepcnn.runs.beginning import with_widths_of
@@ -166,8 +167,10 @@ def _limit(max_time: str | float | None) -> float | None:
 def _finished(session: Session, plan: Plan | None = None, *, report: bool) -> Result:
     """Make all steps, and write the report of a run that was not interrupted."""
     result = make_steps(session, plan, report=report)
-    if plan is not None and result.evaluated is not None:
-        session.tell(Noted(f"The same run again: {_again(session)}"))
+    if result.evaluated is not None:
+        _warn(session, result.evaluated)
+        if plan is not None:
+            session.tell(Noted(f"The same run again: {_again(session)}"))
     if not report or result.evaluated is None:
         return result
     if session.team.any(session.stop.number is not None):  # it came when all was done and scored
@@ -175,6 +178,15 @@ def _finished(session: Session, plan: Plan | None = None, *, report: bool) -> Re
     else:
         session.judge.report()
     return result
+
+
+def _warn(session: Session, scored: Evaluated) -> None:
+    """Say what makes a score mean little."""
+    counts = session.trained_on.counts
+    warnings = senseless(session.trained_on.classes, counts)
+    luck = majority(scored.split, scored.correct, counts.get(scored.split, ()))
+    for text in [*warnings, *([luck] if luck else [])]:
+        session.emit(Noted(f"Careful: {text}"))
 
 
 def _again(session: Session) -> str:
@@ -237,4 +249,7 @@ def with_absolute_paths(config: Config) -> Config:
     is_path = config.data not in NAMES and folder.exists()
     data = str(folder.resolve()) if is_path else config.data
     start_from = config.start_from and str(Path(config.start_from).expanduser().resolve())
-    return dataclasses.replace(config, data=data, data_dir=data_dir, start_from=start_from)
+    exclude = config.exclude and str(Path(config.exclude).expanduser().resolve())
+    return dataclasses.replace(
+        config, data=data, data_dir=data_dir, start_from=start_from, exclude=exclude
+    )

@@ -184,6 +184,11 @@ def converted(picture: Image.Image, channels: int) -> Image.Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
+def turned(picture: Image.Image) -> bool:
+    """Tell whether EXIF says that an open picture does not lie as it is stored."""
+    return _orientation(picture) != 1
+
+
 def header_of(picture: Image.Image) -> Header:
     """Return what the head of an open picture says."""
     width, height = picture.size

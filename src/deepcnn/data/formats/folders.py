@@ -26,7 +26,7 @@ from deepcnn.data.splits import (
     split_of,
 )
 from deepcnn.errors import DataError
-from deepcnn.events import Listener, Noted, Reading
+from deepcnn.events import LeftOut, Listener, Noted, Reading
 from deepcnn.settings import DataSpec
 
 NAME = "pictures in class folders"
@@ -98,7 +98,8 @@ def _openers(lists: Mapping[Split, listings.Listing], spec: DataSpec, emit: List
                 progress=lambda done, total: emit(Reading(f"looking at {split}", done, total)),
             )
             for file, reason in bad.items():
-                emit(Noted(f"left out {listings.shown(file)}: {reason}"))
+                text = f"left out {listings.shown(file)}: {reason}"
+                emit(LeftOut(text, str(file), reason))
             prepared[split] = shard
         return prepared[split]
 
@@ -154,7 +155,7 @@ def holds_pictures(root: Path) -> bool:
 
 
 def _folders(path: Path) -> list[Path]:
-    return [e for e in path.iterdir() if e.is_dir() and not e.name.startswith(".")]
+    return [e for e in path.iterdir() if e.is_dir() and not listings.is_hidden(e.name)]
 
 
 # Writing

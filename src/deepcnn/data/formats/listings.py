@@ -65,6 +65,11 @@ def shown(name: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is passed over: what is hidden, or added by macOS."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def is_folder(path: str | Path) -> bool:
     """Tell whether a path is a folder, for any text: the empty one and much too long ones, too."""
     try:
@@ -125,7 +130,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """Return what lies in a folder, by name, without what is hidden."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            found = [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         raise DataError(
             f"{shown(folder)}: expected a folder that can be read, found: {error.strerror}. Check "

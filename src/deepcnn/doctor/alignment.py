@@ -1,0 +1,126 @@
+"""How alike two pictures are once one is laid upon the other: shifted, scaled, turned, brighter.
+
+Inverse compositional alignment by Gauss-Newton steps (Baker and Matthews: "Lucas-Kanade 20 years
+on", 2004), for six numbers of an affine map and two of the light, of many pairs at once. What
+remains is measured by the correlation of the pixels that both have.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+LEAST_OVERLAP = 0.6  # of the area; what is less in common is no evidence
+COARSE, FINE = 8, 6  # steps on blurred pictures, then on nearly sharp ones
+LARGEST_STEP = 0.3  # of half a side
+DAMPING = 1e-3
+DEVIATIONS = 4.0  # that a similarity is below the correlation
+
+
+def similarity(first: Floats, second: Floats) -> Floats:
+    """Return how alike each pair is once aligned, float32 [M], 0 to 1.
+
+    `first`, `second`: gray pictures float32 [M, S, S]. The second is brought to the first. What
+    counts is the smaller one of two correlations: of all pixels, and of details alone, without what
+    a blur leaves: two pictures of a bright sky over dark ground are alike in the first one only. It
+    is lowered to what may be trusted: by DEVIATIONS of Fisher's z ("Frequency distribution of the
+    values of the correlation coefficient", 1915), of as many pixels as the details are spread over,
+    for of two dark shapes before a plain sky a few pixels tell all. Where too little of both is in
+    common, or there is nothing to be seen, it is 0.
+    """
+    maps = align(blurred(first, 4), blurred(second, 4), COARSE, None)
+    first, second = blurred(first, 1), blurred(second, 1)
+    maps = align(first, second, FINE, maps)
+    fine, other = first - blurred(first, 5), second - blurred(second, 5)
+    found = np.minimum(correlation(first, second, maps), correlation(fine, other, maps))
+    pixels = np.minimum(_spread(fine), _spread(other))
+    z = np.arctanh(np.minimum(found, 1 - 1e-6)) - DEVIATIONS / np.sqrt(pixels)
+    return np.asarray(np.tanh(np.maximum(z, 0)), np.float32)
+
+
+def _spread(images: Floats) -> Floats:
+    """Return over how many pixels the energy of each image is spread: its participation ratio."""
+    energy = images.reshape(len(images), -1) ** 2
+    return np.asarray(
+        np.maximum(energy.sum(1), 1e-6) ** 2 / np.maximum((energy**2).sum(1), 1e-12), np.float32
+    ).clip(1)
+
+
+def blurred(images: Floats, times: int) -> Floats:
+    """Return images [M, S, S] under a binomial filter of 3×3, so many times."""
+    for _ in range(times):
+        wide = np.pad(images, ((0, 0), (1, 1), (0, 0)), "edge")
+        images = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / np.float32(4)
+        wide = np.pad(images, ((0, 0), (0, 0), (1, 1)), "edge")
+        images = (wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]) / np.float32(4)
+    return images
+
+
+def align(first: Floats, second: Floats, steps: int, maps: Floats | None) -> Floats:
+    """Return the affine maps [M, 2, 3] from places in `first` to places in `second`.
+
+    Places are (y, x) from -1 to 1. `maps`: to begin with; None: the identity.
+    """
+    count, side = first.shape[:2]
+    ys, xs = _grid(side)
+    dy, dx = (g.reshape(count, -1) * ((side - 1) / 2) for g in np.gradient(first, axis=(1, 2)))
+    flat = first.reshape(count, -1)
+    ones = np.ones_like(flat)
+    changes = np.stack([dy * ys, dy * xs, dy, dx * ys, dx * xs, dx, flat, ones], 1)
+    normal = (changes @ changes.transpose(0, 2, 1)).astype(np.float64)
+    damping = DAMPING * (np.trace(normal[:, :6, :6], axis1=1, axis2=2) / 6)[:, None] + DAMPING
+    index = np.arange(8)
+    normal[:, index[:6], index[:6]] += damping
+    normal[:, index[6:], index[6:]] += DAMPING
+    solve = np.linalg.inv(normal).astype(np.float32)
+    found = np.tile(np.eye(3, dtype=np.float32), (count, 1, 1))
+    if maps is not None:
+        found[:, :2] = maps
+    step = np.tile(np.eye(3, dtype=np.float32), (count, 1, 1))
+    for _ in range(steps):
+        seen, inside = _warped(second, found[:, :2])
+        error = ((seen - flat) * inside)[:, :, None]
+        change = (solve @ (changes @ error))[:, :, 0]
+        gain = np.maximum(1 + change[:, 6:7], 0.3)
+        limited = np.clip(change[:, :6] / gain, -LARGEST_STEP, LARGEST_STEP).reshape(-1, 2, 3)
+        step[:, :2] = limited + np.eye(3, dtype=np.float32)[:2]
+        found = found @ np.linalg.inv(step)
+    return found[:, :2]
+
+
+def correlation(first: Floats, second: Floats, maps: Floats) -> Floats:
+    """Return the correlation of `first` [M, S, S] with `second` under `maps`, float32 [M]."""
+    seen, inside = _warped(second, maps)
+    flat = first.reshape(len(first), -1)
+    count = np.maximum(inside.sum(1, keepdims=True), 1)
+    a = (flat - (flat * inside).sum(1, keepdims=True) / count) * inside
+    b = (seen - (seen * inside).sum(1, keepdims=True) / count) * inside
+    found = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1) + 1e-3)
+    enough = inside.mean(1) >= LEAST_OVERLAP
+    return np.where(enough, found.clip(0, 1), 0).astype(np.float32)
+
+
+def _grid(side: int) -> tuple[Floats, Floats]:
+    line = np.linspace(-1, 1, side, dtype=np.float32)
+    return np.repeat(line, side), np.tile(line, side)
+
+
+def _warped(images: Floats, maps: Floats) -> tuple[Floats, Floats]:
+    """Return images at mapped places, bilinear [M, S * S], and 1 where that is inside, else 0."""
+    count, side = images.shape[:2]
+    ys, xs = _grid(side)
+    half = np.float32((side - 1) / 2)
+    y, x = (
+        (maps[:, i, :1] * ys + maps[:, i, 1:2] * xs + maps[:, i, 2:] + 1) * half for i in (0, 1)
+    )
+    inside = (y > -0.5) & (y < side - 0.5) & (x > -0.5) & (x < side - 0.5)
+    y, x = (np.clip(v, 0, side - 1.001) for v in (y, x))
+    top, left = y.astype(np.int32), x.astype(np.int32)
+    y, x = y - top, x - left
+    place = top * side + left + (np.arange(count) * side * side)[:, None]
+    flat = images.reshape(-1)
+    upper = flat[place] * (1 - x) + flat[place + 1] * x
+    lower = flat[place + side] * (1 - x) + flat[place + side + 1] * x
+    return upper * (1 - y) + lower * y, inside.astype(np.float32)

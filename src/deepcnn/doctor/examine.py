@@ -1,0 +1,107 @@
+"""The whole examination of a data set."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcnn.data.splits import Split
+from deepcnn.doctor import duplicates, problems
+from deepcnn.doctor.findings import Duplicate, Findings, Place, Suspect
+from deepcnn.doctor.look import Looked, Seen, look_at
+from deepcnn.errors import ConfigError, DataError
+from deepcnn.events import Listener, Noted, Reading, ignore
+from deepcnn.settings import DataSpec
+
+SPLIT_ORDER: tuple[Split, ...] = ("train", "validation", "test", "extra")
+MOST_OF_GROUP = 50  # pairs that are told of one group of equal images
+
+
+def examine(
+    spec: DataSpec, *, labels: bool = False, emit: Listener = ignore
+) -> tuple[Findings, Seen]:
+    """Read a data set once, and return what was found and what was seen.
+
+    `labels`: also train, to find labels that seem wrong. Raises DataError where the set cannot be
+    opened at all.
+    """
+    seen = look_at(spec, emit)
+    classes = seen.dataset.classes
+    suspects: list[Suspect] = _suspects(seen, emit) if labels else []
+    counts = {
+        split: tuple(np.bincount(looked.labels, minlength=len(classes)).tolist())
+        for split, looked in seen.splits.items()
+    }
+    found = Findings(
+        spec.data,
+        classes,
+        counts,
+        tuple(_duplicates(seen.splits, emit)),
+        tuple(sorted(suspects, key=lambda suspect: -suspect.score)),
+        tuple(problems.find(seen)),
+    )
+    return found, seen
+
+
+def _suspects(seen: Seen, emit: Listener) -> list[Suspect]:
+    if importlib.util.find_spec("deepcnn.doctor.labels") is None:
+        raise ConfigError("--labels: this version of deepcnn cannot look for wrong labels yet")
+    labels = importlib.import_module("deepcnn.doctor.labels")
+    try:
+        found: list[Suspect] = labels.suspects(seen.dataset, emit=emit)
+    except DataError as error:  # too few to judge by; all the rest was looked at
+        emit(Noted(f"Labels were not judged: {error}"))
+        return []
+    return found
+
+
+def _duplicates(splits: dict[Split, Looked], emit: Listener) -> list[Duplicate]:
+    """Return exact and near duplicates of all splits, leaks first, then other labels, then rest."""
+    order = [split for split in SPLIT_ORDER if split in splits]
+    parts = [splits[split] for split in order]
+    starts = np.cumsum([0, *(len(part.labels) for part in parts)])
+    labels = np.concatenate([part.labels for part in parts])
+    digests = np.concatenate([part.digests for part in parts])
+
+    def place(index: int) -> Place:
+        which = int(np.searchsorted(starts, index, "right")) - 1
+        paths, at = parts[which].paths, index - int(starts[which])
+        return Place(order[which], at, None if paths is None else paths[at])
+
+    def pair(kind: Literal["exact", "near"], a: int, b: int, similarity: float) -> Duplicate:
+        same = bool(labels[a] == labels[b])
+        return Duplicate(kind, place(a), place(b), similarity, same)
+
+    found: list[Duplicate] = []
+    alone = np.ones(len(labels), np.bool_)  # but one of each group of equal images
+    for group in duplicates.same_pixels(digests):
+        alone[group[1:]] = False
+        for a, b in _pairs(group, starts):
+            found.append(pair("exact", a, b, 1.0))
+    there = np.flatnonzero(alone)
+    thumbs = np.concatenate([part.thumbs for part in parts])[there]
+    pairs, similarity = duplicates.alike(
+        thumbs, lambda done, total: emit(Reading("comparing", done, total))
+    )
+    for (a, b), value in zip(there[pairs].tolist(), similarity.tolist(), strict=True):
+        found.append(pair("near", a, b, value))
+    found.sort(key=lambda d: (not d.leaks, d.same_label, d.kind != "exact", -d.similarity))
+    return found
+
+
+def _pairs(group: NDArray[np.int64], starts: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return each example of a group of equal ones with the first, and across splits with all.
+
+    A group of many equal images would have as many pairs as its square; of those MOST_OF_GROUP for
+    each example are told.
+    """
+    first, *rest = group.tolist()
+    pairs = {(first, other) for other in rest}
+    split = np.searchsorted(starts, group, "right")
+    for i, b in enumerate(group.tolist()):
+        others = group[:i][split[:i] != split[i]][:MOST_OF_GROUP]
+        pairs |= {(a, b) for a in others.tolist()}
+    return sorted(pairs)
