@@ -31,6 +31,7 @@ PROGRAMS = {
     "budgets": "cases.budgets",
     "start_from": "cases.start_from",
     "small_sets": "cases.small_sets",
+    "doctor_labels": "cases.doctor_labels",
     "distortions": "cases.distortions",
     "optimizers": "cases.optimizers",
     "serve": "cases.serve",

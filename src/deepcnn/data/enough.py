@@ -28,10 +28,10 @@ def check_counts(classes: Sequence[str], counts: Counts) -> list[tuple[str, str]
         found.append(("one class", text))
     for split, of_class in counts.items():
         name = f"The {split} split"
-        if split != "train" and sum(of_class):
+        if split != "train" and any(of_class):
             found += _too_small(name, of_class)
         missing = [c for c, count in zip(classes, of_class, strict=True) if not count]
-        if missing and sum(of_class):
+        if missing and any(of_class):
             found.append(("class missing", f"{name} has no example of {_named(missing)}."))
         few = [
             f"{c} ({count})"

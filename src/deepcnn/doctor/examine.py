@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from deepcnn.data.splits import Split
 from deepcnn.doctor import duplicates, problems
 from deepcnn.doctor.findings import Duplicate, Findings, Place, Suspect
 from deepcnn.doctor.look import Looked, Seen, look_at
-from deepcnn.errors import ConfigError, DataError
+from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, Reading, ignore
 from deepcnn.settings import DataSpec
 
@@ -47,15 +46,13 @@ def examine(
 
 
 def _suspects(seen: Seen, emit: Listener) -> list[Suspect]:
-    if importlib.util.find_spec("deepcnn.doctor.labels") is None:
-        raise ConfigError("--labels: this version of deepcnn cannot look for wrong labels yet")
-    labels = importlib.import_module("deepcnn.doctor.labels")
+    from deepcnn.doctor.labels import suspects  # which trains, and so needs torch
+
     try:
-        found: list[Suspect] = labels.suspects(seen.dataset, emit=emit)
+        return suspects(seen.dataset, emit=emit)
     except DataError as error:  # too few to judge by; all the rest was looked at
         emit(Noted(f"Labels were not judged: {error}"))
         return []
-    return found
 
 
 def _duplicates(splits: dict[Split, Looked], emit: Listener) -> list[Duplicate]:

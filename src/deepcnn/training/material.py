@@ -52,7 +52,13 @@ class Material:
             stored.check_content(self.config.data, split, self.content[split], emit)
 
 
-def open_material(config: Config, feed: Fed | None, emit: Listener, *, decide: bool) -> Material:
+def open_material(
+    config: Config,
+    feed: Fed | None,
+    emit: Listener,
+    *,
+    decide: bool,
+) -> Material:
     """Open and read what a training needs.
 
     `feed`: where Python takes the batches from; `decide`: whether a validation split is held out

@@ -216,10 +216,10 @@ class Session:
         self._open_engine()
         self._open_run(first_step=self.state.step)
 
-    def rehearse(self, schedule: Schedule) -> None:
-        """Make what computes steps, with another schedule and without a run."""
+    def rehearse(self, schedule: Schedule | None = None) -> None:
+        """Make what computes steps, without a run; `schedule`: another than the configuration's."""
         self.team.once(self._take_on)
-        self.schedule = schedule
+        self.schedule = schedule or self.schedule
         self._open_engine()
 
     @property
