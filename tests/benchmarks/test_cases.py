@@ -152,7 +152,11 @@ def test_start_from(benchmark: Import, tmp_path: Path, monkeypatch: pytest.Monke
 def test_sets_for_budgets(benchmark: Import, tmp_path: Path) -> None:
     mixed = Path(benchmark("cases.budgets").mixed(tmp_path))
     assert len(list(mixed.glob("*/*.jpg"))) == 600
-    assert len({Image.open(path).size for path in mixed.glob("*/*")}) > 100
+    sizes = set()
+    for path in mixed.glob("*/*"):
+        with Image.open(path) as picture:
+            sizes.add(picture.size)
+    assert len(sizes) > 100
 
 
 @pytest.mark.endurance

@@ -41,6 +41,7 @@ PARSED_ONLY = {
 }
 # Blocks that are no commands and no Python to be run, by page and first line.
 NOT_RUN = {
+    ("docs/doctor.md", '{"duplicates"'): "how what is found is written: tests/doctor",
     ("docs/architecture.md", "cli/ "): "a list of rooms",
     ("docs/training.md", "tiny: sgd, "): "200 steps, drawn: tests/cli/test_lr_find.py",
     ("docs/scale.md", "#!/bin/bash"): "needs Slurm",
