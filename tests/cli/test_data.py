@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from deepcnn.console import console
-from deepcnn.data.formats import idx, tfrecord
+from deepcnn.data.formats import idx
+from deepcnn.data.formats.tfrecord_files import masked_crc
 from deepcnn.data.open import load_dataset
 from deepcnn.events import Reading
 from tests.helpers.command import ENVIRONMENT, deepcnn, run_here
@@ -59,7 +60,7 @@ def records(root: Path, content: bytes) -> None:
 
 def long_record(root: Path) -> None:
     length = struct.pack("<Q", 2**63)
-    records(root, length + struct.pack("<I", tfrecord.masked_crc(length)) + b"x" * 100)
+    records(root, length + struct.pack("<I", masked_crc(length)) + b"x" * 100)
 
 
 def empty_class(root: Path) -> None:

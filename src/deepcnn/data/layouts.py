@@ -8,7 +8,8 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
     records of one length          SPLIT*.bin, with records.json, which says how they are laid out
     MNIST's IDX                    SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz
     SVHN's cropped digits          SPLIT_32x32.mat; extra_32x32.mat is a split of its own
-    TFRecord                       SPLIT*.tfrecord or .tfrecords
+    TFRecord                       SPLIT*.tfrecord or .tfrecords, also numbered as in
+                                   SPLIT.tfrecord-00000-of-00004, or .gz; pixels, or pictures
     NumPy                          SPLIT*.npz, or one .npz that holds arrays for each split
     tables of pixels               SPLIT*.csv or .csv.gz, each row a label and an image
     pictures with a table          SPLIT*.csv or *labels*.csv, with the pictures in SPLIT/, images/
@@ -28,7 +29,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepcnn.data.formats import cifar, folders, idx, mat, npz, pixel_csv, records, tfrecord
+from deepcnn.data.formats import (
+    cifar,
+    folders,
+    idx,
+    mat,
+    npz,
+    pixel_csv,
+    records,
+    tfrecord,
+    tfrecord_pictures,
+)
 from deepcnn.data.splits import Opener, Split, named_split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener
@@ -74,6 +85,9 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     if among_classes:
         files = [n for n in files if _begins_with_its_split(n) and not _is_table(n)]
     classes = _classes(folder)
+    if pictures := tfrecord_pictures.recognize(folder, files, spec, emit):
+        classes = classes or tfrecord.class_names(folder, files)
+        return Layout(path, tfrecord_pictures.NAME, _all_of(pictures), classes)
     for form in BINARY_FORMATS:
         if found := form.recognize(folder, files):
             classes = classes or form.class_names(folder, files)

@@ -49,17 +49,21 @@ def split_of(name: str) -> Split:
     return named_split(name) or "train"
 
 
-def group_by_split(
-    folder: Path, names: Iterable[str], make: Callable[[Path], Shard]
-) -> dict[Split, Opener]:
+def group_files(folder: Path, names: Iterable[str]) -> dict[Split, list[Path]]:
     """Group files by split, in the order of their names and of the numbers in them."""
     groups: dict[Split, list[Path]] = {}
     for name in sorted(names, key=_natural):
         groups.setdefault(split_of(name), []).append(folder / name)
+    return {split: groups[split] for split in SPLITS if split in groups}
+
+
+def group_by_split(
+    folder: Path, names: Iterable[str], make: Callable[[Path], Shard]
+) -> dict[Split, Opener]:
+    """Return what opens each file by its split; see `group_files`."""
     return {
-        split: lambda paths=groups[split]: tuple(make(path) for path in paths)  # type: ignore[misc]
-        for split in SPLITS
-        if split in groups
+        split: lambda paths=paths: tuple(make(path) for path in paths)  # type: ignore[misc]
+        for split, paths in group_files(folder, names).items()
     }
 
 

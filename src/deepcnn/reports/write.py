@@ -13,6 +13,7 @@ from typing import Any
 import deepcnn
 from deepcnn import atomic
 from deepcnn.config import to_dict as settings_of
+from deepcnn.data.formats.listings import Listing
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.source import Source, Subset
 from deepcnn.errors import DataError, RunError
@@ -153,7 +154,7 @@ def names_of(source: Source, split: str) -> Iterator[str]:
         chosen = shard.chosen.tolist() if isinstance(shard, Subset) else range(len(shard))
         inner = shard.shard if isinstance(shard, Subset) else shard
         for index in chosen:
-            if isinstance(inner, PictureShard):
+            if isinstance(inner, PictureShard) and isinstance(inner.listing, Listing):
                 yield str(inner.listing.paths[index])
             else:
                 yield f"{split}/{number}"

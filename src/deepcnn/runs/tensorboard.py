@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deepcnn.data.formats.tfrecord import masked_crc
+from deepcnn.data.formats.tfrecord_files import masked_crc
 from deepcnn.events import (
     Evaluated,
     Event,

@@ -85,6 +85,7 @@ def check_skipped(listing: Listing, reason: str) -> None:
     assert path.name == "bad.png"
     with pytest.raises(DataError, match=reason):
         raise DataError(found)
+    assert isinstance(shard.listing, listings.Listing)
     assert [path.name for path in shard.listing.paths] == ["good.png"]
     assert shard.listing.labels.tolist() == [0]
     assert read(shard).shape == (1, 4, 4, 3)

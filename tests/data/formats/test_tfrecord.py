@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tempfile
+import zlib
 from pathlib import Path
 
 import google_crc32c
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcnn.data.formats import tfrecord
+from deepcnn.data.formats.tfrecord_files import masked_crc
 from deepcnn.errors import DataError
 from tests import golden
 from tests.golden.make_tfrecord import examples as golden_examples
@@ -35,7 +37,7 @@ def store(folder: Path, content: bytes) -> tfrecord.TFRecordShard:
 
 def record(data: bytes) -> bytes:
     length = struct.pack("<Q", len(data))
-    checks = [struct.pack("<I", tfrecord.masked_crc(part)) for part in (length, data)]
+    checks = [struct.pack("<I", masked_crc(part)) for part in (length, data)]
     return length + checks[0] + data + checks[1]
 
 
@@ -174,9 +176,9 @@ def test_an_example_of_another_kind_is_named(tmp_path: Path, data: bytes, messag
 GOOD = record(example())
 SIZE = len(GOOD)
 HUGE = struct.pack("<Q", 2**63)
-HUGE += struct.pack("<I", tfrecord.masked_crc(HUGE))
+HUGE += struct.pack("<I", masked_crc(HUGE))
 LONG = struct.pack("<Q", 10**6)
-LONG += struct.pack("<I", tfrecord.masked_crc(LONG))
+LONG += struct.pack("<I", masked_crc(LONG))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,12 @@ LONG += struct.pack("<I", tfrecord.masked_crc(LONG))
         (GOOD + b"\1" + GOOD[1:], rf"length of record 1 at offset {SIZE} and its checksum"),
         (GOOD * 2 + GOOD[:-5] + b"z" + GOOD[-4:], rf"data of record 2 at offset {2 * SIZE} and"),
         (GOOD[:-1] + b"\0", r"data of record 0 at offset 0 and its checksum disagree"),
-        (gzip.compress(GOOD), r"one compressed by gzip. Decompress it"),
+        (gzip.compress(GOOD)[:-4], r"gzip or zlib stream, found one that is damaged \(it ends ea"),
+        (gzip.compress(GOOD + LONG), rf"record 1 at offset {SIZE} declares 1,000,000 bytes"),
+        (gzip.compress(GOOD + b"\1" + GOOD[1:]), rf"length of record 1 at offset {SIZE} and its"),
+        (gzip.compress(GOOD)[:-8] + bytes(8), r"\(Error -3 .*incorrect data check\)"),
+        (gzip.compress(GOOD) + b"more", r"\(other bytes follow its end\)"),
+        (zlib.compress(GOOD)[:-1], r"\(it ends early\)"),
     ],
     ids=message_id,
 )

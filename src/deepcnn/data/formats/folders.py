@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from deepcnn.data.formats import decoding, listings, pictures
+from deepcnn.data.formats import decoding, listings, preparing
 from deepcnn.data.shards import Shape, ToWrite, by
 from deepcnn.data.splits import (
     NAMES_OF_FOLDERS,
@@ -26,7 +27,7 @@ from deepcnn.data.splits import (
     split_of,
 )
 from deepcnn.errors import DataError
-from deepcnn.events import LeftOut, Listener, Noted, Reading
+from deepcnn.events import Listener, Noted
 from deepcnn.settings import DataSpec
 
 NAME = "pictures in class folders"
@@ -84,30 +85,13 @@ def recognize_tables(
 
 
 def _openers(lists: Mapping[Split, listings.Listing], spec: DataSpec, emit: Listener) -> Found:
-    """Return what opens each split; all splits are brought to the form of the first one."""
-    prepared: dict[Split, pictures.PictureShard] = {}
-    first = next(iter(lists))
+    """Return what opens each split, and the classes, which are those of the first one."""
+    parts = {split: partial(_alone, listing) for split, listing in lists.items()}
+    return preparing.openers(parts, spec, emit), next(iter(lists.values())).classes
 
-    def prepare(split: Split) -> pictures.PictureShard:
-        if split not in prepared:
-            shard, bad = pictures.prepare(
-                lists[split],
-                form=None if split == first else prepare(first).form,
-                image_size=spec.image_size,
-                skip_bad=spec.skip_bad,
-                progress=lambda done, total: emit(Reading(f"looking at {split}", done, total)),
-            )
-            for file, reason in bad.items():
-                text = f"left out {listings.shown(file)}: {reason}"
-                emit(LeftOut(text, str(file), reason))
-            prepared[split] = shard
-        return prepared[split]
 
-    openers: dict[Split, Opener] = {
-        split: lambda split=split: (prepare(split),)  # type: ignore[misc]
-        for split in lists
-    }
-    return openers, lists[first].classes
+def _alone(listing: listings.Listing) -> tuple[listings.Listing]:
+    return (listing,)
 
 
 def _folders_of_splits(path: Path) -> dict[Split, Path]:

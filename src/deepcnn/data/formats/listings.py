@@ -15,7 +15,7 @@ import io
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -57,6 +57,29 @@ class Listing:
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What errors call the set."""
+        return str(self.root)
+
+    @property
+    def seekable(self) -> bool:
+        """Each picture is a file of its own."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, start: int, stop: int) -> Generator[tuple[Path, Path, int], None, None]:
+        """Yield the path of each picture as its place and as its file, and its label."""
+        paths = self.paths[start:stop]
+        yield from zip(paths, paths, self.labels[start:stop].tolist(), strict=True)
+
+    def only(self, at: NDArray[np.int64]) -> Listing:
+        """Return the pictures at these places, int64 [k]."""
+        paths = tuple(self.paths[index] for index in at)
+        return Listing(self.root, paths, self.labels[at], self.classes)
 
 
 def shown(name: object) -> str:

@@ -1,11 +1,17 @@
-"""Picture files as a data set: inspected, and brought to one form (see `decoding`)."""
+"""Encoded pictures as a data set: inspected, and brought to one form (see `decoding`).
+
+They may be files, or lie in others: in an archive, in the records of a table. Whatever holds some
+is `Pictures`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,37 +33,98 @@ from deepcnn.errors import DataError
 MAX_SIDE = 128  # of a size that is chosen, not given
 
 
-# Decoding
+# Where a picture lies, for errors (a path or a text); its file, or its bytes; its label.
+Encoded = Generator[tuple[Any, Path | BinaryIO, int], None, None]
+
+
+class Pictures(Protocol):
+    """Pictures in a fixed order, each with its label; none of them is decoded yet.
+
+    All methods raise DataError, naming the file and the place.
+    """
+
+    @property
+    def name(self) -> str:
+        """What errors call them: a path."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading may start anywhere, or must pass over all that lies before."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def read(self, start: int, stop: int) -> Encoded:
+        """Yield the pictures `start` to `stop`, one in memory at a time; closing closes the file.
+
+        Labels are not checked.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some of other pictures: those at the places `at`, int64 [k], ascending."""
+
+    pictures: Pictures
+    at: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """What errors call them."""
+        return self.pictures.name
+
+    @property
+    def seekable(self) -> bool:
+        """Whether reading may start anywhere."""
+        return self.pictures.seekable
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def read(self, start: int, stop: int) -> Encoded:
+        """Yield the pictures `start` to `stop`; see `Pictures`."""
+        wanted = self.at[start:stop].tolist()
+        if not wanted:
+            return
+        first, place = wanted[0], 0
+        with closing(self.pictures.read(first, wanted[-1] + 1)) as reading:
+            for index, picture in enumerate(reading, first):
+                if index == wanted[place]:
+                    place += 1
+                    yield picture
 
 
 def inspect(
-    listing: Listing, *, decode: bool = False, progress: Progress | None = None
-) -> tuple[Listing, list[Header], dict[Path, str]]:
-    """Return the pictures that can be read, their headers, and for each other file the reason.
+    listing: Pictures, *, decode: bool = False, progress: Progress | None = None
+) -> tuple[Pictures, list[Header], dict[Any, str]]:
+    """Return the pictures that can be read, their headers, and for each other place the reason.
 
     Only headers are read, or with `decode` whole files: then none that is returned is truncated.
     """
     ignore_warnings_of_pillow()
     headers: list[Header] = []
     good: list[int] = []
-    bad: dict[Path, str] = {}
-    for index, path in enumerate(listing.paths):
+    bad: dict[Any, str] = {}
+    for index, (where, source, _) in enumerate(listing.read(0, len(listing))):
         try:
-            with opened(path) as picture:
+            with opened(source) as picture:
                 header = header_of(picture)
                 if decode:
                     converted(picture, 1 if header.gray else 3)
         except BadPictureError as error:
-            bad[path] = str(error)
+            bad[where] = str(error)
         else:
             good.append(index)
             headers.append(header)
         if progress is not None and index % 100 == 99:
-            progress(index + 1, len(listing.paths))
-    if bad:
-        paths = tuple(listing.paths[index] for index in good)
-        listing = replace(listing, paths=paths, labels=listing.labels[good])
-    return listing, headers, bad
+            progress(index + 1, len(listing))
+    return _only(listing, good) if bad else listing, headers, bad
+
+
+def _only(listing: Pictures, good: list[int]) -> Pictures:
+    """Return some of the pictures."""
+    at = np.array(good, np.int64)
+    return listing.only(at) if isinstance(listing, Listing) else Chosen(listing, at)
 
 
 def choose_format(headers: Iterable[Header], image_size: tuple[int, int] | None = None) -> Format:
@@ -82,18 +149,18 @@ def choose_format(headers: Iterable[Header], image_size: tuple[int, int] | None 
 
 @dataclass(frozen=True, eq=False)
 class PictureShard:
-    """A listing as a `Shard`: each picture is decoded when it is read, by the head's rule.
+    """Pictures as a `Shard`: each is decoded when it is read, by the rule of `decoding`.
 
-    A block holds its own arrays, and while it is made one decoded file, of at most MAX_PIXELS.
+    A block holds its own arrays, and while it is made one decoded picture, of at most MAX_PIXELS.
     """
 
-    listing: Listing
+    listing: Pictures
     form: Format
 
     @property
     def name(self) -> str:
         """The root of the listing."""
-        return str(self.listing.root)
+        return self.listing.name
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -102,8 +169,8 @@ class PictureShard:
 
     @property
     def seekable(self) -> bool:
-        """Each picture is a file of its own."""
-        return True
+        """Whether reading may start anywhere."""
+        return self.listing.seekable
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -121,7 +188,7 @@ class PictureShard:
         return replace(self, form=replace(self.form, height=height, width=width))
 
     def __len__(self) -> int:
-        return len(self.listing.paths)
+        return len(self.listing)
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield images uint8 [k, H, W, C] and labels int64 [k]; see `Shard.blocks`.
@@ -129,30 +196,42 @@ class PictureShard:
         Raises DataError, naming the file, for one that cannot be decoded.
         """
         # No threads: small pictures gain nothing, for most of their time is Pillow's Python code.
-        for first in range(start, stop, size):
-            ignore_warnings_of_pillow()
-            last = min(first + size, stop)
-            images = np.empty((last - first, *self.shape), np.uint8)
-            for image, path in zip(images, self.listing.paths[first:last], strict=True):
-                try:
-                    image[...] = decode(path, self.form)
-                except BadPictureError as error:
-                    raise DataError(
-                        f"{shown(path)}: {error}. Mend or remove the file, or leave such files "
-                        "out with --skip-bad."
-                    ) from error
-            yield images, self.listing.labels[first:last].copy()
+        with closing(self.listing.read(start, stop)) as reading:
+            for first in range(start, stop, size):
+                ignore_warnings_of_pillow()
+                count = min(first + size, stop) - first
+                images = np.empty((count, *self.shape), np.uint8)
+                labels = np.empty(count, np.int64)
+                for i, (where, source, label) in zip(range(count), reading, strict=False):
+                    labels[i] = label
+                    try:
+                        images[i] = decode(source, self.form)
+                    except BadPictureError as error:
+                        raise DataError(
+                            f"{shown(where)}: {error}. Mend or remove the file, or leave such "
+                            "files out with --skip-bad."
+                        ) from error
+                yield images, labels
 
 
-def prepare(
-    listing: Listing,
+@dataclass(frozen=True)
+class Prepared:
+    """Shards of one form; why other pictures are left out, by place; what is to be said of all."""
+
+    shards: tuple[PictureShard, ...]
+    bad: dict[Any, str]
+    notes: tuple[str, ...]
+
+
+def prepare_all(
+    listings: Sequence[Pictures],
     *,
     form: Format | None = None,
     image_size: tuple[int, int] | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
-) -> tuple[PictureShard, dict[Path, str]]:
-    """Inspect the pictures of a listing, choose their format, and return the shard that reads them.
+) -> Prepared:
+    """Inspect the pictures of a split, choose their format, and return the shards that read them.
 
     `form`: the format, where another split of the set has settled it; else it is chosen, with
     `image_size` (height and width) if given; see `choose_format`. With `skip_bad` every file is
@@ -160,16 +239,32 @@ def prepare(
     headers are read: a bad one raises DataError here, and a truncated file when it is decoded.
     Raises DataError too where no picture is left.
     """
-    good, headers, bad = inspect(listing, decode=skip_bad, progress=progress)
-    if not headers or (bad and not skip_bad):
-        named = "; ".join(f"{shown(path)}: {bad[path]}" for path in list(bad)[:NAMED])
-        advice = (
-            "No picture is left."
-            if skip_bad
-            else "Mend or remove them, or leave them out with --skip-bad."
-        )
-        raise DataError(
-            f"{shown(listing.root)}: {len(bad):,} of {len(listing.paths):,} files give no "
-            f"picture: {named}{'; …' if len(bad) > NAMED else ''}. {advice}"
-        )
-    return PictureShard(good, form or choose_format(headers, image_size)), bad
+    good: list[Pictures] = []
+    headers: list[Header] = []
+    bad: dict[Any, str] = {}
+    for listing in listings:
+        some, of_some, unread = inspect(listing, decode=skip_bad, progress=progress)
+        if unread and not skip_bad:
+            advice = "Mend or remove them, or leave them out with --skip-bad."
+            raise _unread(listing, unread, advice)
+        bad |= unread
+        headers += of_some
+        good += [some] if len(some) else []
+    if not headers:
+        raise _unread(listings[0], bad, "No picture is left.")
+    form = form or choose_format(headers, image_size)
+    return Prepared(tuple(PictureShard(each, form) for each in good), bad, ())
+
+
+def prepare(listing: Pictures, **settings: Any) -> tuple[PictureShard, dict[Any, str]]:
+    """Return what reads the pictures of one listing, and what is left out; see `prepare_all`."""
+    prepared = prepare_all((listing,), **settings)
+    return prepared.shards[0], prepared.bad
+
+
+def _unread(listing: Pictures, bad: dict[Any, str], advice: str) -> DataError:
+    named = "; ".join(f"{shown(where)}: {bad[where]}" for where in list(bad)[:NAMED])
+    return DataError(
+        f"{shown(listing.name)}: {len(bad):,} of {len(listing):,} files give no picture: {named}"
+        f"{'; …' if len(bad) > NAMED else ''}. {advice}"
+    )

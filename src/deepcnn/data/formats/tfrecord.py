@@ -1,30 +1,33 @@
 """TFRecord files of `tf.train.Example`, as TensorFlow's conversion example writes them.
 
-A file is records one after another (https://www.tensorflow.org/tutorials/load_data/tfrecord): the
-length of the data, uint64 little-endian; the masked CRC-32C of those 8 bytes; the data; its masked
-CRC-32C. The data is an Example, a protocol buffer (wire format:
-https://protobuf.dev/programming-guides/encoding), with a map of features by name: `height`,
-`width`, `depth` and `label`, one integer each, and `image_raw`, the pixels, uint8 [height, width,
-depth].
+A file is records, see `tfrecord_files`; each is an Example, see `tfrecord_example`, with the
+features `height`, `width`, `depth` and `label`, one integer each, and `image_raw`, the pixels,
+uint8 [height, width, depth].
 """
 
 from __future__ import annotations
 
-import array
-import itertools
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.formats.tfrecord_example import (
+    BYTES,
+    Places,
+    Sort,
+    find,
+    label_at,
+    varint,
+)
+from deepcnn.data.formats.tfrecord_files import Run, masked_crc, record_file
 from deepcnn.data.shards import Block, Blocks, Shape, ToWrite, numbered_files
 from deepcnn.data.splits import Opener, Split, group_by_split
 from deepcnn.errors import DataError
@@ -32,110 +35,24 @@ from deepcnn.errors import DataError
 NAME = "TFRecord"
 INTEGERS = "height", "width", "depth", "label"
 IMAGE = "image_raw"
-NAMES = {name.encode(): name for name in (*INTEGERS, IMAGE)}
+SORTS: dict[str, Sort] = {**dict.fromkeys(INTEGERS, "integer"), IMAGE: "string of bytes"}
+ENCODED = "image/encoded", "image/class/label"  # of pictures, see tfrecord_pictures
+NAMES_OF_LABELS = "labels.txt", "label.labels.txt"  # of TF-Slim, of TFDS
 
-HEADER_BYTES = 12  # length and its checksum
-FOOTER_BYTES = 4
 MAX_SIDE = 65_535
 MAX_CHANNELS = 4
 MAX_IMAGE_BYTES = 2**26
-MAX_RECORD_BYTES = 2 * MAX_IMAGE_BYTES  # an image and room for features that nobody asked for
 MAX_LAYOUTS = 16
-
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types of a protocol buffer
-
-
-def masked_crc(data: bytes) -> int:
-    """Return the checksum that stands beside `data` in a TFRecord file."""
-    crc = int(google_crc32c.value(data))
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+MAX_NAMES_BYTES = 1 << 22
 
 
-# Reading a protocol buffer. These functions raise ValueError; the shard adds record and offset.
-
-
-def _varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
-    """Return the unsigned integer at `position`, seven bits a byte, and where it ends."""
-    value = shift = 0
-    for i in range(position, min(stop, position + 10)):
-        value |= (data[i] & 0x7F) << shift
-        if data[i] < 0x80:
-            if value >= 2**64:
-                break
-            return value, i + 1
-        shift += 7
-    raise ValueError(f"expected an integer at byte {position:,}, found one without an end")
-
-
-def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield number, wire type, start and stop of each field of the message in data[start:stop]."""
-    position = start
-    while position < stop:
-        tag, begin = _varint(data, position, stop)
-        number, kind = tag >> 3, tag & 7
-        if kind == VARINT:
-            _, end = _varint(data, begin, stop)
-        elif kind == BYTES:
-            length, begin = _varint(data, begin, stop)
-            end = begin + length
-        elif kind in (FIXED64, FIXED32):
-            end = begin + (8 if kind == FIXED64 else 4)
-        else:
-            raise ValueError(f"expected a field at byte {position:,}, found wire type {kind}")
-        if not number or end > stop:
-            raise ValueError(
-                f"expected a field that ends by byte {stop:,}, found field {number} from byte "
-                f"{position:,} to {end:,}"
-            )
-        yield number, kind, begin, end
-        position = end
-
-
-def _children(data: bytes, start: int, stop: int, number: int) -> list[tuple[int, int]]:
-    """Return start and stop of the strings or messages in the fields of this number."""
-    return [(b, e) for n, kind, b, e in _fields(data, start, stop) if (n, kind) == (number, BYTES)]
-
-
-def _integers(data: bytes, start: int, stop: int) -> list[tuple[int, int]]:
-    """Return where the values of an Int64List stand, packed or not."""
-    found = []
-    for number, kind, begin, end in _fields(data, start, stop):
-        position = begin if number == 1 and kind in (VARINT, BYTES) else end
-        while position < end:
-            _, after = _varint(data, position, end)
-            found.append((position, after))
-            position = after
-    return found
-
-
-def _features(data: bytes) -> dict[str, tuple[int, int]]:
-    """Return where the one value of each feature in NAMES stands; of several the last counts."""
-    found: dict[str, tuple[int, int]] = {}
-    others: list[str] = []
-    for features in _children(data, 0, len(data), 1):
-        for entry in _children(data, *features, 1):
-            start, stop = [(0, 0), *_children(data, *entry, 1)][-1]
-            feature = [(0, 0), *_children(data, *entry, 2)][-1]
-            key = data[start : min(stop, start + 40)]
-            name = NAMES.get(key)
-            if name is None:
-                if len(others) < 8:  # as many as an error names
-                    others.append(repr(key.decode(errors="replace")))
-                continue
-            if name == IMAGE:
-                lists = _children(data, *feature, 1)
-                values = [value for each in lists for value in _children(data, *each, 1)]
-            else:
-                lists = _children(data, *feature, 3)
-                values = [value for each in lists for value in _integers(data, *each)]
-            if len(values) != 1:
-                sort = "string of bytes" if name == IMAGE else "integer"
-                raise ValueError(f"expected one {sort} in {name!r}, found {len(values):,}")
-            found[name] = values[0]
-    missing = [name for name in NAMES.values() if name not in found]
+def _features(data: bytes) -> Places:
+    """Return where the one value of each feature in SORTS stands; raises ValueError."""
+    found, others = find(data, SORTS)
+    missing = [name for name in SORTS if name not in found]
     if missing:
         raise ValueError(
-            f"expected the features {', '.join(NAMES.values())}, found none named "
+            f"expected the features {', '.join(SORTS)}, found none named "
             f"{', '.join(missing)} (others: {', '.join(others) or 'none'})"
         )
     return found
@@ -157,7 +74,7 @@ class _Layout:
     def of(cls, data: bytes) -> _Layout:
         """Parse a record."""
         where = _features(data)
-        height, width, depth = (_varint(data, *where[name])[0] for name in INTEGERS[:3])
+        height, width, depth = (varint(data, *where[name])[0] for name in INTEGERS[:3])
         image, label = where[IMAGE], where["label"]
         if not (
             0 < height <= MAX_SIDE
@@ -193,173 +110,104 @@ class _Layout:
 
 
 class TFRecordShard:
-    """The records of a file. Making one visits the header of each record, and parses the first.
-
-    A record's place is kept, 8 bytes each; of a record of 16 bytes or more that is at most half.
-    Checksums are compared: those of the lengths at once, those of the data when it is read.
-    """
-
-    seekable = True
+    """The records of a file. Making one visits the header of each record, and parses the first."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._opened() as file:
-            self._offsets = self._walk(file)
-            first = self._read(file, 0, 1)
-        self.shape = self._layout(self._data(first, 0, len(first), 0), 0).shape
+        self._records = record_file(path)
+        self.seekable = self._records.seekable
+        with closing(self._records.runs(0, 1, 1)) as runs:
+            first = next(runs)
+        self.shape = self._layout(first.data(0), first, 0).shape
 
     @property
     def name(self) -> str:
         """What errors call it: a path."""
-        return str(self._path)
+        return self._records.name
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._records)
 
-    @contextmanager
-    def _opened(self) -> Iterator[BinaryIO]:
-        try:
-            # Without a buffer: the walk takes 12 bytes here and there, and blocks are large.
-            with self._path.open("rb", buffering=0) as file:
-                yield file
-        except OSError as error:
-            raise DataError(f"{self._path}: cannot be read ({error.strerror})") from error
-
-    def _walk(self, file: BinaryIO) -> NDArray[np.int64]:
-        """Return the offset of each record and of the end of the file."""
-        size = file.seek(0, 2)
-        offsets = array.array("q", [0])
-        known: bytes | None = None
-        offset = length = 0
-        while offset < size or not size:
-            file.seek(offset)
-            header = file.read(HEADER_BYTES)
-            if header != known:  # the same bytes need no second check
-                length = self._length(header, len(offsets) - 1, offset)
-                known = header
-            offset += HEADER_BYTES + length + FOOTER_BYTES
-            if offset > size:
-                raise DataError(
-                    f"{self._path}: record {len(offsets) - 1} at offset {offsets[-1]:,} declares "
-                    f"{length:,} bytes of data, so that it ends at {offset:,}, found the end of "
-                    f"the file at {size:,}. The file is incomplete; fetch it again."
-                )
-            offsets.append(offset)
-        return np.array(offsets, np.int64)
-
-    def _length(self, header: bytes, index: int, offset: int) -> int:
-        """Return the length that the header of record `index` declares."""
-        if len(header) < HEADER_BYTES:
-            raise DataError(
-                f"{self._path}: expected the {HEADER_BYTES} bytes of a record's header at offset "
-                f"{offset:,}, after {index:,} records, found {len(header)}. The file is "
-                "incomplete or has bytes of something else at its end; fetch it again."
-            )
-        length, crc = struct.unpack("<QI", header)
-        if crc != masked_crc(header[:8]):
-            if index == 0 and header.startswith(b"\x1f\x8b"):
-                raise DataError(
-                    f"{self._path}: expected a plain TFRecord file, found one compressed by gzip. "
-                    "Decompress it with gunzip first."
-                )
-            raise DataError(
-                f"{self._path}: the length of record {index} at offset {offset:,} and its "
-                "checksum disagree. The file is damaged or not a TFRecord file; fetch it again."
-            )
-        if length > MAX_RECORD_BYTES:
-            raise DataError(
-                f"{self._path}: expected records of at most {MAX_RECORD_BYTES:,} bytes, found "
-                f"{length:,} bytes declared by record {index} at offset {offset:,}. The file is "
-                "damaged, or its images are too large for deepcnn."
-            )
-        return int(length)
-
-    def _read(self, file: BinaryIO, begin: int, end: int) -> bytes:
-        """Return the bytes of the records `begin` to `end`."""
-        start, stop = self._offsets[begin].item(), self._offsets[end].item()
-        file.seek(start)
-        pieces, missing = [], stop - start
-        while missing and (piece := file.read(missing)):  # an operating system may return less
-            pieces.append(piece)
-            missing -= len(piece)
-        if missing:
-            raise DataError(
-                f"{self._path}: expected {stop - start:,} bytes at offset {start:,}, found "
-                f"{missing:,} fewer. The file has changed since it was opened; begin again."
-            )
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _data(self, content: bytes, start: int, stop: int, index: int) -> bytes:
-        """Return the data of record `index`, which stands in content[start:stop]."""
-        data = content[start + HEADER_BYTES : stop - FOOTER_BYTES]
-        if masked_crc(data) != int.from_bytes(content[stop - FOOTER_BYTES : stop], "little"):
-            raise DataError(
-                f"{self._path}: the data of record {index} at offset "
-                f"{self._offsets[index]:,} and its checksum disagree. The file is damaged; fetch "
-                "it again."
-            )
-        return data
-
-    def _layout(self, data: bytes, index: int) -> _Layout:
+    def _layout(self, data: bytes, run: Run, i: int) -> _Layout:
         try:
             return _Layout.of(data)
         except ValueError as error:
             raise DataError(
-                f"{self._path}: record {index} at offset {self._offsets[index]:,} is not an "
-                f"example that deepcnn can use: {error}. Write the file with the features "
-                f"{', '.join(NAMES.values())}."
+                f"{self.name}: {run.place(i)} is not an example that deepcnn can use: {error}. "
+                f"Write the file with the features {', '.join(SORTS)}; or with encoded pictures in "
+                f"all files, as {' and '.join(ENCODED)}."
             ) from error
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop`, `size` at a time; see `Shard`."""
         layouts: dict[int, _Layout] = {}  # by length: it grows with the digits of the label
-        with self._opened() as file:
-            for begin in range(start, stop, size):
-                end = min(begin + size, stop)
-                yield self._block(self._read(file, begin, end), begin, end, layouts)
+        with closing(self._records.runs(start, stop, size)) as runs:
+            for run in runs:
+                yield self._block(run, layouts)
 
-    def _block(self, content: bytes, begin: int, end: int, layouts: dict[int, _Layout]) -> Block:
-        """Return the examples `begin` to `end`, whose records are `content`."""
+    def _block(self, run: Run, layouts: dict[int, _Layout]) -> Block:
+        """Return the examples of a run of records."""
         image_bytes = math.prod(self.shape)
-        images = np.empty((end - begin, *self.shape), np.uint8)
-        labels = np.empty(end - begin, np.int64)
+        images = np.empty((len(run), *self.shape), np.uint8)
+        labels = np.empty(len(run), np.int64)
         pixels = images.reshape(-1).data
-        edges = (self._offsets[begin : end + 1] - self._offsets[begin]).tolist()
-        for i, (start, stop) in enumerate(itertools.pairwise(edges)):
-            index = begin + i
-            data = self._data(content, start, stop, index)
+        for i in range(len(run)):
+            data = run.data(i)
             layout = layouts.get(len(data))
             if layout is None or not layout.fits(data):
-                layout = self._layout(data, index)
+                layout = self._layout(data, run, i)
                 if len(layouts) < MAX_LAYOUTS or len(data) in layouts:
                     layouts[len(data)] = layout
             if layout.shape != self.shape:
                 raise DataError(
-                    f"{self._path}: expected images of {list(self.shape)} as in record 0, found "
-                    f"{list(layout.shape)} in record {index} at offset "
-                    f"{self._offsets[index]:,}. Resize the images before writing the file."
+                    f"{self.name}: expected images of {list(self.shape)} as in record 0, found "
+                    f"{list(layout.shape)} in {run.place(i)}. Resize the images before writing "
+                    "the file."
                 )
-            label, _ = _varint(data, *layout.label)
-            if label >= 2**63:  # negative numbers are written as their two's complement
+            try:
+                labels[i] = label_at(data, layout.label)
+            except ValueError as error:
                 raise DataError(
-                    f"{self._path}: expected a label of at least 0, found {label - 2**64} in "
-                    f"record {index} at offset {self._offsets[index]:,}. Number the classes from "
-                    "0 on."
-                )
-            labels[i] = label
+                    f"{self.name}: {error} in {run.place(i)}. Number the classes from 0 on."
+                ) from error
             pixels[i * image_bytes : (i + 1) * image_bytes] = data[slice(*layout.image)]
         return images, labels
 
 
+def is_record_file(name: str) -> bool:
+    """Tell whether a file's name is that of a TFRecord, also as TF-Slim and TFDS number theirs."""
+    return bool(re.search(r"\.tfrecords?(-\d+-of-\d+)?(\.gz|\.zlib)?$", name)) or bool(
+        re.fullmatch(r"(train|validation|test)-\d{5}-of-\d{5}", name)
+    )
+
+
 def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
     """Return the splits that files by these names hold."""
-    names = [n for n in files if re.search(r"\.tfrecords?(-\d+-of-\d+)?$", n)]
-    return group_by_split(folder, names, TFRecordShard)
+    return group_by_split(folder, list(filter(is_record_file, files)), TFRecordShard)
 
 
-def class_names(folder: Path, files: list[str]) -> None:  # noqa: ARG001
-    """Return None: the format has no names of classes."""
-    return
+def class_names(folder: Path, files: list[str]) -> tuple[str, ...] | None:  # noqa: ARG001
+    """Return the names of the labels where a file of TF-Slim's or TFDS's tells them, else None.
+
+    A name a line, also behind its number, as in `0:cat`. Raises DataError where the numbers are
+    not 0, 1, 2 and so on, or a name comes twice.
+    """
+    path = next((p for p in map(folder.joinpath, NAMES_OF_LABELS) if p.is_file()), None)
+    if path is None:
+        return None
+    try:
+        text = path.read_bytes()[:MAX_NAMES_BYTES].decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected names in UTF-8, a line each ({error})") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    numbered = [re.fullmatch(r"(\d{1,9}):(.*)", line) for line in lines]
+    if lines and all(numbered):
+        numbers = [int(match[1]) for match in numbered if match]
+        if numbers != list(range(len(lines))):
+            raise DataError(f"{path}: expected the labels 0 to {len(lines) - 1} in order.")
+        lines = [match[2] for match in numbered if match]
+    if not lines or len(set(lines)) < len(lines):
+        raise DataError(f"{path}: expected names that differ, a line each. Mend the file.")
+    return tuple(lines)
 
 
 def why_not(shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> None:  # noqa: ARG001

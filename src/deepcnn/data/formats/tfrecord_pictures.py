@@ -1,0 +1,107 @@
+"""TFRecord files with encoded pictures, as TF-Slim and TensorFlow Datasets write them.
+
+Each record is an Example with a picture's file, `image/encoded` or `image`, and its label, one
+integer, `image/class/label` or `label`. `image/format` is not needed: the picture's head says it.
+Names of the labels are in `labels.txt` (TF-Slim) or `label.labels.txt` (TFDS).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from deepcnn.data.formats import preparing
+from deepcnn.data.formats.pictures import Encoded
+from deepcnn.data.formats.tfrecord import IMAGE, is_record_file
+from deepcnn.data.formats.tfrecord_example import Sort, find, label_at
+from deepcnn.data.formats.tfrecord_files import Run, first_record, record_file
+from deepcnn.data.splits import Opener, Split, group_files
+from deepcnn.errors import DataError
+from deepcnn.events import Listener
+from deepcnn.settings import DataSpec
+
+NAME = "TFRecord of pictures"
+PICTURES = "image/encoded", "image"  # in the order in which they are looked for
+LABELS = "image/class/label", "label"
+# What other tasks put under these names counts as missing: the names of others are listed.
+SORTS: dict[str, Sort] = {
+    **dict.fromkeys(PICTURES, "string of bytes"),
+    **dict.fromkeys(LABELS, "integer"),
+}
+
+
+class RecordPictures:
+    """The pictures of a file; see `pictures.Pictures`."""
+
+    def __init__(self, path: Path) -> None:
+        self._records = record_file(path)
+
+    @property
+    def name(self) -> str:
+        """What errors call it: a path."""
+        return self._records.name
+
+    @property
+    def seekable(self) -> bool:
+        """Whether the file is not compressed."""
+        return self._records.seekable
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, start: int, stop: int) -> Encoded:
+        """Yield the pictures `start` to `stop`; see `Pictures`."""
+        with closing(self._records.runs(start, stop, 1)) as runs:
+            for run in runs:
+                picture, label = self._parsed(run)
+                yield f"{self.name}, {run.place(0)}", io.BytesIO(picture), label
+
+    def _parsed(self, run: Run) -> tuple[bytes, int]:
+        """Return the bytes of the one picture of a run, and its label."""
+        data = run.data(0)
+        try:
+            found, others = find(data, SORTS)
+            picture = next((found[name] for name in PICTURES if name in found), None)
+            label = next((found[name] for name in LABELS if name in found), None)
+            if picture is None or label is None:
+                wanted = PICTURES if picture is None else LABELS
+                raise ValueError(
+                    f"expected a feature {' or '.join(wanted)}, found none (others: "
+                    f"{', '.join(others) or 'none'})"
+                )
+            return data[slice(*picture)], label_at(data, label)
+        except ValueError as error:
+            raise DataError(
+                f"{self.name}: {run.place(0)} is not an example that deepcnn can use: {error}. "
+                f"Write the file with the features {PICTURES[0]} and {LABELS[0]}."
+            ) from error
+
+
+def recognize(
+    folder: Path, files: list[str], spec: DataSpec, emit: Listener
+) -> dict[Split, Opener]:
+    """Return the splits that files by these names hold, where the first one holds pictures."""
+    names = list(filter(is_record_file, files))
+    if not names or not _holds_pictures(folder / min(names)):
+        return {}
+    groups = group_files(folder, names).items()
+    return preparing.openers(
+        {split: partial(_opened, paths) for split, paths in groups}, spec, emit
+    )
+
+
+def _opened(paths: Iterable[Path]) -> tuple[RecordPictures, ...]:
+    return tuple(map(RecordPictures, paths))
+
+
+def _holds_pictures(path: Path) -> bool:
+    """Tell from the first record of a file whether it has a picture, and not its pixels."""
+    try:
+        data = first_record(path)
+        found, _ = find(data, {IMAGE: "string of bytes"})
+        return not found and any(find(data, {name: SORTS[name]})[0] for name in PICTURES)
+    except ValueError:
+        return False  # the other reader says what is wrong
