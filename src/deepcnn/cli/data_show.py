@@ -50,17 +50,21 @@ def run(options: Options) -> int:
         data_dir=options.data_dir,
     )
     with console(options.json) as tell:
-        source = open_dataset(spec, emit=tell).split(options.split)
+        dataset = open_dataset(spec, emit=tell)
+        source = dataset.split(options.split)
         found = survey.survey(source, reading(options.split, tell))
     if not options.json:
         _print_counts(options, found)
+        if others := [split for split in dataset.splits if split != options.split]:
+            print("other splits: " + ", ".join(f"{split} (--split {split})" for split in others))
     out = options.out or Path(f"{Path(options.data).name}-{options.split}.png")
     try:
         survey.draw(found).save(out)
     except (OSError, ValueError) as error:
         raise DataError(f"{out}: the sheet cannot be written ({error})") from error
     if options.json:
-        print(json.dumps(_as_json(options, found) | {"sheet": str(out)}))
+        also = {"splits": dataset.splits, "sheet": str(out)}
+        print(json.dumps(_as_json(options, found) | also))
         return 0
     drawn = len(found.images)
     rest = f", the first {drawn} classes" if drawn < len(found.classes) else ""

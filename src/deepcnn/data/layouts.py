@@ -12,8 +12,8 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
                                    SPLIT.tfrecord-00000-of-00004, or .gz; pixels, or pictures
     NumPy                          SPLIT*.npz, or one .npz that holds arrays for each split
     tables of pixels               SPLIT*.csv or .csv.gz, each row a label and an image
-    pictures with a table          SPLIT*.csv or *labels*.csv, with the pictures in SPLIT/, images/
-                                   or beside it
+    pictures with a table          SPLIT*.csv or *labels*.csv, also .tsv, with the pictures in
+                                   SPLIT/, images/ or beside it; or any list path,label,split
     pictures in class folders      SPLIT/class/*.png …, or class/*.png …
 
 A path may also be one such file. What bears the name of no split is for training, but beside class
@@ -33,6 +33,7 @@ from deepcnn.data.formats import (
     cifar,
     folders,
     idx,
+    label_tables,
     mat,
     npz,
     pixel_csv,
@@ -42,7 +43,7 @@ from deepcnn.data.formats import (
 )
 from deepcnn.data.splits import Opener, Split, named_split
 from deepcnn.errors import DataError
-from deepcnn.events import Listener
+from deepcnn.events import Listener, Noted
 from deepcnn.settings import DataSpec
 
 CLASSES_FILE = "classes.json"  # a list of the names of the classes, in the order of the labels
@@ -92,8 +93,9 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
         if found := form.recognize(folder, files):
             classes = classes or form.class_names(folder, files)
             return Layout(path, form.NAME, _all_of(found), classes)
-    tables = list(filter(_is_table, files))
-    if tables and (of_pixels := pixel_csv.recognize(folder, tables, classes, emit)):
+    tables = _labeled(folder, list(filter(_is_table, files)), emit)
+    maybe = [name for name in tables if name.lower().endswith(pixel_csv.SUFFIXES)]
+    if maybe and (of_pixels := pixel_csv.recognize(folder, maybe, classes, emit)):
         return Layout(path, pixel_csv.NAME, _all_of(of_pixels[0]), of_pixels[1])
     if tables := [name for name in tables if not name.lower().endswith(".gz")]:
         of_tables = folders.recognize_tables(path, tables, spec, classes, emit)
@@ -112,7 +114,17 @@ def _begins_with_its_split(name: str) -> bool:
 
 
 def _is_table(name: str) -> bool:
-    return name.lower().endswith(pixel_csv.SUFFIXES)
+    return name.lower().endswith((*pixel_csv.SUFFIXES, label_tables.TABS))
+
+
+def _labeled(folder: Path, tables: list[str], emit: Listener) -> list[str]:
+    """Return the tables without those that show how to hand in answers, as Kaggle's sample does."""
+    others = [name for name in tables if "submission" not in name.lower()]
+    if not others:
+        return tables
+    for name in sorted({*tables} - {*others}):
+        emit(Noted(f"left out {folder / name}: a sample of answers, which are no labels"))
+    return others
 
 
 def _classes(folder: Path) -> tuple[str, ...] | None:

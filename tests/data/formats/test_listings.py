@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deepcnn.data.formats import listings, pictures
+from deepcnn.data.formats import label_tables, listings, pictures
+from deepcnn.data.formats.listings import Listing
 from deepcnn.errors import DataError
 from tests.helpers.pictures import ANY, names, write
 
@@ -42,7 +43,7 @@ def test_every_suffix_is_listed(tmp_path: Path) -> None:
     listing = listings.list_classes(
         write(tmp_path, {f"a/x{suffix}": b"" for suffix in listings.SUFFIXES})
     )
-    assert len(listing.paths) == 10
+    assert len(listing.paths) == 12
 
 
 def test_classes_are_in_code_point_order_or_as_given(tmp_path: Path) -> None:
@@ -212,6 +213,11 @@ def test_plain_names_stay_and_foreign_escapes_too() -> None:
 # Tables
 
 
+def listed(*arguments: Any) -> Listing:
+    """List the pictures of a table that names no splits."""
+    return label_tables.list_table(*arguments)[None]
+
+
 def kaggle(root: Path, table: str | bytes, *files: str) -> tuple[Path, Path]:
     folder = root / "train"
     folder.mkdir(exist_ok=True)
@@ -223,9 +229,7 @@ def kaggle(root: Path, table: str | bytes, *files: str) -> tuple[Path, Path]:
 
 def test_numeric_ids_are_read_in_order_and_labels_as_numbers(tmp_path: Path) -> None:
     table = "Image,Other,Category\r\n10,q,2\r\nx,q,10\r\n2,q,-1\r\n\r\n1,q,2\r\n"
-    listing = listings.list_table(
-        *kaggle(tmp_path, table, "1.JPG", "2", "10.png", "x.gif", "3.png")
-    )
+    listing = listed(*kaggle(tmp_path, table, "1.JPG", "2", "10.png", "x.gif", "3.png"))
     assert listing.classes == ("-1", "2", "10")
     assert names(listing) == [("1.JPG", "2"), ("2", "-1"), ("10.png", "2"), ("x.gif", "10")]
 
@@ -247,7 +251,7 @@ def test_numeric_ids_are_read_in_order_and_labels_as_numbers(tmp_path: Path) -> 
 )
 def test_columns_are_found_by_their_headers(header: str, row: str, tmp_path: Path) -> None:
     files = kaggle(tmp_path, f"{header}\n{row}\n", "1.png", "deep/2.png")
-    listing = listings.list_table(*files)
+    listing = listed(*files)
     assert listing.classes == ("cat",)
     assert names(listing) == [("deep/2.png" if "deep" in row else "1.png", "cat")]
 
@@ -255,7 +259,7 @@ def test_columns_are_found_by_their_headers(header: str, row: str, tmp_path: Pat
 def test_a_whole_name_comes_before_a_suffix_and_png_before_jpeg(tmp_path: Path) -> None:
     files = ("1", "1.png", "2.jpg", "2.png", "3.png.gif", "3.png")
     table = "id,label\n1,a\n2,a\n3.png,a\n"
-    listing = listings.list_table(*kaggle(tmp_path, table, *files))
+    listing = listed(*kaggle(tmp_path, table, *files))
     assert [path.name for path in listing.paths] == ["1", "2.png", "3.png"]
 
 
@@ -294,22 +298,22 @@ def test_tables_of_another_form_are_refused(
 ) -> None:
     files = kaggle(tmp_path, table, "1.png", "2.png")
     with pytest.raises(DataError, match=rf"labels.csv.*{message.removeprefix('labels.csv')}"):
-        listings.list_table(*files)
+        listed(*files)
 
 
 def test_a_label_outside_the_given_classes_is_named(tmp_path: Path) -> None:
     files = kaggle(tmp_path, "id,label\n1,cow\n", "1.png")
     with pytest.raises(DataError, match="expected one of the labels 'cat', found 'cow' for the id"):
-        listings.list_table(*files, ["cat"])
-    assert listings.list_table(*files, ["cat", "cow"]).labels.tolist() == [1]
+        listed(*files, ["cat"])
+    assert listed(*files, ["cat", "cow"]).labels.tolist() == [1]
 
 
 def test_a_missing_table_or_folder_is_named(tmp_path: Path) -> None:
     table, folder = kaggle(tmp_path, "id,label\n1,a\n", "1.png")
     with pytest.raises(DataError, match=r"none.csv: cannot be read \(No such file"):
-        listings.list_table(tmp_path / "none.csv", folder)
+        listed(tmp_path / "none.csv", folder)
     with pytest.raises(DataError, match="none: expected a folder"):
-        listings.list_table(table, tmp_path / "none")
+        listed(table, tmp_path / "none")
 
 
 @settings(max_examples=60, deadline=None)
@@ -323,7 +327,7 @@ def test_a_missing_table_or_folder_is_named(tmp_path: Path) -> None:
 def test_any_table_gives_a_listing_or_the_one_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            listing = listings.list_table(*kaggle(Path(folder), content, "1.png", "2.png"))
+            listing = listed(*kaggle(Path(folder), content, "1.png", "2.png"))
         except DataError:
             return
         assert len(listing.paths) == len(listing.labels) > 0

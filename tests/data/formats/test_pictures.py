@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import decoding, listings, pictures
+from deepcnn.data.formats import decoding, label_tables, listings, pictures
 from deepcnn.data.formats.decoding import Format, Header
 from deepcnn.errors import DataError
 from tests.helpers.pictures import ANY, COLOUR, GRAY, decoded, noise, read, saved, write
@@ -55,12 +55,12 @@ def test_real_images_come_back_from_a_table(cifar10_test: Arrays, tmp_path: Path
         writer.writerow([i + 1, cifar10_test.classes[cifar10_test.labels[i]]])
     table = tmp_path / "trainLabels.csv"
     table.write_text(text.getvalue())
-    listing = listings.list_table(table, train, cifar10_test.classes)
+    listing = label_tables.list_table(table, train, cifar10_test.classes)[None]
     shard, _ = pictures.prepare(listing)
     assert shard.name == str(train)
     assert np.array_equal(read(shard), cifar10_test.images[:count])
     assert np.array_equal(listing.labels, cifar10_test.labels[:count])
-    found = listings.list_table(table, train).classes
+    found = label_tables.list_table(table, train)[None].classes
     assert found == tuple(sorted(cifar10_test.classes))
 
 

@@ -197,7 +197,7 @@ def test_a_folder_as_kaggle_gives_it(tmp_path: Path) -> None:
     )
     notes = [event.text for event in heard if isinstance(event, Noted)]
     assert notes == [
-        f"left out {tmp_path}/sample_submission.csv: a table without pixels",
+        f"left out {tmp_path}/sample_submission.csv: a sample of answers, which are no labels",
         f"left out {tmp_path}/test.csv: a table without a column of labels "
         "(deepcnn predict reads it)",
     ]

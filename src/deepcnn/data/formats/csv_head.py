@@ -15,7 +15,8 @@ from pathlib import Path
 
 from deepcnn.data.formats.csv_text import MAX_LINE, Columns
 from deepcnn.data.formats.gzipped import opened
-from deepcnn.data.formats.listings import ID_COLUMNS, LABEL_COLUMNS, shown
+from deepcnn.data.formats.label_tables import ID_COLUMNS, LABEL_COLUMNS
+from deepcnn.data.formats.listings import shown
 from deepcnn.data.shards import Shape
 from deepcnn.errors import DataError
 

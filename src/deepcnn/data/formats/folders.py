@@ -10,12 +10,12 @@ All splits get the classes, and the size and the channels, of the first one that
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from deepcnn.data.formats import decoding, listings, preparing
+from deepcnn.data.formats import decoding, label_tables, listings, preparing
 from deepcnn.data.shards import Shape, ToWrite, by
 from deepcnn.data.splits import (
     NAMES_OF_FOLDERS,
@@ -58,6 +58,7 @@ def recognize_classes(
         found[split] = listings.list_classes(folder, classes)
         classes = classes or found[split].classes
         _tell_levels(folder, found[split], emit)
+        _tell_others(folder, found[split].others, emit)
     return _openers(found, spec, emit)
 
 
@@ -79,9 +80,34 @@ def recognize_tables(
             names = [name for name, meant in NAMES_OF_SPLITS.items() if meant == split]
             places = [folder / name for name in (split, *names, "images", "")]
             place = next(p for p in places if p.is_dir())
-            found[split] = listings.list_table(by_split[split], place, classes)
-            classes = classes or found[split].classes
-    return _openers(found, spec, emit)
+            for said, listing in label_tables.list_table(by_split[split], place, classes).items():
+                meant = said or split
+                if meant in found:
+                    raise DataError(
+                        f"{by_split[split]}: expected rows of splits that no other table has, "
+                        f"found some of the {meant} split. Name one table: --data PATH"
+                    )
+                found[meant] = listing
+            classes = classes or next(iter(found.values())).classes
+    if path.is_dir():
+        _tell_unlabeled(folder, found, emit)
+    return _openers({split: found[split] for split in SPLITS if split in found}, spec, emit)
+
+
+def _tell_unlabeled(folder: Path, found: Mapping[Split, listings.Listing], emit: Listener) -> None:
+    """Say which folder of a split is left out, for no table says the labels of its pictures."""
+    known = {listing.root for listing in found.values()}
+    for entry in sorted(folder.iterdir()):
+        split = NAMES_OF_FOLDERS.get(entry.name.lower())
+        if entry.is_dir() and split and split not in found and entry not in known:
+            count = sum(e.name.lower().endswith(listings.SUFFIXES) for e in entry.iterdir())
+            if count:
+                emit(
+                    Noted(
+                        f"left out {listings.shown(entry)}: {count:,} pictures without a table of "
+                        "their labels. What is on them: deepcnn predict RUN FOLDER"
+                    )
+                )
 
 
 def _openers(lists: Mapping[Split, listings.Listing], spec: DataSpec, emit: Listener) -> Found:
@@ -106,12 +132,49 @@ def _folders_of_splits(path: Path) -> dict[Split, Path]:
             found.pop("extra", None)  # it may well be a class
     elif not path.is_file():
         raise DataError(f"{path}: expected a folder, found none")
+    if not found and path.is_dir():
+        _refuse_flat(path)
     if not found and (not path.is_dir() or not _folders(path)):
         raise DataError(
             f"{path}: expected a folder of class folders with pictures, or files of a format that "
             "`deepcnn data convert --help` lists; found neither"
         )
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def _refuse_flat(path: Path) -> None:
+    """Raise DataError where pictures lie in a folder, or in its splits, and nothing labels them."""
+    splits = [e for e in _folders(path) if e.name.lower() in NAMES_OF_FOLDERS]
+    others = len(_folders(path)) - len(splits)
+    for folder in [*splits, path] if not others else []:
+        names = sorted(
+            e.name for e in folder.iterdir() if e.name.lower().endswith(listings.SUFFIXES)
+        )
+        if names:
+            raise DataError(
+                f"{listings.shown(folder)}: expected a folder for each class, or a table of "
+                f"labels, found {len(names):,} pictures directly in it, such as "
+                f"{listings.shown(names[0])}. Move them into folders named like their classes, or "
+                "write a table beside them, labels.csv: its first line path,label, then a line "
+                "for each picture."
+            )
+
+
+def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
+    """Say which files are passed over."""
+    if others:
+        named = ", ".join(
+            listings.shown(path.relative_to(root)) for path in others[: listings.NAMED]
+        )
+        more = ", …" if len(others) > listings.NAMED else ""
+        heic = any(path.suffix.lower() in (".heic", ".heif") for path in others)
+        emit(
+            Noted(
+                f"{listings.shown(root)}: passed over {len(others):,} "
+                f"{'file whose name ends' if len(others) == 1 else 'files whose names end'} as no "
+                f"picture's does: {named}{more}." + (" Save .heic as JPEG first." if heic else "")
+            )
+        )
 
 
 def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:

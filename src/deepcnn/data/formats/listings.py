@@ -1,23 +1,19 @@
-"""Lists of picture files with their labels: class folders, or a flat folder with a table.
+"""Lists of picture files with their labels, from class folders.
 
-Two forms in wide use. `list_classes` reads the one of torchvision's ImageFolder
+`list_classes` reads the form of torchvision's ImageFolder
 (https://pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html): pictures of
-class c lie below `root/c`. `list_table` reads the one of Kaggle's competitions
-(https://www.kaggle.com/competitions/cifar-10/data): a CSV names each picture's label. No picture
-is opened here; `pictures` does that.
+class c lie below `root/c`. No picture is opened here; `pictures` does that.
 """
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +24,8 @@ SUFFIXES = (
     ".png",
     ".jpg",
     ".jpeg",
+    ".jfif",
+    ".jpe",
     ".bmp",
     ".gif",
     ".webp",
@@ -38,25 +36,28 @@ SUFFIXES = (
 )
 MAX_NAME_BYTES = 200
 NAMED = 5  # files or names that an error lists
-ID_COLUMNS = frozenset({"id", "image", "file", "filename", "file_name", "path", "image_id"})
-LABEL_COLUMNS = frozenset({"label", "class", "target", "category"})
+# What systems leave in folders and archives; no one's class.
+LEFTOVERS = frozenset(
+    ["__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"]
+)
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f/\\%:*?"<>|]|\A\.|[. ]\Z')
 _ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")  # longer ones are text to sort
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
     """The pictures of a set in reading order, none of them opened yet.
 
-    `root`: what errors call the set; `paths`: N files; `labels`: int64 [N], indices into `classes`.
+    `root`: what errors call the set; `paths`: N files; `labels`: int64 [N], indices into `classes`;
+    `others`: files beside them whose names say that they are no pictures.
     """
 
     root: Path
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    others: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -109,6 +110,11 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is hidden, or one that systems leave behind."""
+    return name.startswith(".") or name.lower() in LEFTOVERS
+
+
 # Names of classes and folders
 
 
@@ -149,7 +155,7 @@ def class_name(folder: str) -> str:
 # Listing
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
     """Return what lies in a folder, by name, without what is hidden."""
     try:
         with os.scandir(folder) as entries:
@@ -162,7 +168,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda entry: entry.name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
@@ -175,7 +181,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         ) from error
 
 
-def _label_of(classes: Sequence[str]) -> dict[str, int]:
+def label_of_each(classes: Sequence[str]) -> dict[str, int]:
     """Return the label of each class: its position."""
     labels = {name: label for label, name in enumerate(classes)}
     if len(labels) < len(classes):
@@ -184,18 +190,18 @@ def _label_of(classes: Sequence[str]) -> dict[str, int]:
     return labels
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """Return the first few names, for an error."""
     return ", ".join(map(repr, names[:NAMED])) + (", …" if len(names) > NAMED else "")
 
 
 def _class_folders(root: Path, classes: Sequence[str] | None) -> dict[Path, tuple[Path, str]]:
     """Return, for each class folder's real path, the folder and the class, in order of names."""
-    known = None if classes is None else _label_of(classes)
+    known = None if classes is None else label_of_each(classes)
     real_root = root.resolve()
     folders: dict[Path, tuple[Path, str]] = {}
-    for entry in _entries(root):
-        if not _is_folder(entry):
+    for entry in entries_of(root):
+        if not leads_to_folder(entry):
             continue
         path = root / entry.name
         real = path.resolve()
@@ -213,7 +219,7 @@ def _class_folders(root: Path, classes: Sequence[str] | None) -> dict[Path, tupl
             if name not in known:
                 raise DataError(
                     f"{shown(path)}: expected a folder of one of the {len(known):,} classes "
-                    f"{_few(list(known))}, found {name!r}. Rename or remove it."
+                    f"{few(list(known))}, found {name!r}. Rename or remove it."
                 )
         elif any("\ud800" <= character <= "\udfff" for character in name):
             raise DataError(
@@ -244,10 +250,11 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
     folders = _class_folders(root, classes)
     if classes is None:
         classes = sorted(name for _, name in folders.values())
-    label_of = _label_of(classes)
+    label_of = label_of_each(classes)
     real_root = root.resolve()
     visited = {real_root, *real_root.parents}
     found: list[tuple[str, int, str]] = []
+    others: list[Path] = []
     without = {path for path, _ in folders.values()}
     # Each folder with its real path and the class folder that it counts for. Links wait on the
     # right until all real folders are done, for where a folder really lies decides its class.
@@ -257,9 +264,9 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
         if real in visited:
             continue
         visited.add(real)
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             path = folder / entry.name
-            if _is_folder(entry):
+            if leads_to_folder(entry):
                 target = path.resolve() if entry.is_symlink() else real / entry.name
                 if target not in folders:  # class folders count for themselves
                     add = pending.append if entry.is_symlink() else pending.appendleft
@@ -267,6 +274,8 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
             elif entry.name.lower().endswith(SUFFIXES):
                 found.append((entry.name, label, str(path)))
                 without.discard(top)
+            else:
+                others.append(path)
     if without:
         raise DataError(
             f"{shown(min(without))}: expected at least one picture ({', '.join(SUFFIXES)}), found "
@@ -274,172 +283,5 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
         )
     found.sort()
     labels = np.array([label for _, label, _ in found], np.int64)
-    return Listing(root, tuple(Path(path) for *_, path in found), labels, tuple(classes))
-
-
-def _read_table(table: Path) -> str:
-    """Return the text of a CSV file."""
-    try:
-        content = table.read_bytes()
-    except OSError as error:
-        raise DataError(f"{shown(table)}: cannot be read ({error.strerror})") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{shown(table)}, line {line:,}: expected text in UTF-8, found the byte "
-            f"0x{content[error.start]:02X} at offset {error.start:,}. Save the table as UTF-8."
-        ) from error
-    if "\0" in text:
-        offset = text.index("\0")
-        raise DataError(
-            f"{shown(table)}, line {text.count(chr(10), 0, offset) + 1:,}: expected text, found a "
-            "NUL byte. The file is damaged, or not a CSV in UTF-8."
-        )
-    return text
-
-
-def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file that are not blank, with the line on which each ends."""
-    reader = csv.reader(io.StringIO(_read_table(table), newline=""), strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(
-            f"{shown(table)}, line {reader.line_num:,}: expected comma-separated values, found: "
-            f"{error}. Mend the line."
-        ) from error
-
-
-def _columns(header: Sequence[str]) -> tuple[int, int]:
-    """Return the places of the identifiers and of the labels."""
-    names = [name.strip().lower() for name in header]
-    named = next((i for i, name in enumerate(names) if name in ID_COLUMNS), None)
-    label = next((i for i, name in enumerate(names) if name in LABEL_COLUMNS), None)
-    if label is None:
-        label = 0 if named == 1 else 1
-    if named is None:
-        named = 1 if label == 0 else 0
-    return named, label
-
-
-def _picture_names(folder: Path) -> dict[str, str]:
-    """Return the file name that each identifier stands for: a file name, whole or without suffix.
-
-    A whole name comes first, then the suffixes in the order of SUFFIXES.
-    """
-    names = [entry.name for entry in _entries(folder) if not _is_folder(entry)]
-    found = {name: name for name in names}
-    for suffix in SUFFIXES:
-        for name in names:
-            if name.lower().endswith(suffix):
-                found.setdefault(name[: -len(suffix)], name)
-    return found
-
-
-def number_first(text: str) -> tuple[bool, int, str]:
-    """Order integers by value, and before all else."""
-    number = _INTEGER.fullmatch(text)
-    return number is None, int(text) if number else 0, text
-
-
-def _checked_columns(
-    table: Path, line: int, header: Sequence[str], pictures: Mapping[str, str]
-) -> tuple[int, int]:
-    """Return the places of the identifiers and of the labels in a table that has a header."""
-    if len(header) < 2:
-        raise DataError(
-            f"{shown(table)}, line {line:,}: expected a header of at least two columns, such as "
-            f"id,label, found {len(header)}. Put the header first, and commas between the columns."
-        )
-    id_column, label_column = _columns(header)
-    if header[id_column].strip().lower() not in ID_COLUMNS and header[id_column] in pictures:
-        raise DataError(
-            f"{shown(table)}, line {line:,}: expected a header such as id,label, found the "
-            f"picture {header[id_column]!r}. Put a header first."
-        )
-    return id_column, label_column
-
-
-def list_table(table: Path, folder: Path, classes: Sequence[str] | None = None) -> Listing:
-    """List the pictures of a flat folder whose labels a table holds.
-
-    `table` is a CSV in UTF-8, with or without byte order mark, with a header of two columns or
-    more. Identifiers stand in the first column whose header is one of ID_COLUMNS (in any case),
-    else in the first; labels in the first of LABEL_COLUMNS, else in the second. Where those two
-    fall together, the identifiers or labels without a known header move to the other. The
-    identifier `1` means the file `1`, or `1.png` and so on, in the order of SUFFIXES. It may name a
-    deeper folder, with slashes, but none outside. Pictures without a row are passed over.
-
-    The classes are `classes`, or the distinct labels: integers by value, then the others by code
-    points. The order is by identifier without suffix, likewise. Raises DataError, naming file and
-    line, for a table that is not of that form, a row whose picture is missing or already named, and
-    a label that is not among `classes`.
-    """
-    known = None if classes is None else _label_of(classes)
-    rows = _rows(table)
-    line, header = next(rows, (1, []))
-    names = {folder: _picture_names(folder)}
-    id_column, label_column = _checked_columns(table, line, header, names[folder])
-    lines: dict[Path, int] = {}
-    found: list[tuple[tuple[str, bool, int, str], Path, str]] = []
-    for line, row in rows:
-        where = f"{shown(table)}, row {len(found) + 1:,} on line {line:,}"
-        if len(row) != len(header):
-            raise DataError(
-                f"{where}: expected {len(header)} columns as in the header, found {len(row)}. Mend "
-                "the line; a comma inside a column needs quotes around it."
-            )
-        identifier, label = row[id_column], row[label_column]
-        path = _picture(folder, identifier, names, where)
-        if path in lines:
-            raise DataError(
-                f"{where}: expected each picture once, found the id {identifier!r} again, which "
-                f"line {lines[path]:,} has. Remove one of the two rows."
-            )
-        if not label or (known is not None and label not in known):
-            expected = "a label" if known is None else f"one of the labels {_few(list(known))}"
-            raise DataError(
-                f"{where}: expected {expected}, found {label!r} for the id {identifier!r}. Mend or "
-                "remove the row."
-            )
-        lines[path] = line
-        stem = path.stem if path.name.lower().endswith(SUFFIXES) else path.name
-        found.append(((str(path.parent), *number_first(stem)), path, label))
-    if not found:
-        raise DataError(
-            f"{shown(table)}, line {line:,}: expected rows after the header, found none."
-        )
-    if classes is None:
-        classes = sorted({label for *_, label in found}, key=number_first)
-    label_of = _label_of(classes)
-    found.sort(key=lambda item: (item[0], item[1].name))
-    labels = np.array([label_of[label] for *_, label in found], np.int64)
-    return Listing(folder, tuple(path for _, path, _ in found), labels, tuple(classes))
-
-
-def _picture(folder: Path, identifier: str, names: dict[Path, dict[str, str]], where: str) -> Path:
-    """Return the file that an identifier means. `names` keeps what is known of each folder."""
-    foreign = PureWindowsPath(identifier)  # takes slashes and backslashes alike
-    if foreign.anchor or ".." in foreign.parts:
-        raise DataError(
-            f"{where}: expected the id of a picture inside {shown(folder)}, found {identifier!r}, "
-            "which leads out of it. The table may be hostile; do not use it unread."
-        )
-    inside = PurePosixPath(identifier)
-    parent = folder / inside.parent
-    if parent not in names:
-        try:
-            names[parent] = _picture_names(parent)
-        except DataError as error:
-            raise DataError(f"{where}: the id {identifier!r} cannot be found. {error}") from error
-    try:
-        return parent / names[parent][inside.name]
-    except KeyError as error:
-        raise DataError(
-            f"{where}: expected a picture for the id {identifier!r} in {shown(folder)}, found "
-            "none. Add the picture or remove the row."
-        ) from error
+    paths = tuple(Path(path) for *_, path in found)
+    return Listing(root, paths, labels, tuple(classes), tuple(sorted(others)))

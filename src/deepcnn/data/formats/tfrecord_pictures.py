@@ -103,5 +103,5 @@ def _holds_pictures(path: Path) -> bool:
         data = first_record(path)
         found, _ = find(data, {IMAGE: "string of bytes"})
         return not found and any(find(data, {name: SORTS[name]})[0] for name in PICTURES)
-    except ValueError:
+    except (DataError, ValueError):
         return False  # the other reader says what is wrong
