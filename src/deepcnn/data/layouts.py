@@ -48,7 +48,7 @@ from deepcnn.settings import DataSpec
 
 CLASSES_FILE = "classes.json"  # a list of the names of the classes, in the order of the labels
 MAX_CLASSES = 1 << 16
-BINARY_FORMATS = (records, cifar, idx, mat, tfrecord, npz)  # in the order in which they are asked
+BINARY_FORMATS = (records, cifar, idx, mat, tfrecord)  # in the order in which they are asked
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     try:
         if path.is_file():
             folder, names = path.parent, [path.name]
+        elif not path.exists():
+            folder, names = path.parent, idx.files_of_set(path)
         else:
             folder, names = path, sorted(entry.name for entry in path.iterdir())
         among_classes = path.is_dir() and folders.holds_pictures(path)
@@ -93,6 +95,8 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
         if found := form.recognize(folder, files):
             classes = classes or form.class_names(folder, files)
             return Layout(path, form.NAME, _all_of(found), classes)
+    if found := npz.recognize(folder, files, emit):
+        return Layout(path, npz.NAME, _all_of(found), classes or npz.class_names(folder, files))
     tables = _labeled(folder, list(filter(_is_table, files)), emit)
     maybe = [name for name in tables if name.lower().endswith(pixel_csv.SUFFIXES)]
     if maybe and (of_pixels := pixel_csv.recognize(folder, maybe, classes, emit)):

@@ -11,6 +11,7 @@ from deepcnn.data import fetch, layouts
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CATALOG, Entry, File
 from deepcnn.data.dataset import Dataset, reading
+from deepcnn.data.formats import idx
 from deepcnn.data.layouts import Layout
 from deepcnn.data.source import in_memory
 from deepcnn.data.splits import Opener, Split
@@ -37,7 +38,8 @@ def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dat
 
 def check_still_there(data: str) -> None:
     """Raise DataError where a run's data are a path at which nothing lies any more."""
-    if data not in NAMES and not Path(data).expanduser().exists():
+    path = Path(data).expanduser()
+    if data not in NAMES and not path.exists() and not idx.files_of_set(path):
         raise DataError(
             f"{data}: the run's data are not there any more. If they were moved, say where they "
             "are now: --data PATH"
@@ -73,7 +75,7 @@ def _layout(spec: DataSpec, emit: Listener) -> Layout:
     if spec.data in CATALOG:
         entry = CATALOG[spec.data]
         return Layout(path, entry.name, _named(entry, spec, emit), entry.classes, alike=True)
-    if path.exists():
+    if path.exists() or idx.files_of_set(path):
         return layouts.find(path, spec, emit=emit)
     near = difflib.get_close_matches(spec.data, NAMES, n=1)
     raise DataError(

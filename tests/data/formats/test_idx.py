@@ -201,7 +201,7 @@ def put_pair(folder: Path, head: str, tail: str = "") -> None:
 @pytest.mark.parametrize(
     ("one", "other", "split"),
     [
-        ("emnist-digits-test", "emnist-letters-test", "test"),
+        ("digits-t10k", "letters-test", "test"),
         ("t10k", "test", "test"),
         ("train", "training", "train"),
         ("dev", "val", "validation"),

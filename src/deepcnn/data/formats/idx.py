@@ -163,6 +163,7 @@ def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
 
     Raises DataError where images lack their labels, or two pairs are of one split.
     """
+    _check_one_set(folder, files)
     images_of: dict[Split, Path] = {}
     labels_of: dict[Split, Path] = {}
     for name in files:
@@ -186,6 +187,29 @@ def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
         for split in SPLITS
         if split in images_of
     }
+
+
+def _check_one_set(folder: Path, files: list[str]) -> None:
+    """Raise DataError where files are pairs of several sets, as EMNIST's archive has them."""
+    sets: dict[Split, set[str]] = {}
+    for name in files:
+        if match := re.fullmatch(r"(.+)-(train|test)-images[.-]idx3-ubyte(\.gz)?", name):
+            sets.setdefault(split_of(match[2]), set()).add(match[1])
+    names = sorted(set().union(*sets.values()))
+    if any(len(some) > 1 for some in sets.values()):
+        raise DataError(
+            f"{folder}: expected the files of one set, found those of {', '.join(names)}. Name one "
+            f"of them behind the folder: --data {folder / names[0]}"
+        )
+
+
+def files_of_set(path: Path) -> list[str]:
+    """Return the names of the files of a set that a path names: FOLDER/emnist-letters."""
+    begin = f"{path.name}-"
+    if not path.name or not path.parent.is_dir():
+        return []
+    names = sorted(each.name for each in path.parent.iterdir() if each.name.startswith(begin))
+    return names if any("-images" in name and "idx3" in name for name in names) else []
 
 
 def class_names(folder: Path, files: list[str]) -> None:  # noqa: ARG001

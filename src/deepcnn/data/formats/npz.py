@@ -6,8 +6,9 @@ values. Arrays of Python objects are pickles, and are refused.
 
 A file holds `images` and `labels`; or, for splits, `train_images` and `train_labels` as MedMNIST
 spells them, or `x_train` and `y_train` as Keras does, with `val` or `validation` and `test` alike.
-Images are uint8 [N, H, W] or [N, H, W, C], labels integers [N] or [N, 1]. An array of strings,
-`classes`, may name the labels.
+Images are [N, H, W] or [N, H, W, C], labels integers [N] or [N, 1], or one-hot [N, classes]: a 1 in
+each row, and zeros. An array of strings, `classes`, may name the labels. Images of another type
+than uint8 become it by the rule that `npz_values` states.
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from deepcnn.data.formats import npz_values
 from deepcnn.data.formats.npz_archive import PIECE, Archive, fill
 from deepcnn.data.shards import Blocks, Shape, ToWrite, numbered_files
 from deepcnn.data.splits import SPLITS, Opener, Split, group_by_split
 from deepcnn.errors import DataError
+from deepcnn.events import Listener, Noted, ignore
 
 NAME = "NumPy"
 SPELLINGS: dict[Split, tuple[str, ...]] = {
@@ -112,11 +117,13 @@ def classes(path: Path) -> tuple[str, ...] | None:
 def _labels(archive: Archive, key: str, count: int) -> NDArray[np.int64]:
     """Return the labels, int64 [N]."""
     member = archive.member(key)
+    if len(member.shape) == 2 and member.shape[0] == count and member.shape[1] > 1:
+        return npz_values.one_hot(archive, key, member)
     if member.dtype.kind not in "iu" or member.shape not in ((count,), (count, 1)):
         raise DataError(
             f"{archive.path}: expected labels {key!r} as integers [{count}] or [{count}, 1], one "
-            f"for each image, found {member.dtype} {list(member.shape)}. Write the class of each "
-            "image as an integer."
+            f"for each image, or one-hot [{count}, classes], found {member.dtype} "
+            f"{list(member.shape)}. Write the class of each image as an integer."
         )
     values = archive.values(member)
     labels = values.astype(np.int64)
@@ -150,7 +157,7 @@ class NpzShard:
     their beginning. Their checksum is compared when all are read from the first to the last.
     """
 
-    def __init__(self, path: Path, split: Split | None = None) -> None:
+    def __init__(self, path: Path, split: Split | None = None, emit: Listener = ignore) -> None:
         self._path = path
         with Archive.opened(path) as archive:
             pairs = _pairs(archive.members)
@@ -162,11 +169,11 @@ class NpzShard:
             images, labels = pairs[split]
             member = archive.member(images)
             shape = (*member.shape, 1) if len(member.shape) == 3 else member.shape
-            if member.dtype != np.uint8 or len(shape) != 4 or not _usable(*shape):
+            if member.dtype.kind not in "buif" or len(shape) != 4 or not _usable(*shape):
                 raise DataError(
-                    f"{path}: expected {images!r} as uint8 [N, height, width] or [N, height, "
-                    f"width, channels] with sides of 1 to {MAX_SIDE:,}, 1 to {MAX_CHANNELS} "
-                    f"channels, at most {MAX_IMAGE_BYTES:,} bytes an image and at least one image, "
+                    f"{path}: expected {images!r} as uint8 or other real numbers [N, height, "
+                    f"width] or [N, height, width, channels] with sides of 1 to {MAX_SIDE:,}, "
+                    f"1 to {MAX_CHANNELS} channels, at most {MAX_IMAGE_BYTES:,} bytes an image and at least one image, "
                     f"found {member.dtype} {list(member.shape)}. Convert the array."
                 )
             if member.by_columns:
@@ -179,6 +186,12 @@ class NpzShard:
             self._images = member
             self._start = archive.start_of(member) if member.stored else 0
             self._labels = _labels(archive, labels, shape[0])
+        self._scale = 1
+        if member.dtype != np.uint8:
+            size = max(1, PIECE // (math.prod(self.shape) * member.dtype.itemsize))
+            values = self._values(0, len(self), size)
+            self._scale = npz_values.scale(values, member.dtype, f"{path}: {images!r}")
+            emit(Noted(npz_values.said(f"{path}: {images!r}", member.dtype, self._scale)))
 
     @property
     def name(self) -> str:
@@ -190,8 +203,17 @@ class NpzShard:
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop`, `size` at a time; see `Shard`."""
-        info, header = self._images.info, self._images.header
-        offset = len(header) + start * math.prod(self.shape)
+        first = start
+        with closing(self._values(start, stop, size)) as reading:
+            for values in reading:
+                images = npz_values.pixels(values, self._scale)
+                yield images, self._labels[first : first + len(images)].copy()
+                first += len(images)
+
+    def _values(self, start: int, stop: int, size: int) -> Generator[NDArray[Any], None, None]:
+        """Yield the images `start` to `stop` as they are in the file, `size` at a time."""
+        info, header, dtype = self._images.info, self._images.header, self._images.dtype
+        offset = len(header) + start * math.prod(self.shape) * dtype.itemsize
         with Archive.opened(self._path) as archive:
             if self.seekable:
                 stream = archive.file
@@ -204,16 +226,17 @@ class NpzShard:
             checksum = zlib.crc32(header)
             for begin in range(start, stop, size):
                 end = min(begin + size, stop)
-                images = np.empty((end - begin, *self.shape), np.uint8)
-                fill(stream, images, self._path)
+                values = np.empty((end - begin, *self.shape), dtype)
+                content = values.reshape(-1).view(np.uint8)
+                fill(stream, content, self._path)
                 if self.seekable and start == 0:
-                    checksum = zlib.crc32(images.data, checksum)
+                    checksum = zlib.crc32(content.data, checksum)
                     if end == len(self) and checksum != info.CRC:
                         raise DataError(
                             f"{self._path}: the images of {info.filename!r} and their checksum "
                             "disagree. The file is damaged; fetch it again."
                         )
-                yield images, self._labels[begin:end].copy()
+                yield values
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -231,17 +254,26 @@ def _header(descr: str, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
-    """Return the splits that files by these names hold; a single file may hold several."""
+def recognize(folder: Path, files: list[str], emit: Listener = ignore) -> dict[Split, Opener]:
+    """Return the splits that files by these names hold; a single file may hold several.
+
+    `emit` hears how images of another type than uint8 become it. Raises DataError for arrays that
+    are no .npz.
+    """
     names = [n for n in files if n.endswith(".npz")]
+    if not names and (arrays := [n for n in files if n.endswith(".npy")]):
+        raise DataError(
+            f"{folder / arrays[0]}: expected images and labels in one file, found an array alone. "
+            'Write them together: numpy.savez("train.npz", images=images, labels=labels)'
+        )
     if len(names) == 1 and (inside := splits(folder / names[0])):
         path = folder / names[0]
         return {
-            split: lambda split=split: (NpzShard(path, split),)  # type: ignore[misc]
+            split: lambda split=split: (NpzShard(path, split, emit),)  # type: ignore[misc]
             for split in SPLITS
             if split in inside
         }
-    return group_by_split(folder, names, NpzShard)
+    return group_by_split(folder, names, partial(NpzShard, emit=emit))
 
 
 def class_names(folder: Path, files: list[str]) -> tuple[str, ...] | None:
