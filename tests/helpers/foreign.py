@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,12 @@ def folder(root: Path, name: str, labels: str | None = None) -> Path:
         lines = [f"{i}:{name}\n" if numbered else f"{name}\n" for i, name in enumerate(NAMES)]
         (root / labels).write_text("".join(lines))
     return root
+
+
+def zipped(root: Path) -> Path:
+    """Write an archive of class folders, as Python does."""
+    path = root.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, (label, content) in enumerate(zip(LABELS, FILES, strict=True)):
+            archive.writestr(f"{NAMES[label]}/{i}.png", content)
+    return path

@@ -34,6 +34,7 @@ BASE = dataclasses.replace(
 FORMS: dict[str, Callable[[Path], Path]] = {
     "TF-Slim": lambda root: foreign.folder(root, "animals_train_00000-of-00001.tfrecord"),
     "gzip": lambda root: foreign.folder(root, "animals-train.tfrecord-00000-of-00001.gz"),
+    "zip": lambda root: foreign.zipped(root),
 }
 
 

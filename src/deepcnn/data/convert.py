@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from deepcnn import atomic
+from deepcnn.data.class_file import CLASSES_FILE, MAX_CLASSES
 from deepcnn.data.formats import cifar, folders, npz, pictures, pixel_csv, tfrecord
-from deepcnn.data.layouts import CLASSES_FILE, MAX_CLASSES
 from deepcnn.data.open import NAMES, open_dataset
 from deepcnn.data.shards import Block, Shape, ToWrite
 from deepcnn.data.source import Source

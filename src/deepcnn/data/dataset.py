@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.class_file import MAX_CLASSES
 from deepcnn.data.exclusions import Exclusions
-from deepcnn.data.layouts import MAX_CLASSES, Layout
+from deepcnn.data.layouts import Layout
 from deepcnn.data.shards import Progress, by
 from deepcnn.data.source import Source, held_out, in_memory
 from deepcnn.data.splits import SPLITS, Split

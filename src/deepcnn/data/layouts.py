@@ -16,20 +16,21 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
                                    SPLIT/, images/ or beside it; or any list path,label,split
     pictures in class folders      SPLIT/class/*.png …, or class/*.png …
 
-A path may also be one such file. What bears the name of no split is for training, but beside class
-folders with pictures it is taken for something else, as is every table and all whose name does not
-begin with its split.
+A path may also be one such file, or a zip or tar archive of class folders. What bears the name of
+no split is for training, but beside class folders with pictures it is taken for something else, as
+is every table and all whose name does not begin with its split.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepcnn.data import class_file
 from deepcnn.data.formats import (
+    archives,
     cifar,
     folders,
     idx,
@@ -46,8 +47,6 @@ from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
 from deepcnn.settings import DataSpec
 
-CLASSES_FILE = "classes.json"  # a list of the names of the classes, in the order of the labels
-MAX_CLASSES = 1 << 16
 BINARY_FORMATS = (records, cifar, idx, mat, tfrecord)  # in the order in which they are asked
 
 
@@ -74,6 +73,8 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     Of `spec` the image size and `skip_bad` are used, see `pictures.prepare`; `emit` hears of files
     that are skipped. Raises DataError where nothing is recognized.
     """
+    if archives.is_archive(path):
+        return Layout(path, archives.NAME, *archives.recognize(path, spec, emit))
     try:
         if path.is_file():
             folder, names = path.parent, [path.name]
@@ -87,7 +88,7 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     files = [name for name in names if not name.startswith(".") and (folder / name).is_file()]
     if among_classes:
         files = [n for n in files if _begins_with_its_split(n) and not _is_table(n)]
-    classes = _classes(folder)
+    classes = class_file.read(folder)
     if pictures := tfrecord_pictures.recognize(folder, files, spec, emit):
         classes = classes or tfrecord.class_names(folder, files)
         return Layout(path, tfrecord_pictures.NAME, _all_of(pictures), classes)
@@ -129,23 +130,3 @@ def _labeled(folder: Path, tables: list[str], emit: Listener) -> list[str]:
     for name in sorted({*tables} - {*others}):
         emit(Noted(f"left out {folder / name}: a sample of answers, which are no labels"))
     return others
-
-
-def _classes(folder: Path) -> tuple[str, ...] | None:
-    """Read the names of the classes from the file that `deepcnn data convert` writes."""
-    path = folder / CLASSES_FILE
-    if not path.is_file():
-        return None
-    try:
-        if path.stat().st_size > 1 << 24:
-            raise ValueError("it is larger than 16 MiB")
-        names = json.loads(path.read_bytes())
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("it is none")
-        for name in names:
-            name.encode()
-        if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):
-            raise ValueError(f"{len(names):,} names, of which {len(set(names)):,} differ")
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected a JSON list of distinct names ({error})") from error
-    return tuple(names)

@@ -173,7 +173,8 @@ class NpzShard:
                 raise DataError(
                     f"{path}: expected {images!r} as uint8 or other real numbers [N, height, "
                     f"width] or [N, height, width, channels] with sides of 1 to {MAX_SIDE:,}, "
-                    f"1 to {MAX_CHANNELS} channels, at most {MAX_IMAGE_BYTES:,} bytes an image and at least one image, "
+                    f"1 to {MAX_CHANNELS} channels, at most {MAX_IMAGE_BYTES:,} bytes an image "
+                    "and at least one image, "
                     f"found {member.dtype} {list(member.shape)}. Convert the array."
                 )
             if member.by_columns:
