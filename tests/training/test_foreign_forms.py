@@ -34,12 +34,15 @@ BASE = dataclasses.replace(
 FORMS: dict[str, Callable[[Path], Path]] = {
     "TF-Slim": lambda root: foreign.folder(root, "animals_train_00000-of-00001.tfrecord"),
     "gzip": lambda root: foreign.folder(root, "animals-train.tfrecord-00000-of-00001.gz"),
+    "Parquet": lambda root: foreign.folder(root, "train-00000-of-00001.parquet"),
     "zip": lambda root: foreign.zipped(root),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_foreign_form_is_converted_streamed_and_resumed(tmp_path: Path, form: str) -> None:
+    if form == "Parquet":
+        pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     data = FORMS[form](tmp_path / "data")
     spec = DataSpec(data=str(data), image_size=BASE.image_size, validation_size=2)
     convert(spec, tmp_path / "npz", "npz")

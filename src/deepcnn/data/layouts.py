@@ -10,6 +10,7 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
     SVHN's cropped digits          SPLIT_32x32.mat; extra_32x32.mat is a split of its own
     TFRecord                       SPLIT*.tfrecord or .tfrecords, also numbered as in
                                    SPLIT.tfrecord-00000-of-00004, or .gz; pixels, or pictures
+    Parquet of pictures            SPLIT*.parquet, also in data/
     NumPy                          SPLIT*.npz, or one .npz that holds arrays for each split
     tables of pixels               SPLIT*.csv or .csv.gz, each row a label and an image
     pictures with a table          SPLIT*.csv or *labels*.csv, also .tsv, with the pictures in
@@ -37,6 +38,7 @@ from deepcnn.data.formats import (
     label_tables,
     mat,
     npz,
+    parquet,
     pixel_csv,
     records,
     tfrecord,
@@ -92,6 +94,8 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     if pictures := tfrecord_pictures.recognize(folder, files, spec, emit):
         classes = classes or tfrecord.class_names(folder, files)
         return Layout(path, tfrecord_pictures.NAME, _all_of(pictures), classes)
+    if of_rows := parquet.recognize(folder, files, spec, emit):
+        return Layout(path, parquet.NAME, _all_of(of_rows[0]), classes or of_rows[1])
     for form in BINARY_FORMATS:
         if found := form.recognize(folder, files):
             classes = classes or form.class_names(folder, files)
