@@ -146,6 +146,7 @@ epochs
 evaluate_every
 evaluate_on
 feed
+fit
 image_size
 inputs.brightness
 inputs.contrast

@@ -32,6 +32,7 @@ _ADDED_LATER = frozenset(
         "config.inputs.translation",
         "config.epochs",
         "config.exclude",
+        "config.fit",
         "config.keep_best",
         "config.optimizer.beta1",
         "config.optimizer.beta2",

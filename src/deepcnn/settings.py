@@ -11,6 +11,7 @@ from typing import Literal
 from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
+Fit = Literal["crop", "pad", "squeeze"]
 Views = Literal["one", "mirrored", "shifted", "unsure", "ten"]
 
 
@@ -169,7 +170,11 @@ class DataSpec:
     """Train on the split extra as well, where there is one, as SVHN has; nothing of it is held
     out."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    """Height and width that pictures in files are brought to; one number: a square; None: those
+    most of them have."""
+    fit: Fit = "crop"
+    """How pictures of other sides are brought to it: crop cuts away what does not fit, pad adds
+    black, squeeze changes their aspect."""
     skip_bad: bool = False
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
@@ -178,6 +183,8 @@ class DataSpec:
     """Table of examples that are left out, as `deepcnn doctor --fixes` writes it."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.image_size, int):  # from Python
+            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
         at_least(("train_size", self.train_size, 0))
         at_least(("validation_size", self.validation_size, 0))
         at_least(("image_size", min(self.image_size or (1,)), 1))

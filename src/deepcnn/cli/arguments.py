@@ -47,6 +47,22 @@ def with_dashes(argument: str) -> str:
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
+def squares(arguments: list[str]) -> list[str]:
+    """Return arguments in which the one number of an --image-size stands twice: a square."""
+    found: list[str] = []
+    for i, argument in enumerate(arguments):
+        name, equals, value = with_dashes(argument).partition("=")
+        rest = arguments[i + 1 : i + 3]
+        if name == "--image-size" and equals and value.isdecimal():
+            found += [name, value] if rest[:1] and rest[0].isdecimal() else [name, value, value]
+        elif name == "--image-size" and rest[:1] and rest[0].isdecimal():
+            alone = len(rest) < 2 or not rest[1].isdecimal()
+            found += [name, rest[0]] if alone else [name]
+        else:
+            found.append(argument)
+    return found
+
+
 def printable(text: str) -> str:
     """Return a text in which no name can command a terminal: lines of characters to be seen."""
     if text.isprintable():

@@ -11,7 +11,7 @@ from typing import Literal
 import tyro
 
 from deepcnn.console import console
-from deepcnn.settings import DataSpec
+from deepcnn.settings import DataSpec, Fit
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class Options:
     shards: int = 1
     """Files that each split is divided into."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    """Height and width that pictures in files are brought to; one number: a square; None: those
+    most of them have."""
+    fit: Fit = "crop"
+    """How pictures of other sides are brought to it: crop cuts away what does not fit, pad adds
+    black, squeeze changes their aspect."""
     skip_bad: bool = False
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
@@ -61,6 +65,7 @@ def run(options: Options) -> int:
         validation_seed=options.validation_seed,
         train_on_extra=options.train_on_extra,
         image_size=options.image_size,
+        fit=options.fit,
         skip_bad=options.skip_bad,
         data_dir=options.data_dir,
     )

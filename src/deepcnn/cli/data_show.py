@@ -11,7 +11,8 @@ import tyro
 
 from deepcnn.console import console
 from deepcnn.errors import DataError
-from deepcnn.settings import DataSpec
+from deepcnn.events import Noted
+from deepcnn.settings import DataSpec, Fit
 
 if TYPE_CHECKING:
     from deepcnn.data.survey import Survey
@@ -28,7 +29,11 @@ class Options:
     out: Path | None = None
     """File for the sheet; None: NAME-SPLIT.png in the current directory."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    """Height and width that pictures in files are brought to; one number: a square; None: those
+    most of them have."""
+    fit: Fit = "crop"
+    """How pictures of other sides are brought to it: crop cuts away what does not fit, pad adds
+    black, squeeze changes their aspect."""
     skip_bad: bool = False
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
@@ -46,6 +51,7 @@ def run(options: Options) -> int:
     spec = DataSpec(
         data=options.data,
         image_size=options.image_size,
+        fit=options.fit,
         skip_bad=options.skip_bad,
         data_dir=options.data_dir,
     )
@@ -53,6 +59,8 @@ def run(options: Options) -> int:
         dataset = open_dataset(spec, emit=tell)
         source = dataset.split(options.split)
         found = survey.survey(source, reading(options.split, tell))
+        if spelled := survey.spelled(found):
+            tell(Noted(f"{spelled:,} names are spelled on the sheet: no font has their characters"))
     if not options.json:
         _print_counts(options, found)
         if others := [split for split in dataset.splits if split != options.split]:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from deepcnn import __version__, presets
-from deepcnn.cli.arguments import describe_presets, parse, printable
+from deepcnn.cli.arguments import describe_presets, parse, printable, squares
 from deepcnn.cli.respelled import refuse
 from deepcnn.errors import ConfigError, DeepcnnError, advice, refused
 from deepcnn.stopping import (
@@ -131,6 +131,7 @@ def run(arguments: list[str]) -> int:
             + (f" Did you mean {near[0]!r}?" if near else "")
             + " See: deepcnn --help"
         )
+    arguments = squares(arguments)
     refuse(command, arguments[words:])
     module = _module(command)
     if command in ("train", "lr-find"):  # which start from a preset, or from a run

@@ -186,7 +186,9 @@ def _labelled(
         from deepcnn.data.source import relabeled
 
         height, width, _ = classifier.image_shape
-        dataset = open_dataset(DataSpec(data=data, image_size=(height, width)), emit=tell)
+        dataset = open_dataset(
+            DataSpec(data=data, image_size=(height, width), fit=classifier.form.fit), emit=tell
+        )
         split: Split = options.split or ("test" if "test" in dataset.splits else "train")
         return data, split, relabeled(dataset.split(split), classifier.classes)
     from deepcnn.inference.evaluation import other_split

@@ -98,9 +98,9 @@ def paths_of(source: Source) -> tuple[Path, ...] | None:
     """Return the file of each example of a source whose examples are files, as they lie there."""
     found: list[Path] = []
     for shard in source.shards:
-        if not isinstance(shard, PictureShard):
+        if not isinstance(shard, PictureShard) or shard.paths is None:
             return None
-        found += shard.listing.paths
+        found += shard.paths
     return tuple(found)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from deepcnn.data.formats.listings import shown
+from deepcnn.data.lettering import lettered
 from deepcnn.data.shards import Progress
 from deepcnn.data.source import Source
 
@@ -45,6 +46,12 @@ def survey(source: Source, progress: Progress) -> Survey:
     return Survey(source.classes, source.shape, counts, first)
 
 
+def spelled(found: Survey) -> int:
+    """Return how many names no font here can draw as they are."""
+    names = found.classes[: len(found.images)]
+    return sum(not lettered(shown(name)).whole for name in names)
+
+
 def draw(found: Survey) -> Image.Image:
     """Return a sheet with a row for each class: its name, its count, its first images."""
     height, width, channels = found.shape
@@ -59,11 +66,11 @@ def draw(found: Survey) -> Image.Image:
         "white",
     )
     pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(15)
     for label, images in enumerate(found.images):
         top = GAP + label * (cell_height + GAP)
-        text = f"{shown(found.classes[label])}\n{found.counts[label]:,}"
-        pen.multiline_text((GAP * 2, top + cell_height / 2), text, "black", font, anchor="lm")
+        name = lettered(shown(found.classes[label]))
+        text = f"{name.text}\n{found.counts[label]:,}"
+        pen.multiline_text((GAP * 2, top + cell_height / 2), text, "black", name.font, anchor="lm")
         for column, pixels in enumerate(images):
             picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
             picture = picture.convert("RGB").resize(

@@ -138,9 +138,9 @@ def paths_in(source: Source) -> list[Path] | None:
         while isinstance(whole, Subset):
             chosen = whole.chosen[chosen]
             whole = whole.shard
-        if not isinstance(whole, PictureShard):
+        if not isinstance(whole, PictureShard) or whole.paths is None:
             return None
-        listed = whole.listing.paths
+        listed = whole.paths
         found += listed if chosen is None else [listed[i] for i in chosen.tolist()]
     return found
 

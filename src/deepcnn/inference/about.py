@@ -15,13 +15,18 @@ from deepcnn.config import Config, to_dict
 from deepcnn.data.formats.decoding import MAX_PIXELS
 from deepcnn.errors import RunError
 from deepcnn.inference.calibration import Calibration
+from deepcnn.settings import Fit
 
 # For whoever brings pictures to the network's size without this program; see `decoding`.
 RESIZE = (
     "The EXIF orientation is applied, transparency is laid over black, colours are converted to "
-    "gray (1 channel) or RGB (3). A picture of another size is scaled, its aspect kept, with a "
-    "Lanczos filter until it covers the image shape, and cut to it around its centre."
+    "gray (1 channel) or RGB (3). A picture of another size is scaled with a Lanczos filter, "
 )
+FITS: dict[Fit, str] = {
+    "crop": "its aspect kept, until it covers the image shape, and cut to it around its centre.",
+    "pad": "its aspect kept, until it fits into the image shape, with black around it.",
+    "squeeze": "to the image shape, whatever its aspect.",
+}
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,19 @@ class About:
     settings: dict[str, Any] = field(repr=False)
     version: str = deepcnn.__version__
 
+    @property
+    def fit(self) -> Fit:
+        """How pictures are brought to the image's size; older files do not say it."""
+        found = self.settings.get("fit", "crop")
+        return found if found in FITS else "crop"
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` undoes, fit for JSON."""
         return {
             "deepcnn": self.version,
             "classes": self.classes,
             "image_shape": self.image_shape,
-            "resize": RESIZE,
+            "resize": RESIZE + FITS[self.fit],
             "step": self.step,
             "averaged": self.averaged,
             "calibration": self.calibration and self.calibration.to_dict(),

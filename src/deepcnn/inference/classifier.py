@@ -18,6 +18,7 @@ from deepcnn.data.formats.decoding import BadPictureError, Format, decode, fit, 
 from deepcnn.data.formats.listings import SUFFIXES, is_folder, shown
 from deepcnn.errors import DataError
 from deepcnn.inference.calibration import Calibration, Doubt, Floats, probabilities
+from deepcnn.settings import Fit
 
 BATCH = 256  # pictures that are answered together
 
@@ -64,7 +65,8 @@ class Classifier:
     `classes`: the names, in the order of the probabilities; `image_shape`: height, width and
     channels, 1 for gray and 3 for RGB, that every picture is brought to as the training set's were:
     turned as EXIF says, transparency laid over black, converted to gray or RGB, then scaled with
-    its aspect kept until it covers that size, and cut around its centre.
+    its aspect kept until it covers that size, and cut around its centre, or with another `fit` as
+    `DataSpec.fit` says. `form` is both together.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Classifier:
         classes: tuple[str, ...],
         image_shape: tuple[int, int, int],
         calibration: Calibration | None = None,
+        fit: Fit = "crop",
     ) -> None:
         self._network = network
         self.classes = classes
         self.image_shape = image_shape
+        self.form = Format(*image_shape, fit)
         self.calibration = calibration
 
     def __repr__(self) -> str:
@@ -137,7 +141,7 @@ class Classifier:
 
     def _read(self, one: One) -> Pixels | str:
         """Return the pixels of a picture, uint8 [*image_shape], or why there are none."""
-        form = Format(*self.image_shape)
+        form = self.form
         try:
             if isinstance(one, np.ndarray):
                 return self._from_array(one, form)

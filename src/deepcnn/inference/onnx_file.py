@@ -126,7 +126,8 @@ def open_onnx(
         raise RunError(f"{path}: {runtime} cannot read it ({_first_line(error)})") from error
     about = About.from_properties(network.properties, str(path))
     _try_it(network, about, path)
-    return Classifier(network, about.classes, about.image_shape, about.calibration)
+    shape, calibration = about.image_shape, about.calibration
+    return Classifier(network, about.classes, shape, calibration, about.fit)
 
 
 def _try_it(network: OnnxNetwork, about: About, path: Path) -> None:

@@ -129,7 +129,8 @@ class Trained:
         """Return what answers about pictures, computing at a place."""
         on = self.trained_on
         answers = NumpyAnswers(self.answers(place))
-        return Classifier(answers, on.classes, on.transform.image_shape, self.calibration)
+        shape = on.transform.image_shape
+        return Classifier(answers, on.classes, shape, self.calibration, self.config.fit)
 
 
 def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:

@@ -55,6 +55,8 @@ def box_program(trained: Trained) -> tuple[dict[str, Any], str]:
     It is held against the network before. Raises ConfigError where that cannot be done.
     """
     transform, calibration = trained.trained_on.transform, trained.calibration
+    if trained.config.fit != "crop":
+        raise ConfigError(f"it was trained with --fit {trained.config.fit}, and a page only crops")
     if transform.channels not in SHAPES:
         raise ConfigError(f"its images have {transform.channels} channels, not 1 or 3")
     temperature = calibration.temperature if calibration is not None else 1.0

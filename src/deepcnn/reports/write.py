@@ -13,7 +13,6 @@ from typing import Any
 import deepcnn
 from deepcnn import atomic
 from deepcnn.config import to_dict as settings_of
-from deepcnn.data.formats.listings import Listing
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.source import Source, Subset
 from deepcnn.errors import DataError, RunError
@@ -154,8 +153,8 @@ def names_of(source: Source, split: str) -> Iterator[str]:
         chosen = shard.chosen.tolist() if isinstance(shard, Subset) else range(len(shard))
         inner = shard.shard if isinstance(shard, Subset) else shard
         for index in chosen:
-            if isinstance(inner, PictureShard) and isinstance(inner.listing, Listing):
-                yield str(inner.listing.paths[index])
+            if isinstance(inner, PictureShard) and inner.paths is not None:
+                yield str(inner.paths[index])
             else:
                 yield f"{split}/{number}"
             number += 1

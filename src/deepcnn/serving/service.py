@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from deepcnn import __version__
-from deepcnn.data.formats.decoding import BadPictureError, Format, decode
+from deepcnn.data.formats.decoding import BadPictureError, decode
 from deepcnn.inference.as_json import as_json
 from deepcnn.inference.classifier import Classifier, Pixels, Prediction, Unread
 from deepcnn.serving.batcher import Batcher
@@ -47,7 +47,7 @@ class Service:
         self._classifier = classifier
         self._run = run
         self._waiting = 0
-        self._form = Format(*classifier.image_shape)
+        self._form = classifier.form
         self._batcher = Batcher(classifier)
         # The first answer takes longer, so nobody shall wait for it.
         self._batcher.ask([np.zeros(classifier.image_shape, np.uint8)]).result()

@@ -9,9 +9,10 @@ Pictures of any size, depth and colour are brought to one `Format`, by this rule
 - Colours: gray if every picture of the set is, else RGB; a palette counts as colour.
 - The orientation that EXIF states is applied.
 - Size: a picture of the format's size keeps its exact pixels. Another is scaled, its aspect kept,
-  until it covers that size, and is cut to it around its centre. The filter is Lanczos: it averages
-  where it shrinks a picture, and where it enlarges one it is smooth, where a box filter would make
-  blocks.
+  until it covers that size, and is cut to it around its centre (crop); or until it fits into it,
+  with black added around it (pad); or each side by itself (squeeze). The filter is Lanczos: it
+  averages where it shrinks a picture, and where it enlarges one it is smooth, where a box filter
+  would make blocks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from PIL import __version__ as pillow
 
 from deepcnn.data.formats.listings import shown
 from deepcnn.errors import DataError
+from deepcnn.settings import Fit
 
 # The only decoders that a file may reach. MPO, a JPEG of several pictures, is opened as JPEG.
 DECODERS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
@@ -55,20 +57,23 @@ _IGNORE_PILLOW: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 class Format:
     """What every picture is brought to, by the rule at the head of this module.
 
-    `height` and `width` are at least 1, `channels` is 1 (gray) or 3 (RGB).
+    `height` and `width` are at least 1, `channels` is 1 (gray) or 3 (RGB); `fit`: how others get
+    that size.
     """
 
     height: int
     width: int
     channels: int
+    fit: Fit = "crop"
 
 
 class Header(NamedTuple):
-    """What the head of a file says: its size, once upright, and whether it is gray."""
+    """What the head of a file says: its size, once upright, whether it is gray, transparent."""
 
     height: int
     width: int
     gray: bool
+    transparent: bool = False
 
 
 class BadPictureError(Exception):
@@ -195,7 +200,7 @@ def header_of(picture: Image.Image) -> Header:
     if _orientation(picture) >= 5:
         width, height = height, width
     gray = picture.mode in _GRAY_MODES or picture.mode.startswith("I;16")
-    return Header(height, width, gray)
+    return Header(height, width, gray, picture.has_transparency_data)
 
 
 def decode(source: Path | BinaryIO, form: Format) -> NDArray[np.uint8]:
@@ -218,8 +223,15 @@ def fit(picture: Image.Image, form: Format) -> NDArray[np.uint8]:
     if orientation != 1:
         image = image.transpose(_TRANSPOSITIONS[orientation])
     if image.size != (form.width, form.height):
-        image = ImageOps.fit(image, (form.width, form.height), Image.Resampling.LANCZOS)
+        image = _sized(image, (form.width, form.height), form.fit)
     return np.asarray(image).reshape(form.height, form.width, form.channels)
+
+
+def _sized(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    lanczos = Image.Resampling.LANCZOS
+    if fit == "crop":
+        return ImageOps.fit(image, size, lanczos)
+    return ImageOps.pad(image, size, lanczos) if fit == "pad" else image.resize(size, lanczos)
 
 
 def encode(image: NDArray[np.uint8]) -> bytes:

@@ -89,11 +89,6 @@ def shown(name: object) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is passed over: what is hidden, or added by macOS."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def is_folder(path: str | Path) -> bool:
     """Tell whether a path is a folder, for any text: the empty one and much too long ones, too."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -29,6 +29,7 @@ from deepcnn.data.formats.decoding import (
 from deepcnn.data.formats.listings import NAMED, Listing, shown
 from deepcnn.data.shards import Blocks, Progress
 from deepcnn.errors import DataError
+from deepcnn.settings import Fit
 
 MAX_SIDE = 128  # of a size that is chosen, not given
 
@@ -62,11 +63,12 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
-    """Some of other pictures: those at the places `at`, int64 [k], ascending."""
+class Inspected:
+    """Some of other pictures: those at the places `at`, int64 [N], ascending, of these labels."""
 
     pictures: Pictures
     at: NDArray[np.int64]
+    labels: NDArray[np.int64]
 
     @property
     def name(self) -> str:
@@ -93,10 +95,14 @@ class Chosen:
                     place += 1
                     yield picture
 
+    def only(self, at: NDArray[np.int64]) -> Inspected:
+        """Return the pictures at these places, int64 [k], ascending."""
+        return Inspected(self.pictures, self.at[at], self.labels[at])
+
 
 def inspect(
     listing: Pictures, *, decode: bool = False, progress: Progress | None = None
-) -> tuple[Pictures, list[Header], dict[Any, str]]:
+) -> tuple[Listing | Inspected, list[Header], dict[Any, str]]:
     """Return the pictures that can be read, their headers, and for each other place the reason.
 
     Only headers are read, or with `decode` whole files: then none that is returned is truncated.
@@ -104,8 +110,9 @@ def inspect(
     ignore_warnings_of_pillow()
     headers: list[Header] = []
     good: list[int] = []
+    labels: list[int] = []
     bad: dict[Any, str] = {}
-    for index, (where, source, _) in enumerate(listing.read(0, len(listing))):
+    for index, (where, source, label) in enumerate(listing.read(0, len(listing))):
         try:
             with opened(source) as picture:
                 header = header_of(picture)
@@ -115,19 +122,19 @@ def inspect(
             bad[where] = str(error)
         else:
             good.append(index)
+            labels.append(label)
             headers.append(header)
         if progress is not None and index % 100 == 99:
             progress(index + 1, len(listing))
-    return _only(listing, good) if bad else listing, headers, bad
-
-
-def _only(listing: Pictures, good: list[int]) -> Pictures:
-    """Return some of the pictures."""
     at = np.array(good, np.int64)
-    return listing.only(at) if isinstance(listing, Listing) else Chosen(listing, at)
+    if isinstance(listing, Listing):
+        return listing.only(at) if bad else listing, headers, bad
+    return Inspected(listing, at, np.array(labels, np.int64)), headers, bad
 
 
-def choose_format(headers: Iterable[Header], image_size: tuple[int, int] | None = None) -> Format:
+def choose_format(
+    headers: Iterable[Header], image_size: tuple[int, int] | None = None, fit: Fit = "crop"
+) -> Format:
     """Choose what the pictures of a set are brought to; there is at least one.
 
     One channel if all are gray, else three. The height and width are `image_size`, or else those
@@ -137,14 +144,45 @@ def choose_format(headers: Iterable[Header], image_size: tuple[int, int] | None 
     headers = list(headers)
     channels = 1 if all(header.gray for header in headers) else 3
     if image_size is not None:
-        return Format(*image_size, channels)
+        return Format(*image_size, channels, fit)
     counts = Counter((header.height, header.width) for header in headers)
     height, width = min(counts, key=lambda size: (-counts[size], size[0] * size[1], size[0]))
     longest = max(height, width)
     if longest > MAX_SIDE:
         height = max(1, round(height * MAX_SIDE / longest))
         width = max(1, round(width * MAX_SIDE / longest))
-    return Format(height, width, channels)
+    return Format(height, width, channels, fit)
+
+
+def rules(headers: Sequence[Header], form: Format) -> dict[str, str]:
+    """Return what is to be said of pictures that do not stay as they are, by the kind of rule."""
+    size = form.height, form.width
+    odd = [h for h in headers if h.height * form.width != h.width * form.height]
+    scaled = sum(h[:2] != size for h in headers)
+    clear = sum(h.transparent for h in headers)
+    gray = sum(h.gray for h in headers) if form.channels == 3 else 0
+    found = {}
+    if odd:
+        way = {
+            "crop": "cut around their centre (--fit crop; pad and squeeze keep all of a picture)",
+            "pad": "given black edges (--fit pad)",
+            "squeeze": "squeezed (--fit squeeze)",
+        }[form.fit]
+        found["aspect"] = (
+            f"{len(odd):,} of {len(headers):,} pictures have not the sides of {form.height}×"
+            f"{form.width}: scaled and {way}"
+        )
+    elif scaled:
+        found["size"] = (
+            f"{scaled:,} of {len(headers):,} pictures are scaled to {form.height}×{form.width}"
+        )
+    if gray:
+        found["gray"] = f"{gray:,} of {len(headers):,} pictures are gray: read as colours"
+    if clear:
+        found["transparency"] = (
+            f"{clear:,} of {len(headers):,} pictures may be transparent: laid over black"
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +192,7 @@ class PictureShard:
     A block holds its own arrays, and while it is made one decoded picture, of at most MAX_PIXELS.
     """
 
-    listing: Pictures
+    listing: Listing | Inspected
     form: Format
 
     @property
@@ -177,11 +215,14 @@ class PictureShard:
         """The labels of all pictures, int64 [N]; no file is read for them."""
         return self.listing.labels
 
+    @property
+    def paths(self) -> tuple[Path, ...] | None:
+        """The files of all pictures; None where they lie in others, as in an archive."""
+        return self.listing.paths if isinstance(self.listing, Listing) else None
+
     def some(self, chosen: NDArray[np.int64]) -> PictureShard:
         """Return those at the places `chosen`, int64 [k], ascending; no other file is read."""
-        paths = tuple(self.listing.paths[place] for place in chosen.tolist())
-        listing = replace(self.listing, paths=paths, labels=self.listing.labels[chosen])
-        return replace(self, listing=listing)
+        return replace(self, listing=self.listing.only(chosen))
 
     def resized(self, height: int, width: int) -> PictureShard:
         """Return the same pictures brought to another size."""
@@ -216,11 +257,11 @@ class PictureShard:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Shards of one form; why other pictures are left out, by place; what is to be said of all."""
+    """Shards of one form; why other pictures are left out, by place; which rules changed some."""
 
     shards: tuple[PictureShard, ...]
     bad: dict[Any, str]
-    notes: tuple[str, ...]
+    rules: dict[str, str]
 
 
 def prepare_all(
@@ -228,6 +269,7 @@ def prepare_all(
     *,
     form: Format | None = None,
     image_size: tuple[int, int] | None = None,
+    fit: Fit = "crop",
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -239,7 +281,7 @@ def prepare_all(
     headers are read: a bad one raises DataError here, and a truncated file when it is decoded.
     Raises DataError too where no picture is left.
     """
-    good: list[Pictures] = []
+    good: list[Listing | Inspected] = []
     headers: list[Header] = []
     bad: dict[Any, str] = {}
     for listing in listings:
@@ -252,8 +294,9 @@ def prepare_all(
         good += [some] if len(some) else []
     if not headers:
         raise _unread(listings[0], bad, "No picture is left.")
-    form = form or choose_format(headers, image_size)
-    return Prepared(tuple(PictureShard(each, form) for each in good), bad, ())
+    form = form or choose_format(headers, image_size, fit)
+    shards = tuple(PictureShard(each, form) for each in good)
+    return Prepared(shards, bad, rules(headers, form))
 
 
 def prepare(listing: Pictures, **settings: Any) -> tuple[PictureShard, dict[Any, str]]:

@@ -16,9 +16,10 @@ Parts = Callable[[], Sequence[pictures.Pictures]]  # opens the pictures of a spl
 def openers(parts: Mapping[Split, Parts], spec: DataSpec, emit: Listener) -> dict[Split, Opener]:
     """Return what opens each split; all splits are brought to the form of the first one.
 
-    Of `spec` the image size and `skip_bad` are used, see `pictures.prepare_all`; `emit` hears of
-    pictures that are left out. A split is inspected once.
+    Of `spec` the image size, `fit` and `skip_bad` are used, see `pictures.prepare_all`; `emit`
+    hears of pictures that are left out, and of rules that change some. A split is inspected once.
     """
+    said: set[str] = set()  # rules, each once for all splits
     prepared: dict[Split, tuple[pictures.PictureShard, ...]] = {}
     first = next(iter(parts), None)
 
@@ -28,14 +29,16 @@ def openers(parts: Mapping[Split, Parts], spec: DataSpec, emit: Listener) -> dic
                 parts[split](),
                 form=None if split == first else prepare(first)[0].form,  # type: ignore[arg-type]
                 image_size=spec.image_size,
+                fit=spec.fit,
                 skip_bad=spec.skip_bad,
                 progress=lambda done, total: emit(Reading(f"looking at {split}", done, total)),
             )
             for where, reason in found.bad.items():
                 text = f"left out {shown(where)}: {reason}"
                 emit(LeftOut(text, str(where), reason))
-            for note in found.notes:
-                emit(Noted(note))
+            for rule in [rule for rule in found.rules if rule not in said]:
+                emit(Noted(f"{shown(spec.data)}: {found.rules[rule]}"))
+            said.update(found.rules)
             prepared[split] = found.shards
         return prepared[split]
 
