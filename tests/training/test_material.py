@@ -174,7 +174,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     def counting_inspect(
         listing: Listing, *, decode: bool = False, progress: Progress | None = None
-    ) -> tuple[pictures.Pictures, list[decoding.Header], dict[Any, str]]:
+    ) -> tuple[Listing | pictures.Inspected, list[decoding.Header], dict[Any, str]]:
         counts.inspected.update(listing.paths)
         return inspect(listing, decode=decode, progress=progress)
 
