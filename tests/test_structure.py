@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parent.parent
 # From the roof down. A room imports from lower ones, and within itself in no circle.
 ROOMS = [
     "cli",
+    "sweep",
     "bench",
     "serving",
     "doctor",
@@ -52,6 +53,7 @@ ROOMS = [
 ]
 WITHOUT_TORCH = [
     "cli",
+    "sweep",
     "console",
     "durations",
     "intervals",

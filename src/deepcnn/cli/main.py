@@ -44,9 +44,14 @@ COMMANDS = {
         "[PRESET] [--FIELD VALUE ...]",
         "Find a learning rate, in a short training at growing rates.",
     ),
+    "sweep": Command(
+        "[PRESET] [--seeds N] [--grid FIELD=A,B ...]",
+        "Train several seeds and settings, choose the best, and say how sure that is.",
+    ),
     "evaluate": Command("[RUN] [--follow]", "Score a run, once or while it is trained."),
     "predict": Command("[RUN] PICTURE ...", "Say what is on pictures."),
     "report": Command("[RUN ...] [-o FILE]", "Write a page about a run, or compare several."),
+    "compare": Command("RUN RUN", "Say whether one of two runs is better, and where they differ."),
     "export": Command("[RUN] --to FORM", "Write a network as one file, proved to answer the same."),
     "runs": Command("[FOLDER]", "List the runs below runs/, newest first."),
     "calibrate": Command(
@@ -134,7 +139,7 @@ def run(arguments: list[str]) -> int:
     arguments = squares(arguments)
     refuse(command, arguments[words:])
     module = _module(command)
-    if command in ("train", "lr-find"):  # which start from a preset, or from a run
+    if command in ("train", "lr-find", "sweep"):  # which start from a preset, or from a run
         options = module.parse_options(arguments[words:])
     else:
         options = parse(command, module.Options, arguments[words:])

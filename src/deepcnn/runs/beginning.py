@@ -1,4 +1,4 @@
-"""What a run took of another training, and the network that goes with it."""
+"""What a run begins with: paths, and what it took of another training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from deepcnn import config as configs
 from deepcnn.config import Config
+from deepcnn.data.open import NAMES
 from deepcnn.errors import DeepcnnError
 from deepcnn.runs.run import CONFIG, Run
 from deepcnn.settings import ModelConfig
@@ -116,3 +117,16 @@ def with_widths_of(config: Config, start_from: str, *, name: str) -> Config:
     if parent is None or parent.model.name != name:
         return config
     return dataclasses.replace(config, model=ModelConfig(name, parent.model.widths))
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Make the stored configuration mean the same data wherever the run is read from."""
+    data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
+    folder = Path(config.data).expanduser()
+    is_path = config.data not in NAMES and folder.exists()
+    data = str(folder.resolve()) if is_path else config.data
+    start_from = config.start_from and str(Path(config.start_from).expanduser().resolve())
+    exclude = config.exclude and str(Path(config.exclude).expanduser().resolve())
+    return dataclasses.replace(
+        config, data=data, data_dir=data_dir, start_from=start_from, exclude=exclude
+    )

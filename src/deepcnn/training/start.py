@@ -11,13 +11,13 @@ from typing import Any
 from deepcnn import presets
 from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.data.enough import majority, senseless
-from deepcnn.data.open import NAMES, check_still_there
+from deepcnn.data.open import check_still_there
 from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError
 from deepcnn.events import Evaluated, Event, Listener, Noted, ignore
 from deepcnn.inputs.fed import Fed, FeedSource
 from deepcnn.models.build import BUILDERS, Given, name_of
-from deepcnn.runs.beginning import with_widths_of
+from deepcnn.runs.beginning import with_absolute_paths, with_widths_of
 from deepcnn.runs.run import Run
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.join import join
@@ -240,16 +240,3 @@ def _heard(emit: Listener, progress: bool) -> Iterator[Listener]:
             emit(event)
 
         yield both
-
-
-def with_absolute_paths(config: Config) -> Config:
-    """Make the stored configuration mean the same data wherever the run is read from."""
-    data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
-    folder = Path(config.data).expanduser()
-    is_path = config.data not in NAMES and folder.exists()
-    data = str(folder.resolve()) if is_path else config.data
-    start_from = config.start_from and str(Path(config.start_from).expanduser().resolve())
-    exclude = config.exclude and str(Path(config.exclude).expanduser().resolve())
-    return dataclasses.replace(
-        config, data=data, data_dir=data_dir, start_from=start_from, exclude=exclude
-    )
