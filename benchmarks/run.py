@@ -35,6 +35,7 @@ PROGRAMS = {
     "distortions": "cases.distortions",
     "optimizers": "cases.optimizers",
     "serve": "cases.serve",
+    "sweep_parallel": "cases.sweep_parallel",
     "locally_connected": "cases.locally_connected",
     "gpu_speed": "cases.gpu_speed",
     "gpu_devices": "cases.gpu_devices",

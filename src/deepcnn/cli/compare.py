@@ -92,7 +92,8 @@ def run(options: Options) -> int:
 
 def _say(found: Compared, out: Path | None) -> None:
     print(printable("\n".join(found.scores())))
-    print(printable(f"{found.pair.words[0].upper()}{found.pair.words[1:]}") + ".")
+    words = found.pair.words
+    print(printable(words.replace("no evidence", "No evidence", 1)) + ".")
     different = found.differences
     if not different:
         print("They answer the same about every image.")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import difflib
 import itertools
 import shlex
-from typing import Any
 
-from deepcnn.cli.arguments import expect
 from deepcnn.cli.train import parse_options as parse_training
-from deepcnn.config import Config
+from deepcnn.config import Config, flat, to_dict
 from deepcnn.errors import ConfigError
 
 GRID = "--grid"
@@ -20,9 +18,13 @@ NOT_TO_CHOOSE = {
     "preset": "name one preset",
     "seed": "use --seeds",
     **dict.fromkeys(
-        ("data", "data_dir", "skip_bad", "validation_size", "validation_choice", "validation_seed"),
+        (
+            *("data", "data_dir", "skip_bad", "exclude", "train_size"),
+            *("validation_size", "validation_choice", "validation_seed"),
+        ),
         "the settings would be scored on different images",
     ),
+    "pace": "it is what a training with a budget has made of its steps",
     "evaluate_on": "settings are chosen on the validation split",
 }
 
@@ -79,23 +81,19 @@ def _line(base: Config, text: str) -> tuple[str, list[str]]:
     field = name.replace("-", "_")
     if field in NOT_TO_CHOOSE:
         raise ConfigError(f"{GRID} {name}: cannot be chosen from: {NOT_TO_CHOOSE[field]}")
-    expect("setting", name, [each.replace("_", "-") for each in _fields(base)])
+    known = flat(to_dict(base))
+    if field not in known:
+        near = difflib.get_close_matches(field, known, n=1)
+        meant = f" Did you mean {near[0].replace('_', '-')}?" if near else ""
+        raise ConfigError(
+            f"{GRID} {name}: there is no such setting.{meant} deepcnn train --help lists all."
+        )
     return name, [value.strip() for value in values.split(",")]
-
-
-def _fields(group: Any, prefix: str = "") -> dict[str, Any]:
-    """Return all settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(group):
-        value = getattr(group, each.name)
-        inner = dataclasses.is_dataclass(value)
-        found |= _fields(value, f"{each.name}.") if inner else {prefix + each.name: value}
-    return found
 
 
 def _words(base: Config, name: str, value: str) -> list[str]:
     """Return what says a setting to `train`."""
-    if not isinstance(_fields(base)[name.replace("-", "_")], bool):
+    if not isinstance(flat(to_dict(base))[name.replace("-", "_")], bool):
         return [f"--{name}", *shlex.split(value)]
     if value not in ("true", "false"):
         raise ConfigError(f"{GRID} {name}: expected true or false, found {value!r}")

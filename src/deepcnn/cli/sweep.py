@@ -27,6 +27,7 @@ HELD_OUT = 10  # a tenth of the training set, to choose by where the preset hold
 NOT_OF_A_SWEEP = {
     "--run-dir": "--dir",
     "--overwrite": "--dir",
+    "--more": "deepcnn train",
     "--devices": "--jobs",
     "--max-time": "--budget",
     "--log-device-placement": "deepcnn train",
@@ -52,7 +53,7 @@ class Options:
     budget: str | None = None
     """Time for all of it: 20m, 1h30m, or seconds. As many seeds are trained as fit."""
     dir: Path | None = None
-    """Folder of the sweep; None: one below runs/ that this command left unfinished, or a new one."""
+    """Folder of the sweep; None: an unfinished one of this command below runs/, or a new one."""
     resume: Path | None = None
     """Go on with the sweep in this folder."""
     jobs: int | None = None
@@ -92,7 +93,13 @@ def parse_options(arguments: list[str]) -> Options:
                 f"{(others or ['--grid, --dir and --budget'])[0]}"
             )
         return dataclasses.replace(options, model=model)
-    base = parse_training(rest).config
+    training = parse_training(rest)
+    if training.chosen is not None:
+        raise ConfigError(
+            "--data without a preset lets train choose settings for the data and for a time; in a "
+            "sweep they must be told. Name a preset, such as quick, or --steps"
+        )
+    base = training.config
     return dataclasses.replace(options, base=base, choices=choices(base, grid, rest), model=model)
 
 

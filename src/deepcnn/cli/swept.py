@@ -157,7 +157,7 @@ def _choice(rows: Sequence[Row]) -> str:
     if others:
         names = "; ".join(row.setting.described() for row in others)
         return f"{text} No evidence that it is better than: {names}."
-    return f"{text} Seed by seed it is better than each of the others, beyond chance (95 %)."
+    return f"{text} Seed by seed it leads each of the others beyond chance (each for itself, 95 %)."
 
 
 def _line(event: RunEnded) -> str:
