@@ -98,7 +98,7 @@ def test_the_command_of_a_run_says_its_configuration(tmp_path: Path) -> None:
         optimizer=dataclasses.replace(TINY.optimizer, nesterov=False, freeze=(("conv1", 0.5),)),
     )
     task = Task(Setting("", {}, config), 9, "")
-    python, dash_m, program, verb, *arguments = command_of(tmp_path, task, None)
+    _, dash_m, program, verb, *arguments = command_of(tmp_path, task, None)
     assert (dash_m, program, verb) == ("-m", "deepcnn", "train")
     options = parse_options(arguments)
     assert options.config == dataclasses.replace(config, seed=9)
