@@ -14,6 +14,7 @@ import argparse
 import gzip
 import json
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import table
 from scores import HERE
 
 from deepcnn.errors import DeepcnnError
+from deepcnn.reports.commands import flags
 from deepcnn.runs.log import events, read_log
 from deepcnn.runs.run import CONFIG, ENVIRONMENT
 from deepcnn.sweep.plan import LOG, Task, best_of, read_plan, rows_of, score_of
@@ -120,9 +122,10 @@ def make(folder: Path, target: Path) -> None:
     ]
     text = "".join(json.dumps(event) + "\n" for event in log)
     what = f"{len(own)} seeds" + (f"; {len(others)} runs to choose by" if others else "")
+    config = own[0].config
     page = PAGE.format(
         name=target.name,
-        settings=f"Setting: {own[0].setting.described()}.",
+        settings=f"`{shlex.join(['deepcnn', 'train', config.preset, *flags(config)])}`, by seed.",
         what=what,
         at_once="one after the other" if at_once == 1 else f"{at_once} at once",
     )

@@ -34,6 +34,7 @@ from tests.docs.shortened import StandIns, furnish, shortened, small_cifar10
 
 # What is only read by the command's own parser, and where it is tested instead.
 PARSED_ONLY = {
+    r"deepcnn sweep": "starts processes that import torch: tests/cli/test_sweep.py",
     r"deepcnn serve": "answers until it is stopped: tests/serving",
     r"torchrun|.*--devices": "starts processes that import torch: tests/team/test_launch.py",
     r"deepcnn export( RUN| --to onnx)?$": "torch's exporter takes long: tests/cli/test_export.py",
@@ -162,7 +163,7 @@ def check_deepcnn(command: Command, here: StandIns) -> None:
     rest = words[len(name.split()) :]
     module = importlib.import_module("deepcnn.cli." + re.sub("[ -]", "_", name))
     try:
-        if name in ("train", "lr-find"):
+        if name in ("train", "lr-find", "sweep"):
             module.parse_options(rest)
         elif rest:  # a sentence may speak of a command as such
             cli_arguments.parse(name, module.Options, rest)

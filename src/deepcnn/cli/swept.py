@@ -18,6 +18,7 @@ from deepcnn.sweep.plan import FINAL, Row, not_told_apart
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.text import Text
 
     from deepcnn.sweep.running import RunEnded, Sweep, Swept
 
@@ -97,11 +98,15 @@ class Show:
             self._live.stop()
             self._live = None
 
-    def _drawn(self, sweep: Sweep) -> str:
+    def _drawn(self, sweep: Sweep) -> Text:
         """Return the table as it is now, and how far each run is."""
+        from rich.text import Text
+
         rows = sweep.final_rows() or sweep.rows()
         now = [f"{name}: {100 * work:.0f} %" for name, work in list(sweep.work.items())]
-        return printable("\n".join([*lines_of(rows), *now]))
+        return Text(
+            printable("\n".join([*lines_of(rows), *now])), no_wrap=True, overflow="ellipsis"
+        )
 
 
 @contextmanager
