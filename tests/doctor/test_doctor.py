@@ -56,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, cifar10_test: Arrays) -> Pa
     (root / "train/dog/truncated.png").write_bytes(cut[: len(cut) // 2])
     (root / "train/dog/no_picture.png").write_bytes(b"nothing")
     (root / "train/cat/phone.heic").write_bytes(b"x")
-    (root / "train/cat/web.jfif").write_bytes(b"x")
+    (root / "train/cat/web.avif").write_bytes(b"x")
     (root / "train/cat/nameless").write_bytes(b"x")
     (root / "train/cat/Thumbs.db").write_bytes(b"x")
     (root / "__MACOSX/train").mkdir(parents=True)
@@ -129,7 +129,7 @@ def test_odd_files_are_named(examined: Examined) -> None:
         ("transparent", "transparent.png"),
         ("turned by EXIF", "turned.jpg"),
         ("ignored", "phone.heic"),
-        ("ignored", "web.jfif"),
+        ("ignored", "web.avif"),
         ("ignored", "nameless"),
         ("system files", "Thumbs.db"),
         ("system files", "__MACOSX"),

@@ -26,7 +26,7 @@ KINDS = (
 )
 SYSTEM = ("__MACOSX", ".ipynb_checkpoints", "Thumbs.db", ".DS_Store", "desktop.ini")
 # What may well be a picture, but is none of the endings that are read.
-MAYBE_PICTURES = (".heic", ".heif", ".jfif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".cr2", "")
+MAYBE_PICTURES = (".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".raw", ".cr2", "")
 ODD = 4  # times as large, small or long as is usual
 CUT, CLEAR = 0.1, 0.01  # shares of a picture's pixels from which on it is told
 MOST = 50  # files of one kind that are told one by one

@@ -123,8 +123,10 @@ def test_a_bad_picture_is_named_with_its_record_or_left_out(tmp_path: Path) -> N
     content = (foreign.FOREIGN / SLIM).read_bytes()
     length = 16 + int.from_bytes(content[:8], "little")
     other = content[12 : length - 4].replace(b"\x89PNG", b"\x89NGP")
-    (tmp_path / "train.tfrecord").write_bytes(record(other) + content)
-    with pytest.raises(DataError, match=r"1 of 8 .*train\.tfrecord, record 0 at offset 0: expecte"):
+    (tmp_path / "train.tfrecord").write_bytes(content[:length] + record(other) + content[length:])
+    with pytest.raises(
+        DataError, match=r"1 of 8 .*train\.tfrecord, record 1 at offset \d+: ex"
+    ):
         deepcnn.load_dataset(tmp_path, "train")
     heard: list[Event] = []
     data = deepcnn.open_dataset(DataSpec(data=str(tmp_path), skip_bad=True), emit=heard.append)
@@ -132,7 +134,7 @@ def test_a_bad_picture_is_named_with_its_record_or_left_out(tmp_path: Path) -> N
         images, labels = read(data.split("train").shards[0], start, stop, size)
         assert np.array_equal(images, foreign.expected()[start:stop])
         assert labels.tolist() == foreign.LABELS[start:stop]
-    assert [e.text for e in heard if isinstance(e, Noted) and "record 0 at offset 0" in e.text]
+    assert [e.text for e in heard if isinstance(e, Noted) and "record 1 at offset" in e.text]
 
 
 @pytest.mark.parametrize(
