@@ -145,6 +145,7 @@ device
 epochs
 evaluate_every
 evaluate_on
+exclude
 feed
 fit
 image_size
