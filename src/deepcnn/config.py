@@ -30,6 +30,7 @@ _ADDED_LATER = frozenset(
         "config.inputs.rotation",
         "config.inputs.saturation",
         "config.inputs.translation",
+        "config.cache_gigabytes",
         "config.epochs",
         "config.exclude",
         "config.fit",

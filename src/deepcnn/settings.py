@@ -157,7 +157,7 @@ class DataSpec:
     """Which data: what `open_dataset` needs to know."""
 
     data: str
-    """Name of a data set, or a path."""
+    """Name of a data set, a path, or a folder of shards elsewhere: https://host/folder/."""
     train_size: int = 0
     """Training examples to use, the same share of each class; 0, or more than there are: all."""
     validation_size: int = 0
@@ -179,12 +179,21 @@ class DataSpec:
     """Leave out picture files that cannot be read, naming them."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
+    cache_gigabytes: float = 2.0
+    """Most that shards from elsewhere take up on this machine, in the folder of all data sets; what
+    was not used for longest leaves for what comes."""
     exclude: str | None = None
     """Table of examples that are left out, as `deepcnn doctor --fixes` writes it."""
 
     def __post_init__(self) -> None:
         if isinstance(self.image_size, int):  # from Python
             object.__setattr__(self, "image_size", (self.image_size, self.image_size))
+        if "@" in self.data.partition("://")[2].partition("/")[0]:  # nor may an error show it
+            raise ConfigError(
+                "data: expected an address without a user or a password, which would get into logs "
+                "and stored settings. Data can only be read where all may read."
+            )
+        at_least(("cache_gigabytes", self.cache_gigabytes, 0))
         at_least(("train_size", self.train_size, 0))
         at_least(("validation_size", self.validation_size, 0))
         at_least(("image_size", min(self.image_size or (1,)), 1))

@@ -11,7 +11,8 @@ from ⌊i·n/N⌋ to ⌊(i+1)·n/N⌋:
     csv        SPLIT.csv, or SPLIT-00000-of-00004.csv …
     folder     SPLIT/class/INDEX.png, with the index in the split, its digits as many for all
 
-Beside them `classes.json` holds the names of the classes, and for cifar `batches.meta.txt` too.
+Beside them `classes.json` holds the names of the classes, and for cifar `batches.meta.txt` too; for
+tfrecord `index.json` lists the files, with which the folder may be read from elsewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from deepcnn import atomic
+from deepcnn.data import remote
 from deepcnn.data.class_file import CLASSES_FILE, MAX_CLASSES
 from deepcnn.data.formats import cifar, folders, npz, pictures, pixel_csv, tfrecord
 from deepcnn.data.open import NAMES, open_dataset
@@ -93,6 +95,8 @@ def convert(
                 with closing(examples.blocks()) as blocks:
                     told = _told(blocks, split, len(examples), emit)
                     _write_split([folder / name for name in names[split]], to, examples, told)
+            if to == remote.FORM:
+                _write_index(folder, names, sources, dataset.classes)
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror or error}). Nothing is left of it; free "
@@ -225,10 +229,30 @@ def _write_split(paths: list[Path], to: Form, source: Source, blocks: Iterable[B
     if to == "folder":
         folders.write(paths[0], ToWrite(len(source), source.shape, source.classes, blocks))
         return
-    ends = [len(source) * (i + 1) // len(paths) for i in range(len(paths))]
+    ends = _ends(len(source), len(paths))
     for i, pieces in itertools.groupby(_cut(blocks, ends), lambda piece: piece[0]):
         count = ends[i] - (ends[i - 1] if i else 0)
         part = (block for _, block in pieces)
         with paths[i].open("xb") as file:
             FORMATS[to].write(file, ToWrite(count, source.shape, source.classes, part))
         folders.flush(paths[i])
+
+
+def _ends(examples: int, files: int) -> list[int]:
+    """Return the index of the example after the last of each file of a split."""
+    return [examples * (i + 1) // files for i in range(files)]
+
+
+def _write_index(
+    folder: Path,
+    names: Mapping[Split, list[str]],
+    sources: Mapping[Split, Source],
+    classes: tuple[str, ...],
+) -> None:
+    """List the files with their examples, so that the folder may be read from elsewhere."""
+    listed: dict[Split, list[tuple[str, int]]] = {}
+    for split, files in names.items():
+        edges = [0, *_ends(len(sources[split]), len(files))]
+        counts = [stop - start for start, stop in itertools.pairwise(edges)]
+        listed[split] = list(zip(files, counts, strict=True))
+    remote.describe(folder, listed, next(iter(sources.values())).shape, classes)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepcnn.data import fetch, layouts
+from deepcnn.data import fetch, layouts, remote
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.catalog import CATALOG, Entry, File
 from deepcnn.data.dataset import Dataset, reading
@@ -27,7 +27,8 @@ NAMES = (*CATALOG, SYNTHETIC)
 def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dataset:
     """Open a data set by name or path; its splits are opened when they are asked for.
 
-    `spec`: a name of `NAMES`, a path (`layouts` says what may lie there), or these with settings.
+    `spec`: a name of `NAMES`, a path (`layouts` says what may lie there), the URL of a folder of
+    shards (`remote`), or these with settings.
     A named set that is not in the folder of all data sets is fetched when a split of it is opened,
     which `emit` is told of. Raises DataError where there is neither.
     """
@@ -39,6 +40,8 @@ def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dat
 def check_still_there(data: str) -> None:
     """Raise DataError where a run's data are a path at which nothing lies any more."""
     path = Path(data).expanduser()
+    if remote.is_url(data):
+        return
     if data not in NAMES and not path.exists() and not idx.files_of_set(path):
         raise DataError(
             f"{data}: the run's data are not there any more. If they were moved, say where they "
@@ -75,6 +78,8 @@ def _layout(spec: DataSpec, emit: Listener) -> Layout:
     if spec.data in CATALOG:
         entry = CATALOG[spec.data]
         return Layout(path, entry.name, _named(entry, spec, emit), entry.classes, alike=True)
+    if remote.is_url(spec.data):
+        return remote.find(spec)
     if path.exists() or idx.files_of_set(path):
         return layouts.find(path, spec, emit=emit)
     near = difflib.get_close_matches(spec.data, NAMES, n=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,20 @@ class Shard(Protocol):
         bounded by the size of a block and of a file's own unit of compression. Closing the
         iterator closes the file.
         """
+
+
+@runtime_checkable
+class Awaited(Protocol):
+    """A shard that is brought from elsewhere before it is read, or holds one that is."""
+
+    def expect(self) -> None:
+        """Begin to bring it, as it is going to be read soon; return at once."""
+
+
+def expect(shard: Shard) -> None:
+    """Tell a shard that it is going to be read soon; of files on this machine nothing happens."""
+    if isinstance(shard, Awaited):
+        shard.expect()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deepcnn import hashing
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.shards import Block, Blocks, Progress, Shape, Shard, by
+from deepcnn.data.shards import Block, Blocks, Progress, Shape, Shard, by, expect
 from deepcnn.errors import DataError
 
 BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
@@ -70,10 +70,12 @@ class Source:
         of_shards = [-(-len(shard) // size) for shard in self.shards]
         begin, end = (sum(of_shards) * (index + i) // count for i in (0, 1))
         first = 0
-        for shard, blocks in zip(self.shards, of_shards, strict=True):
+        for place, (shard, blocks) in enumerate(zip(self.shards, of_shards, strict=True), 1):
             start, stop = (min(max(0, edge - first) * size, len(shard)) for edge in (begin, end))
             first += blocks
             if start < stop:
+                if first < end:
+                    expect(self.shards[place])
                 with closing(_checked(shard, len(self.classes), size, start, stop)) as reading:
                     yield from reading
 
@@ -238,6 +240,10 @@ class Relabeled:
     def __len__(self) -> int:
         return len(self.shard)
 
+    def expect(self) -> None:
+        """Begin to bring what it holds; see `shards.Awaited`."""
+        expect(self.shard)
+
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop`, `size` at a time; see `Shard`."""
         with closing(_checked(self.shard, len(self.table), size, start, stop)) as blocks:
@@ -269,6 +275,10 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def expect(self) -> None:
+        """Begin to bring what it holds; see `shards.Awaited`."""
+        expect(self.shard)
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop`, `size` at a time; see `Shard`.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from deepcnn.data.shards import Shard
+from deepcnn.data.shards import Shard, expect
 from deepcnn.data.source import LARGEST_SHARE, memory
 from deepcnn.errors import DataError
 from deepcnn.inputs.flows import Flow, State, Step, Taker, join
@@ -55,8 +55,11 @@ class Extract(Step):
         done, turn = self._turns([self._count(pieces) for pieces in every], taken)
         with ExitStack() as stack:
             readers: list[Iterator[Columns]] = []
-            for i, pieces in enumerate(every):
-                reader: Iterator[Columns] = self._read(pieces, done[i])
+            left = [self._left(pieces, skip) for pieces, skip in zip(every, done, strict=True)]
+            for piece in (pieces[0] for pieces in left[turn:] + left[:turn] if pieces):
+                expect(self.shards[piece.shard])
+            for i, pieces in enumerate(left):
+                reader: Iterator[Columns] = self._read(pieces)
                 if self.threads:
                     reader = Prefetch(reader, ahead=READ_AHEAD, name=f"reader {i}")
                 readers.append(stack.enter_context(closing(reader)))  # type: ignore[type-var]
@@ -77,19 +80,26 @@ class Extract(Step):
             turn = (turn + 1) % len(blocks)
         return done, turn
 
-    def _read(self, pieces: list[Piece], skip: int) -> Generator[Columns, None, None]:
-        """Yield a reader's blocks, without the first ones."""
-        size = self.shuffle.block
+    def _left(self, pieces: list[Piece], skip: int) -> list[Piece]:
+        """Return what a reader has left after its first blocks."""
+        left = []
         for piece in pieces:
-            blocks = -(-(piece.stop - piece.start) // size)
-            if skip >= blocks:
-                skip -= blocks
-                continue
-            rest = Piece(piece.shard, piece.start + skip * size, piece.stop)
-            skip = 0
-            reading = self.shards[piece.shard].blocks(rest.start, rest.stop, size)
+            passed = min(skip, self._count([piece]))
+            skip -= passed
+            start = piece.start + passed * self.shuffle.block
+            if start < piece.stop:
+                left.append(Piece(piece.shard, start, piece.stop))
+        return left
+
+    def _read(self, pieces: list[Piece]) -> Generator[Columns, None, None]:
+        """Yield a reader's blocks; while a piece is read the next one's shard may be brought."""
+        size = self.shuffle.block
+        for i, piece in enumerate(pieces):
+            for following in pieces[i + 1 : i + 2]:
+                expect(self.shards[following.shard])
+            reading = self.shards[piece.shard].blocks(piece.start, piece.stop, size)
             with closing(reading) as found:
-                for index, (images, labels) in zip(self.shuffle.indices(rest), found, strict=True):
+                for index, (images, labels) in zip(self.shuffle.indices(piece), found, strict=True):
                     yield index, images, labels
 
 

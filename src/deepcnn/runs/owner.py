@@ -16,7 +16,7 @@ from deepcnn.runs.trained_on import TrainedOn
 FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
     *("evaluate_every", "keep", "keep_best"),
-    *("data", "data_dir"),  # the same data may have been moved
+    *("data", "data_dir", "cache_gigabytes"),  # the same data may have been moved
 )
 # What a checkpoint does not speak of, either: names and places, what its data tell themselves, and
 # what changes numbers by their rounding at most.

@@ -1,0 +1,212 @@
+"""Data sets elsewhere: TFRecord shards behind a URL, read one after another through a cache.
+
+`index.json` lies beside them, as `deepcnn data convert --to tfrecord` writes it:
+
+    {"format": "tfrecord", "classes": ["airplane", …], "shape": [32, 32, 3],
+     "splits": {"train": [{"file": "train-00000-of-00008.tfrecords", "examples": 6250,
+                           "bytes": 19743750, "sha256": "…"}, …], "test": […]}}
+
+So counts and shapes are known without a look at any shard, and none is read before its length and
+its digest are found right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deepcnn import atomic
+from deepcnn.data import web
+from deepcnn.data.class_file import MAX_CLASSES
+from deepcnn.data.fetch import default_data_dir
+from deepcnn.data.formats import tfrecord
+from deepcnn.data.layouts import Layout
+from deepcnn.data.shard_cache import Remote, ShardCache
+from deepcnn.data.shards import Blocks, Shape, by
+from deepcnn.data.splits import SPLITS, Opener, Split
+from deepcnn.errors import DataError
+from deepcnn.settings import DataSpec
+
+INDEX_FILE = "index.json"
+CACHE_FOLDER = "shards"
+SUFFIX = ".tfrecords"
+FORM = "tfrecord"
+MAX_INDEX_BYTES = 1 << 24
+MAX_SHARD_BYTES = 1 << 34
+MAX_EXAMPLES = 10**9
+_NAME = re.compile(r"\w[\w.-]{0,199}\.tfrecords?", re.ASCII)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(data: str) -> bool:
+    """Tell whether data are named by a URL, of whatever kind."""
+    return _URL.match(data) is not None
+
+
+def find(spec: DataSpec) -> Layout:
+    """Read the index of the folder at a URL; raises DataError where there is none to be used."""
+    web.check(spec.data)
+    base = spec.data.rstrip("/") + "/"
+    root = Path(spec.data_dir) if spec.data_dir is not None else default_data_dir()
+    limit = int(spec.cache_gigabytes * 1e9)
+    cache = ShardCache(root.expanduser() / CACHE_FOLDER, limit, SUFFIX)
+    index = _parsed(web.read(base + INDEX_FILE, MAX_INDEX_BYTES), base + INDEX_FILE)
+
+    def opened(entries: tuple[Entry, ...]) -> tuple[RemoteShard, ...]:
+        return tuple(RemoteShard(base, entry, index.shape, cache) for entry in entries)
+
+    splits: dict[Split, Opener] = {
+        split: partial(opened, index.splits[split]) for split in SPLITS if split in index.splits
+    }
+    form = f"{tfrecord.NAME} elsewhere"
+    return Layout(Path(spec.data), form, splits, index.classes, alike=True)
+
+
+def describe(
+    folder: Path,
+    files: Mapping[Split, list[tuple[str, int]]],
+    shape: Shape,
+    classes: tuple[str, ...],
+) -> None:
+    """Write the index of a folder of shards; `files`: name and examples of each, by split."""
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for split, shards in files.items():
+        splits[split] = []
+        for name, examples in shards:
+            with (folder / name).open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                entry = {"file": name, "examples": examples, "bytes": file.tell()}
+            splits[split].append({**entry, "sha256": sha256})
+    content = {"format": FORM, "classes": classes, "shape": shape, "splits": splits}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    atomic.write(folder / INDEX_FILE, text.encode())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A shard as the index has it."""
+
+    file: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What an index says."""
+
+    classes: tuple[str, ...]
+    shape: Shape
+    splits: dict[Split, tuple[Entry, ...]]
+
+
+class RemoteShard:
+    """A shard elsewhere: a `Shard`, read from the cache, where it is brought when it is needed."""
+
+    seekable = True
+
+    def __init__(self, base: str, entry: Entry, shape: Shape, cache: ShardCache) -> None:
+        self.name = base + entry.file
+        self.shape = shape
+        self._remote = Remote(self.name, entry.bytes, entry.sha256)
+        self._examples = entry.examples
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return self._examples
+
+    def expect(self) -> None:
+        """Begin to bring it; see `shards.Awaited`."""
+        self._cache.expect(self._remote)
+
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`; see `Shard`."""
+        with self._cache.using(self._remote) as path:
+            shard = tfrecord.TFRecordShard(path)
+            if (len(shard), shard.shape) != (self._examples, self.shape):
+                raise DataError(
+                    f"{self.name}: expected {self._examples:,} images of {by(self.shape)} as "
+                    f"{INDEX_FILE} says, found {len(shard):,} of {by(shard.shape)}. Write the "
+                    "folder anew: deepcnn data convert"
+                )
+            with closing(shard.blocks(start, stop, size)) as blocks:
+                yield from blocks
+
+
+# Reading an index. These functions raise ValueError.
+
+
+def _parsed(content: bytes, url: str) -> Index:
+    try:
+        values = _object(json.loads(content), "an object")
+        if values.get("format") != FORM:
+            raise ValueError(f"expected the format {FORM!r}, found {values.get('format')!r:.50}")
+        classes = values.get("classes")
+        if not (
+            isinstance(classes, list)
+            and 0 < len(classes) <= MAX_CLASSES
+            and all(isinstance(name, str) for name in classes)
+            and len(set(classes)) == len(classes)
+        ):
+            raise ValueError("classes: expected a list of names that differ")
+        "".join(classes).encode()  # no half of a surrogate pair, which cannot be written
+        shape = values.get("shape")
+        if not isinstance(shape, list) or len(shape) != 3:
+            raise ValueError(f"shape: expected height, width and channels, found {shape!r:.50}")
+        limits = (tfrecord.MAX_SIDE, tfrecord.MAX_SIDE, tfrecord.MAX_CHANNELS)
+        height, width, channels = (
+            _number(value, most, "shape") for value, most in zip(shape, limits, strict=True)
+        )
+        if height * width * channels > tfrecord.MAX_IMAGE_BYTES:
+            raise ValueError(f"shape: expected smaller images, found {shape}")
+        splits = _object(values.get("splits"), "splits by name")
+        if not splits or not splits.keys() <= set(SPLITS):
+            raise ValueError(f"splits: expected {', '.join(SPLITS)}, found {[*splits]!r:.80}")
+        entries = {split: tuple(map(_entry, _list(splits[split]))) for split in splits}
+        examples = sum(entry.examples for each in entries.values() for entry in each)
+        _number(examples, MAX_EXAMPLES, "examples of all shards")
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{url}: expected the list of shards that deepcnn data convert --to tfrecord writes "
+            f"({error})"
+        ) from error
+    found: dict[Split, tuple[Entry, ...]] = {s: entries[s] for s in SPLITS if s in entries}
+    return Index(tuple(classes), (height, width, channels), found)
+
+
+def _entry(value: Any) -> Entry:
+    values = _object(value, "an object for each shard")
+    name, sha256 = values.get("file"), values.get("sha256")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"file: expected the name of a .tfrecords file, found {name!r:.100}")
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{name}: sha256: expected 64 hexadecimal digits, found {sha256!r:.80}")
+    size = _number(values.get("bytes"), MAX_SHARD_BYTES, f"{name}: bytes")
+    examples = _number(values.get("examples"), size, f"{name}: examples")
+    return Entry(name, examples, size, sha256)
+
+
+def _number(value: Any, most: int, what: str) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"{what}: expected a whole number from 1 to {most:,}, found {value!r:.50}")
+    return value
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected {what}, found {type(value).__name__}")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("expected a list of shards for each split, at least one")
+    return value
