@@ -136,6 +136,7 @@ def test_epochs_that_cannot_be_are_refused(epochs: float) -> None:
 STORED = """
 average_decay
 batch_size
+cache_gigabytes
 class_weights
 compile
 data

@@ -134,7 +134,8 @@ def test_shards(tmp_path: Path, real: dict[Split, Arrays], shards: int) -> None:
         target = tmp_path / form
         assert convert(tmp_path / "start", target, form, shards=shards) == COUNTS
         names = {path.name for path in target.iterdir()}
-        assert names == expected[form] | {"classes.json"}
+        index = {"index.json"} if form == "tfrecord" else set()
+        assert names == expected[form] | {"classes.json"} | index
         assert_same(load(target), real)
         parts = open_dataset(target).split("train").shards
         assert [len(part) for part in parts] == ([66, 67, 67] if shards > 1 else [200])
