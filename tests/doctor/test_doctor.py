@@ -15,6 +15,7 @@ from PIL import Image
 from deepcnn.cli.main import run
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.open import open_dataset
+from deepcnn.doctor.findings import counted
 from deepcnn.errors import DataError, RunError
 from deepcnn.settings import DataSpec
 
@@ -160,6 +161,28 @@ def test_the_page_refers_to_nothing_and_escapes_names(
     assert "<img src=x>" not in page
     assert hostile not in page
     assert "&lt;script&gt;" in page
+
+
+def test_drawn_digits_of_different_hands_do_not_flood_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(Path(__file__).with_name("digits.npz")) as digits:
+        images, labels = 15 * digits["images"][:250], digits["labels"][:250]
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        split = "train" if i % 5 else "test"
+        save(image, tmp_path / split / str(label) / f"{i}.png")
+    save(images[0], tmp_path / "train/0/copy.png")
+    assert run(["doctor", str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["duplicates"][0]["kind"] == "exact"
+    assert len(found["duplicates"]) < 5
+    (alike,) = (p["detail"] for p in found["problems"] if p["kind"] == "alike")
+    assert int(alike.split(" pairs more")[0].replace(",", "")) >= 50
+
+
+def test_one_is_told_in_the_singular() -> None:
+    assert counted(1, "file") == "1 file"
+    assert counted(2000, "duplicate") == "2,000 duplicates"
 
 
 def test_fixes_leave_out_what_leaks(photos: Path, examined: Examined) -> None:

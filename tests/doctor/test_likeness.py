@@ -50,22 +50,23 @@ def test_the_map_between_two_pictures_is_found(cifar10_test: Arrays) -> None:
     )
     first, second = other.astype(np.float32), images.astype(np.float32)
     maps = alignment.align(alignment.blurred(first, 1), alignment.blurred(second, 1), 14, None)
-    # Pixel p of the enlarged picture shows 27 / 32 (p + 1/2) + 2 - 1/2 of the other one.
-    scale, half = 27 / 32, 15.5
-    expected_y = (scale * (half + 0.5) + 2 - 0.5 - half) / half
-    expected_x = (scale * (half + 0.5) + 3 - 0.5 - half) / half
+    # What is at p of 32 pixels in the enlarged picture is at 27 / 32 p + 2 in the other one.
+    scale = 27 / 32
+    expected = np.array([[scale, 0, scale + 2 / 16 - 1], [0, scale, scale + 3 / 16 - 1]])
     middle = np.median(maps, 0)
-    expected = np.array([[scale, 0, expected_y], [0, scale, expected_x]])
     np.testing.assert_allclose(middle, expected, atol=0.01)
-    assert (alignment.similarity(first, second) > 0.8).mean() >= 0.9
-    assert (alignment.similarity(first, np.roll(second, 1, 0)) < 0.5).all()
+    near, maps = alignment.rough(alignment.halved(other), alignment.halved(images))
+    assert (near > duplicates.LEAST_ROUGH).mean() >= 0.9
+    assert (alignment.similarity(first, second, maps) > duplicates.LEAST).mean() >= 0.9
+    assert (alignment.similarity(first, np.roll(second, 1, 0), maps) < 0.5).all()
 
 
 def test_correlation_is_that_of_numpy(cifar10_test: Arrays) -> None:
     a, b = likeness.small(cifar10_test.images[:2]).astype(np.float32)
     same = np.eye(3, dtype=np.float32)[None, :2]
     found = alignment.correlation(a[None], b[None] + a[None], same)
-    expected = np.corrcoef(a.ravel().astype(np.float64), (a + b).ravel().astype(np.float64))[0, 1]
+    inner = (slice(1, -1), slice(1, -1))  # without the margin
+    expected = np.corrcoef(*(v[inner].ravel().astype(np.float64) for v in (a, a + b)))[0, 1]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -73,3 +74,15 @@ def test_equal_digests_are_grouped() -> None:
     digests = np.array([b"c", b"a", b"b", b"a", b"c", b"a"], "V1")
     groups = [group.tolist() for group in duplicates.same_pixels(digests)]
     assert sorted(groups) == [[0, 4], [1, 3, 5]]
+
+
+def test_where_alike_pictures_are_common_only_what_stands_out_is_told() -> None:
+    draw = np.random.default_rng(3)
+    least = duplicates.LEAST
+    lookalikes = least + (1 - least) * draw.beta(1, 6, 2000).astype(np.float32)
+    copies = (1 - (1 - least) * draw.beta(1, 6, 300)).astype(np.float32)
+    assert duplicates.least_of(copies) == least
+    assert duplicates.least_of(lookalikes[:40]) == least
+    told = duplicates.least_of(np.concatenate([lookalikes, copies]))
+    assert (lookalikes >= told).mean() < 0.02
+    assert (copies >= told).mean() > 0.8

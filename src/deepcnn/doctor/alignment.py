@@ -13,26 +13,43 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 LEAST_OVERLAP = 0.6  # of the area; what is less in common is no evidence
-COARSE, FINE = 8, 6  # steps on blurred pictures, then on nearly sharp ones
+MARGIN = 1 / 16  # of half a side, at each edge; many copies differ in a frame
+STEPS = 6  # on small pictures, and as many on whole ones
 LARGEST_STEP = 0.3  # of half a side
 DAMPING = 1e-3
 DEVIATIONS = 4.0  # that a similarity is below the correlation
 
 
-def similarity(first: Floats, second: Floats) -> Floats:
+def halved(images: NDArray[np.uint8]) -> Floats:
+    """Return images [M, S, S] at half their side, S even."""
+    count, side = images.shape[:2]
+    parts = images.astype(np.float32).reshape(count, side // 2, 2, side // 2, 2)
+    return np.asarray(parts.mean((2, 4)))
+
+
+def rough(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+    """Return how alike the details of small pictures [M, S, S] are, float32 [M], and their maps.
+
+    This costs a fifth of `similarity`, which begins with the maps: most pairs need no closer look.
+    """
+    calm, other = blurred(first, 1), blurred(second, 1)
+    maps = align(calm, other, STEPS, None)
+    return correlation(first - calm, second - other, maps), maps
+
+
+def similarity(first: Floats, second: Floats, maps: Floats) -> Floats:
     """Return how alike each pair is once aligned, float32 [M], 0 to 1.
 
-    `first`, `second`: gray pictures float32 [M, S, S]. The second is brought to the first. What
-    counts is the smaller one of two correlations: of all pixels, and of details alone, without what
-    a blur leaves: two pictures of a bright sky over dark ground are alike in the first one only. It
-    is lowered to what may be trusted: by DEVIATIONS of Fisher's z ("Frequency distribution of the
-    values of the correlation coefficient", 1915), of as many pixels as the details are spread over,
-    for of two dark shapes before a plain sky a few pixels tell all. Where too little of both is in
-    common, or there is nothing to be seen, it is 0.
+    `first`, `second`: gray pictures float32 [M, S, S]. The second is brought to the first; `maps`:
+    to begin with, see `rough`. What counts is the smaller one of two correlations: of all pixels,
+    and of details alone, without what a blur leaves: two pictures of a bright sky over dark ground
+    are alike in the first one only. It is lowered to what may be trusted: by DEVIATIONS of Fisher's
+    z ("Frequency distribution of the values of the correlation coefficient", 1915), of as many
+    pixels as the details are spread over, for of two dark shapes before a plain sky a few pixels
+    tell all. Where too little of both is in common, or there is nothing to be seen, it is 0.
     """
-    maps = align(blurred(first, 4), blurred(second, 4), COARSE, None)
     first, second = blurred(first, 1), blurred(second, 1)
-    maps = align(first, second, FINE, maps)
+    maps = align(first, second, STEPS, maps)
     fine, other = first - blurred(first, 5), second - blurred(second, 5)
     found = np.minimum(correlation(first, second, maps), correlation(fine, other, maps))
     pixels = np.minimum(_spread(fine), _spread(other))
@@ -61,11 +78,12 @@ def blurred(images: Floats, times: int) -> Floats:
 def align(first: Floats, second: Floats, steps: int, maps: Floats | None) -> Floats:
     """Return the affine maps [M, 2, 3] from places in `first` to places in `second`.
 
-    Places are (y, x) from -1 to 1. `maps`: to begin with; None: the identity.
+    Places are (y, x), from -1 at one edge to 1 at the other. `maps`: to begin with; None:
+    the identity.
     """
     count, side = first.shape[:2]
-    ys, xs = _grid(side)
-    dy, dx = (g.reshape(count, -1) * ((side - 1) / 2) for g in np.gradient(first, axis=(1, 2)))
+    ys, xs, _ = _grid(side)
+    dy, dx = (g.reshape(count, -1) * (side / 2) for g in np.gradient(first, axis=(1, 2)))
     flat = first.reshape(count, -1)
     ones = np.ones_like(flat)
     changes = np.stack([dy * ys, dy * xs, dy, dx * ys, dx * xs, dx, flat, ones], 1)
@@ -102,25 +120,23 @@ def correlation(first: Floats, second: Floats, maps: Floats) -> Floats:
     return np.where(enough, found.clip(0, 1), 0).astype(np.float32)
 
 
-def _grid(side: int) -> tuple[Floats, Floats]:
-    line = np.linspace(-1, 1, side, dtype=np.float32)
-    return np.repeat(line, side), np.tile(line, side)
+def _grid(side: int) -> Floats:
+    """Return the places of all pixels' centres, and ones, float32 [3, S * S]."""
+    line = (2 * np.arange(side, dtype=np.float32) + 1) / side - 1
+    return np.stack([np.repeat(line, side), np.tile(line, side), np.ones(side**2, np.float32)])
 
 
 def _warped(images: Floats, maps: Floats) -> tuple[Floats, Floats]:
     """Return images at mapped places, bilinear [M, S * S], and 1 where that is inside, else 0."""
     count, side = images.shape[:2]
-    ys, xs = _grid(side)
-    half = np.float32((side - 1) / 2)
-    y, x = (
-        (maps[:, i, :1] * ys + maps[:, i, 1:2] * xs + maps[:, i, 2:] + 1) * half for i in (0, 1)
-    )
-    inside = (y > -0.5) & (y < side - 0.5) & (x > -0.5) & (x < side - 0.5)
-    y, x = (np.clip(v, 0, side - 1.001) for v in (y, x))
-    top, left = y.astype(np.int32), x.astype(np.int32)
-    y, x = y - top, x - left
-    place = top * side + left + (np.arange(count) * side * side)[:, None]
+    grid = _grid(side)
+    places = maps @ grid
+    inside = (np.abs(places) <= 1 - MARGIN).all(1) & (np.abs(grid[:2]) <= 1 - MARGIN).all(0)
+    pixels = np.clip((places + 1) * np.float32(side / 2) - np.float32(0.5), 0, side - 1.001)
+    corners = pixels.astype(np.int32)
+    y, x = np.moveaxis(pixels - corners, 1, 0)
+    where = corners[:, 0] * side + corners[:, 1] + (np.arange(count) * side**2)[:, None]
     flat = images.reshape(-1)
-    upper = flat[place] * (1 - x) + flat[place + 1] * x
-    lower = flat[place + side] * (1 - x) + flat[place + side + 1] * x
+    upper = flat[where] * (1 - x) + flat[where + 1] * x
+    lower = flat[where + side] * (1 - x) + flat[where + side + 1] * x
     return upper * (1 - y) + lower * y, inside.astype(np.float32)

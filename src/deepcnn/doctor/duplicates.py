@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 
 from deepcnn.data.shards import Progress
 from deepcnn.doctor import likeness
-from deepcnn.doctor.alignment import align, blurred, correlation, similarity
+from deepcnn.doctor.alignment import halved, rough, similarity
 
 Ints = NDArray[np.int64]
 Thumbs = NDArray[np.uint8]
 
-BLOCK = 512  # pairs that are aligned together
-ROUGH = 16  # side of the pictures that are aligned first
-LEAST_ROUGH = 0.78  # of the correlation there, for a pair to be aligned again
-LEAST = 0.74  # similarity of near duplicates, see `alignment.similarity`
-LOOKED_AT = 2  # candidates for each picture that are aligned, on the average
+BLOCK = 128  # pairs that are aligned together, so few that they stay in the cache
+LEAST_ROUGH = 0.45  # likeness of small pictures for a pair to be looked at closely
+LEAST = 0.8  # similarity of near duplicates, see `alignment.similarity`
+LOOKED_AT = 3  # candidates for each picture that are aligned, on the average
+MANY, BINS = (
+    50,
+    10,
+)  # pairs that tell how similarities are spread, and from LEAST on in how many bins
 FLAT = 4.0  # deviation of pixels below which there is nothing to compare
 
 
@@ -55,7 +58,7 @@ def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(describe, range(0, len(thumbs), 1024)))
     pairs, flipped = likeness.candidates(*raw)
-    most = LOOKED_AT * len(thumbs) + 10_000
+    most = LOOKED_AT * len(thumbs) + 5_000
     pairs, flipped = pairs[:most], flipped[:most]
     found = _aligned(thumbs, pairs, flipped, progress)
     kept = np.flatnonzero(found >= LEAST)
@@ -65,30 +68,40 @@ def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]
     return there[pairs[kept]], found[kept]
 
 
+def least_of(found: NDArray[np.float32]) -> float:
+    """Return from which similarity on pairs of this set show the same; `found`: LEAST and more.
+
+    Of copies there are ever more towards 1. Simple drawings, as of digits or shoes, are alike
+    though nobody copied them, and of those there are ever fewer towards 1: then it is the valley
+    between the two, where the histogram is lowest. A few pairs tell nothing, and all are kept.
+    """
+    counts, edges = np.histogram(found, BINS, (LEAST, 1.0))
+    if counts.sum() < MANY or counts[0] < 2 * counts.min():
+        return LEAST
+    return float(edges[counts.argmin()])
+
+
 def _aligned(
     thumbs: Thumbs, pairs: Ints, flipped: NDArray[np.bool_], progress: Progress
 ) -> NDArray[np.float32]:
-    """Return the correlation of each pair; only of those that are alike in small also in full."""
+    """Return how alike each pair is; 0 for those whose small pictures are not."""
     found = np.zeros(len(pairs), np.float32)
-    half = np.empty((len(thumbs), ROUGH, ROUGH), np.float32)
-    for start in range(0, len(thumbs), 8192):
-        part = thumbs[start : start + 8192].astype(np.float32)
-        half[start : start + 8192] = part.reshape(len(part), ROUGH, 2, ROUGH, 2).mean((2, 4))
+    small = np.concatenate([halved(part) for part in _parts(thumbs, 8192)])
     done = 0
 
     def some(start: int) -> None:
         nonlocal done
         where = np.arange(start, min(start + BLOCK, len(pairs)))
-        first, second = _pictures(half, pairs[where], flipped[where])
-        rough = _rough(first, second)
-        where = where[rough >= LEAST_ROUGH]
-        if len(where):
-            first, second = _pictures(thumbs, pairs[where], flipped[where])
-            one = similarity(first, second)
-            again = np.flatnonzero((one < LEAST) & (one > LEAST / 4))
-            if len(again):  # which of the two is the larger one is not known
-                one[again] = np.maximum(one[again], similarity(second[again], first[again]))
-            found[where] = one
+        first, second = _pictures(small, pairs[where], flipped[where])
+        # Which of the two shows more is not known, so each is brought to the other.
+        for a, b in ((0, 1), (1, 0)):
+            both = (first, second)
+            near, maps = rough(both[a], both[b])
+            close = np.flatnonzero(near >= LEAST_ROUGH)
+            if len(close):
+                both = _pictures(thumbs, pairs[where[close]], flipped[where[close]])
+                told = similarity(both[a], both[b], maps[close])
+                found[where[close]] = np.maximum(found[where[close]], told)
         done += BLOCK
         progress(min(done, len(pairs)), len(pairs))
 
@@ -104,12 +117,6 @@ def _pictures(
     first, second = (images[pairs[:, i]].astype(np.float32) for i in (0, 1))
     second[flipped] = second[flipped, :, ::-1]
     return first, second
-
-
-def _rough(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the correlation of small pictures [M, ROUGH, ROUGH] after a few steps."""
-    first, second = blurred(first, 1), blurred(second, 1)
-    return correlation(first, second, align(first, second, 6, None))
 
 
 def _parts(thumbs: Thumbs, size: int) -> Sequence[Thumbs]:

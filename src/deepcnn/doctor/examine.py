@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepcnn.data.splits import Split
 from deepcnn.doctor import duplicates, problems
-from deepcnn.doctor.findings import Duplicate, Findings, Place, Suspect
+from deepcnn.doctor.findings import Duplicate, Findings, Place, Problem, Suspect, counted
 from deepcnn.doctor.look import Looked, Seen, look_at
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, Reading, ignore
@@ -34,13 +34,14 @@ def examine(
         split: tuple(np.bincount(looked.labels, minlength=len(classes)).tolist())
         for split, looked in seen.splits.items()
     }
+    alike, more = _duplicates(seen.splits, emit)
     found = Findings(
         spec.data,
         classes,
         counts,
-        tuple(_duplicates(seen.splits, emit)),
+        tuple(alike),
         tuple(sorted(suspects, key=lambda suspect: -suspect.score)),
-        tuple(problems.find(seen)),
+        tuple(sorted([*more, *problems.find(seen)], key=lambda p: problems.KINDS.index(p.kind))),
     )
     return found, seen
 
@@ -55,8 +56,13 @@ def _suspects(seen: Seen, emit: Listener) -> list[Suspect]:
         return []
 
 
-def _duplicates(splits: dict[Split, Looked], emit: Listener) -> list[Duplicate]:
-    """Return exact and near duplicates of all splits, leaks first, then other labels, then rest."""
+def _duplicates(
+    splits: dict[Split, Looked], emit: Listener
+) -> tuple[list[Duplicate], list[Problem]]:
+    """Return exact and near duplicates of all splits, leaks first, then other labels, then rest.
+
+    Second: how many pairs are alike only as many of the set are, where there are such.
+    """
     order = [split for split in SPLIT_ORDER if split in splits]
     parts = [splits[split] for split in order]
     starts = np.cumsum([0, *(len(part.labels) for part in parts)])
@@ -83,10 +89,22 @@ def _duplicates(splits: dict[Split, Looked], emit: Listener) -> list[Duplicate]:
     pairs, similarity = duplicates.alike(
         thumbs, lambda done, total: emit(Reading("comparing", done, total))
     )
+    least = duplicates.least_of(similarity)
     for (a, b), value in zip(there[pairs].tolist(), similarity.tolist(), strict=True):
-        found.append(pair("near", a, b, value))
+        if value >= least:
+            found.append(pair("near", a, b, value))
     found.sort(key=lambda d: (not d.leaks, d.same_label, d.kind != "exact", -d.similarity))
-    return found
+    return found, _passed_over(int((similarity < least).sum()), least)
+
+
+def _passed_over(count: int, least: float) -> list[Problem]:
+    if not count:
+        return []
+    text = (
+        f"{counted(count, 'pair')} more of {duplicates.LEAST:.2f} to {least:.2f} alike: so many "
+        "pictures of this set are that alike that it says little, and they are not listed."
+    )
+    return [Problem("alike", None, text)]
 
 
 def _pairs(group: NDArray[np.int64], starts: NDArray[np.int64]) -> list[tuple[int, int]]:

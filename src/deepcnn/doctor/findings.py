@@ -9,6 +9,11 @@ from typing import Any, Literal
 from deepcnn.data.splits import Split
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun, as "1 file" and "2,000 files"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 @dataclass(frozen=True, order=True)
 class Place:
     """Where an example is: its split, its index there, and its file where it has one of its own."""

@@ -24,7 +24,7 @@ KEPT = 96  # numbers of a description, where there are enough pictures to choose
 WHITENING = 0.4  # 0.5 would make all directions equal
 ENOUGH = 4000
 LEAST_OF_MANY, LEAST_OF_FEW = 0.56, 0.55  # cosines of descriptions that are worth a closer look
-NEIGHBOURS = 12  # of a picture that are looked at
+NEIGHBOURS = 24  # of a picture that are looked at
 PROBES = 24  # cells that are searched for a picture
 SAMPLE, ROUNDS = 32, 5  # pictures a cell that its centre is found by, and how often it moves
 

@@ -12,7 +12,7 @@ from deepcnn.data.formats.decoding import encode
 from deepcnn.data.formats.listings import shown
 from deepcnn.data.shards import by
 from deepcnn.data.splits import Split
-from deepcnn.doctor.findings import Duplicate, Findings, Place
+from deepcnn.doctor.findings import Duplicate, Findings, Place, counted
 from deepcnn.doctor.look import Seen
 from deepcnn.intervals import wilson
 from deepcnn.reports.page import render
@@ -114,14 +114,20 @@ def _verdict(found: Findings) -> str:
         return "Nothing was found."
     parts = []
     if found.leaks:
-        parts.append(f"{found.leaks:,} duplicates lie between the test set and other splits")
+        lie = "lies" if found.leaks == 1 else "lie"
+        duplicates = counted(found.leaks, "duplicate")
+        parts.append(f"{duplicates} {lie} between the test set and other splits")
     others = len(found.duplicates) - found.leaks
     if others:
-        parts.append(f"{others:,} duplicates lie within a split or between the others")
+        lie = "lies" if others == 1 else "lie"
+        duplicates = counted(others, "duplicate")
+        parts.append(f"{duplicates} {lie} within a split or between the others")
     if found.suspects:
-        parts.append(f"{len(found.suspects):,} labels seem wrong")
+        seem = "seems" if len(found.suspects) == 1 else "seem"
+        parts.append(f"{counted(len(found.suspects), 'label')} {seem} wrong")
     if found.problems:
-        parts.append(f"{len(found.problems):,} problems of other kinds were found")
+        were = "was" if len(found.problems) == 1 else "were"
+        parts.append(f"{counted(len(found.problems), 'problem')} of other kinds {were} found")
     return "; ".join(parts) + "."
 
 

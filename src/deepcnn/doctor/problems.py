@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from deepcnn.data.enough import check_counts
 from deepcnn.data.formats.listings import SUFFIXES, shown
 from deepcnn.data.splits import Split
-from deepcnn.doctor.findings import Problem
+from deepcnn.doctor.findings import Problem, counted
 from deepcnn.doctor.look import Looked, OfFile, Seen
 
 # Kinds, worst first.
 KINDS = (
     *("unreadable", "one class", "small split", "class missing", "name leak", "like-named classes"),
-    *("small class", "empty", "transparent", "ignored", "odd size", "odd aspect", "cropped"),
+    *(
+        "small class",
+        "alike",
+        "empty",
+        "transparent",
+        "ignored",
+        "odd size",
+        "odd aspect",
+        "cropped",
+    ),
     *("gray among colour", "colour among gray", "turned by EXIF", "unbalanced", "system files"),
 )
 SYSTEM = ("__MACOSX", ".ipynb_checkpoints", "Thumbs.db", ".DS_Store", "desktop.ini")
@@ -165,11 +174,16 @@ def _of_folders(root: Path, seen: Seen) -> list[Problem]:
     found = []
     for ending, paths in sorted(ignored.items(), key=lambda i: (i[0] not in MAYBE_PICTURES, i)):
         what = f"with the ending {shown(ending)}" if ending else "without an ending"
-        advice = " They may be pictures: convert them." if ending in MAYBE_PICTURES else ""
-        text = f"{len(paths):,} files {what} are not read, such as this one.{advice}"
+        they, them = ("It", "it") if len(paths) == 1 else ("They", "them")
+        maybe = "a picture" if len(paths) == 1 else "pictures"
+        advice = f" {they} may be {maybe}: convert {them}." if ending in MAYBE_PICTURES else ""
+        are = "is" if len(paths) == 1 else "are"
+        such = "" if len(paths) == 1 else ", such as this one"
+        text = f"{counted(len(paths), 'file')} {what} {are} not read{such}.{advice}"
         found.append(Problem("ignored", paths[0], text))
     for name, count in system.items():
-        text = f"{count:,} of {name} were passed over; other programs left them."
+        were, them = ("was", "it") if count == 1 else ("were", "them")
+        text = f"{count:,} of {name} {were} passed over; other programs left {them}."
         found.append(Problem("system files", str(root / name), text))
     return found
 
