@@ -49,6 +49,8 @@ PROGRAMS = {
     "faults_of_signals": "faults.signals",
     "damage": "faults.damage",
     "follow": "faults.follow",
+    "soak": "faults.soak",
+    "mutants": "faults.mutants",
     "check": "cases.check",
     "same_bits": "cases.same_bits",
     "figures": "figures.documents",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,20 @@ def test_directories_that_are_made_are_flushed_in_their_parents(
     assert sorted(flushed) == [tmp_path, tmp_path / "runs"]
     atomic.make_directory(tmp_path / "runs" / "a")
     assert len(flushed) == 2, "nothing was made"
+
+
+def test_the_name_of_a_file_reaches_the_disk_after_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is flushed last is the directory, once it has the name."""
+    path = tmp_path / "x"
+    original, flushed = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        kind = "directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"
+        flushed.append((kind, path.read_bytes() if path.exists() else None))
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic.write(path, b"new")
+    assert flushed == [("file", None), ("directory", b"new")]

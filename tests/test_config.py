@@ -173,6 +173,7 @@ log_every
 min_fraction_of_examples_in_queue
 model.name
 model.widths
+on_nan
 optimizer.beta1
 optimizer.beta2
 optimizer.bias_learning_rate

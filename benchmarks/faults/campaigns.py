@@ -31,6 +31,7 @@ CAMPAIGNS: dict[str, dict[str, list[str]]] = {
         "full": ["--cases", "1200", "--flips", "10000"],
     },
     "follow": {"reduced": ["--seconds", "20"], "full": ["--seconds", "300", "--followers", "3"]},
+    "soak": {"reduced": ["--seconds", "60"], "full": ["--seconds", "1800"]},
 }
 
 

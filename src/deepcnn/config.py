@@ -35,6 +35,7 @@ _ADDED_LATER = frozenset(
         "config.exclude",
         "config.fit",
         "config.keep_best",
+        "config.on_nan",
         "config.optimizer.beta1",
         "config.optimizer.beta2",
         "config.optimizer.bias_learning_rate",
@@ -133,6 +134,10 @@ class Config(DataSpec):
     keep_best: bool = False
     """Keep the checkpoint with the best score on the validation split, too, as told by every
     evaluation; all that comes after training takes that one."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """What happens where a loss, a gradient or a weight is no longer finite. stop: the training
+    ends, with the last good checkpoint. rollback: it goes back to that at half the learning rate,
+    at most three times, and so keeps two checkpoints or more."""
 
     def __repr__(self) -> str:
         return _changed_from_default(self)

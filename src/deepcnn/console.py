@@ -31,6 +31,7 @@ from deepcnn.events import (
     Planned,
     Reading,
     Reported,
+    RolledBack,
     SourceFailed,
     Started,
     Stepped,
@@ -107,7 +108,7 @@ class _Console:
                 self._say(f"{event.dataset}: complete and verified in {event.folder}")
             case Reading():
                 self._reading(event)
-            case Noted() | BeganWith():
+            case Noted() | BeganWith() | RolledBack():
                 self._say(event.text)
             case Filling():
                 images = " ".join([str(event.examples), *event.data.split(), "images"])

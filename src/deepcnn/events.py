@@ -260,6 +260,30 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class RolledBack(Event):
+    """Something was not finite at a step: the training goes on from a checkpoint at half the rate.
+
+    `what`: what was not finite, in words; `back_to`: the checkpoint's step; `rollbacks`: how many
+    there were, with this one; `learning_rate`: of the optimizer from now on, before any schedule.
+    """
+
+    step: int
+    what: str
+    back_to: int
+    rollbacks: int
+    learning_rate: float
+
+    @property
+    def text(self) -> str:
+        """The same in a line."""
+        return (
+            f"{self.what[0].upper()}{self.what[1:]} was not finite at step {self.step:,}. Back to "
+            f"the checkpoint of step {self.back_to:,}, at half the learning rate: "
+            f"{self.learning_rate:g} (rollback {self.rollbacks})."
+        )
+
+
+@dataclass(frozen=True)
 class Evaluated(Event):
     """A model was scored: `correct` of `total` examples, mean cross-entropy `loss`."""
 

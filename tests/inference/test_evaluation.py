@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from deepcnn.errors import CheckpointError, ConfigError, DataError, RunError
 from deepcnn.events import Evaluated, Event, Noted, Waiting
 from deepcnn.inference.evaluation import Scorer, evaluate
 from deepcnn.runs import checkpoint
+from deepcnn.runs.run import Run
 from deepcnn.training.start import resume, train
 from tests.helpers.own_data import images_of, write_pictures
 from tests.helpers.stored import change
@@ -204,3 +206,17 @@ def test_following_scores_new_checkpoints_until_the_training_is_killed(tmp_path:
     assert steps == sorted(set(steps))
     assert any(isinstance(event, Waiting) for event in heard)
     assert steps[-1] == checkpoint.step_of(saved(path)[-1])
+
+
+def test_following_does_not_wait_any_longer_once_the_training_has_ended(
+    run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    with Run(copy).lock():
+        following = scorer(copy).follow(20)
+        assert isinstance(next(following), Evaluated)
+        assert isinstance(next(following), Waiting)
+    began = time.monotonic()
+    assert list(following) == []
+    assert time.monotonic() - began < 10

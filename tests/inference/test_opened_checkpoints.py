@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,3 +84,18 @@ def test_a_training_is_asked_by_way_of_a_copy_that_has_its_averages() -> None:
         expected = averaged(transform_of(TINY).evaluate(images)).softmax(1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert found.sum(1) == pytest.approx(torch.ones(3))
+
+
+def test_a_checkpoint_of_a_step_that_is_removed_meanwhile_is_told_as_such(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.path, copy := tmp_path / "run")
+    original = checkpoint.load
+
+    def load(path: Path, *rest: Any) -> checkpoint.Checkpoint:
+        path.unlink()
+        return original(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "load", load)
+    with pytest.raises(CheckpointError, match=r"000010\.safetensors: a training has removed it"):
+        Trained.open(Run(copy), 10)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from deepcnn.events import Stepped
+from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.training.start import train
-from tests.helpers.tiny import read_back, tiny
+from tests.helpers.tiny import points, read_back, tiny
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -34,3 +37,23 @@ def test_tensorboard_reads_everything_that_the_reference_showed(tmp_path: Path) 
     assert tags["graph"]
     (event,) = found.Histograms("variables/conv1.weight")
     assert event.histogram_value.num == 16 * 3 * 25
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("first", [0, 2])
+def test_what_is_written_again_is_shown_once(tmp_path: Path, first: int) -> None:
+    """By a process that goes on at a step, and by one that goes back to it."""
+
+    def written(board: TensorBoard, steps: range, loss: float) -> None:
+        for step in steps:
+            board(Stepped(step, {"total_loss": loss}, {}, 0.1, 1.0, 1.0))
+
+    with closing(TensorBoard(tmp_path, pytest.fail)) as board:
+        written(board, range(4), 1.0)
+    with closing(TensorBoard(tmp_path, pytest.fail, first_step=first)) as board:
+        written(board, range(first, 4), 2.0)
+        board.begin_again(3)
+        written(board, range(3, 5), 3.0)
+    expected = [(step, 1.0) for step in range(first)]
+    expected += [(step, 2.0) for step in range(first, 3)] + [(3, 3.0), (4, 3.0)]
+    assert points(tmp_path, "loss/total_loss") == expected

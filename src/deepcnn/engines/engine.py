@@ -13,9 +13,11 @@ from deepcnn.devices import Part, Place
 from deepcnn.events import Placed
 from deepcnn.hardware import float32_products, rough_products
 from deepcnn.learning import objective
+from deepcnn.learning.finite import sums
 from deepcnn.learning.state import TrainState
 
 STEPS_TO_GROW = 2000  # good steps after which the loss scale of fp16 is doubled
+LEAST_SCALE = 2.0**-24  # of fp16: what overflows at it does so at any
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Engine(ABC):
     towers: tuple[torch.device, ...] = ()
 
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:
+        self.images = torch.empty(0)  # before the first step
         state.to(place.device)
         if job.class_weights is not None:
             job = replace(job, class_weights=job.class_weights.to(place.device))
@@ -82,8 +85,9 @@ class Engine(ABC):
         """Make one step of training and count it.
 
         Returns the losses of the whole batch before the update, float32
-        [len(objective.names(model))], on the state's device. If the total is not finite, then
-        neither this update nor any later one is applied, and the state's `failed` holds this step.
+        [len(objective.names(model))], on the state's device. If one of them or a gradient is not
+        finite, then neither this update nor any later one is applied, and the state's `failed`
+        holds this step.
         """
         with float32_products(self._computes_on):
             return self._step()
@@ -168,32 +172,48 @@ class Engine(ABC):
     @torch.no_grad()
     def _change(self, losses: Tensor, moment: Moment) -> None:
         state = self._state
-        first_failure = (state.failed < 0) & ~losses[-1].isfinite()  # the total is the last
-        state.failed.copy_(torch.where(first_failure, moment.step, state.failed))
-        gate = state.failed < 0
         if self._place.precision == "fp16":
-            gate = gate & self._unscale_gradients()
+            self._unscale_gradients()
+        finite = self._finite(losses)
+        fine = finite.all()
+        if self._place.precision == "fp16":
+            fine = self._adapt_scale(losses, finite)
+        first_failure = (state.failed < 0) & ~fine
+        state.failed.copy_(torch.where(first_failure, moment.step, state.failed))
+        state.finite.copy_(torch.where(first_failure, finite, state.finite))
+        gate = (state.failed < 0) & finite.all()
         for optimizer in state.optimizers:
             optimizer.step(moment.factor, gate)
         if state.averages is not None:
             state.averages.update(moment.weight, gate)
         state.loss_averages.update(losses)
 
-    def _unscale_gradients(self) -> Tensor:
-        """Divide the gradients by the loss scale, adapt the scale, and tell whether all are finite.
+    def _finite(self, losses: Tensor) -> Tensor:
+        """Tell of each loss, and of each parameter's gradient, whether it is finite: bool [n]."""
+        gradients = [p.grad for p in self._state.model.parameters()]
+        found = iter(sums([g for g in gradients if g is not None]))
+        none = losses.new_zeros(())
+        each = [none if g is None or not g.numel() else next(found) for g in gradients]
+        return torch.cat([losses, torch.stack(each)]).isfinite()
 
-        An overflow of fp16 is no failure: the update is left out and the scale halved.
+    def _unscale_gradients(self) -> None:
+        for parameter in self._state.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(self._state.loss_scale)
+
+    def _adapt_scale(self, losses: Tensor, finite: Tensor) -> Tensor:
+        """Adapt the loss scale to the gradients of a step, and tell whether it was no failure.
+
+        `finite`: see `_finite`. An overflow of fp16 is no failure: the update is left out and the
+        scale halved. Where even the least scale overflows, it is none of fp16.
         """
-        state = self._state
-        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-        for gradient in gradients:
-            gradient.div_(state.loss_scale)
-        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
-        state.good_steps.add_(1).mul_(finite)
+        state, count = self._state, len(losses)
+        fine = finite[count:].all()
+        state.good_steps.add_(1).mul_(fine)
         grow = state.good_steps >= STEPS_TO_GROW  # only where this step was finite
-        state.loss_scale.mul_(0.5 + 0.5 * finite + 1.0 * grow)  # exact: halved, kept or doubled
+        state.loss_scale.mul_(0.5 + 0.5 * fine + 1.0 * grow)  # exact: halved, kept or doubled
         state.good_steps.mul_(~grow)
-        return finite
+        return finite[:count].all() & (fine | (state.loss_scale >= LEAST_SCALE))
 
     def _table(
         self, columns: tuple[str, ...], variables: tuple[str, ...], rest: tuple[str, ...]

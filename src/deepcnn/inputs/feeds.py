@@ -187,6 +187,9 @@ class Streamed(Feed):
 
     def state_before(self, step: int) -> dict[str, Any]:
         """Return where the stream stood before the batch of a step, fit for JSON."""
+        if not self._states:  # nothing was read
+            with closing(self._stream.batch(self._batch_size, first_step=step)) as batches:
+                return batches.state_dict()
         return self._states[step]
 
     def go_on_from(self, state: dict[str, Any]) -> None:

@@ -120,6 +120,8 @@ class OfStateful(OfIterable):
 
     @override
     def state(self, step: int) -> dict[str, Any]:
+        if not self._states:  # nothing was handed over
+            self._states[step] = json.dumps(self._stateful.state_dict())
         state: dict[str, Any] = json.loads(self._states[step])
         return state
 

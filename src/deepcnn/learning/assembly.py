@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from deepcnn.learning.state import TrainState
 from deepcnn.settings import OptimizerConfig
 
 ADAM_BETA2, RMSPROP_BETA2 = 0.999, 0.99  # as is usual, where the configuration says nothing
+RATES = ("learning_rate", "head_learning_rate", "bias_learning_rate", "muon_learning_rate")
 INITIAL_LOSS_SCALE = 2.0**16  # for fp16; halved at an overflow, doubled after many good steps
 
 Schedule = Callable[[float], float]  # from a step to the factor of the learning rates
@@ -34,20 +36,22 @@ def make_state(config: Config, model: nn.Module, old: Collection[str] = ()) -> T
     averages = (
         ParameterAverages(model, config.average_decay) if config.average_decay is not None else None
     )
+    losses = len(objective.names(model))
     return TrainState(
         model=model,
         optimizers=make_optimizers(config, model, old),
         averages=averages,
-        loss_averages=LossAverages(len(objective.names(model))),
+        loss_averages=LossAverages(losses),
         failed=torch.full((), -1, dtype=torch.int64),
         loss_scale=torch.full((), INITIAL_LOSS_SCALE),
         good_steps=torch.zeros((), dtype=torch.int64),
+        finite=torch.ones(losses + len([*model.parameters()]), dtype=torch.bool),
     )
 
 
 def make_schedule(config: Config, examples: int) -> Schedule:
     """Return the schedule; `examples`: of the training set, by which epochs are counted."""
-    even = replace(config, steps=config.even_steps, pace=())
+    even = dataclasses.replace(config, steps=config.even_steps, pace=())
     warm = even.optimizer.warm_up * even.steps
     schedule = _schedule(even, examples, warm)
     if config.pace:
@@ -80,6 +84,20 @@ def _schedule(config: Config, examples: int, warm: float) -> Schedule:
     return lambda step: schedules.staircase(
         step, decay_steps=decay_steps, factor=wanted.decay_factor
     )
+
+
+def slowed(config: Config, rollbacks: int) -> Config:
+    """Return the configuration with the rates after so many rollbacks: halved at each.
+
+    What a step takes away of a weight stays in proportion to the rate.
+    """
+    optimizer, factor = config.optimizer, 0.5**rollbacks
+    changed: dict[str, Any] = {
+        name: rate * factor for name in RATES if (rate := getattr(optimizer, name)) is not None
+    }
+    if optimizer.method in ("sgd", "adamw"):  # elsewhere the rate multiplies it
+        changed["weight_decay"] = optimizer.weight_decay * factor
+    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, **changed))
 
 
 def make_optimizers(config: Config, model: nn.Module, old: Collection[str] = ()) -> list[Optimizer]:

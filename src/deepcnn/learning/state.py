@@ -12,15 +12,20 @@ from deepcnn.errors import CheckpointError
 from deepcnn.learning.averages import LossAverages, ParameterAverages
 from deepcnn.learning.optimizers import Optimizer
 
+ROLLBACKS = "rollbacks"  # the name of their number in a checkpoint
+
 
 @dataclass
 class TrainState:
     """The state of a training.
 
     `step` counts the steps made. `averages` is None where the configuration asks for none.
-    `failed` is the first step whose loss was not finite, or -1 (int64 [], on the device): from
-    then on no update is applied. `loss_scale` is what fp16 gradients are multiplied with
-    (float32 []), and `good_steps` (int64 []) the steps since it last changed.
+    `failed` is the first step of which a loss or a gradient was not finite, or -1 (int64 [], on the
+    device): from then on no update is applied. `finite` tells which were in that step: bool
+    [losses + parameters], in the order of `objective.names` and of the model. `loss_scale` is what
+    fp16 gradients are multiplied with (float32 []), and `good_steps` (int64 []) the steps since it
+    last changed. `rollbacks` counts how often the training went back to a checkpoint, to go on at
+    half the rate; a checkpoint has it where it is not 0.
     """
 
     model: nn.Module
@@ -30,7 +35,9 @@ class TrainState:
     failed: Tensor
     loss_scale: Tensor
     good_steps: Tensor
+    finite: Tensor
     step: int = 0
+    rollbacks: int = 0
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors of the state by name, sharing their memory."""
@@ -45,6 +52,8 @@ class TrainState:
         found["loss_averages"] = self.loss_averages.biased
         found["loss_scale"] = self.loss_scale
         found["good_steps"] = self.good_steps
+        if self.rollbacks:
+            found[ROLLBACKS] = torch.tensor(self.rollbacks)
         return found
 
     def forget_gradients(self) -> None:
@@ -70,7 +79,7 @@ class TrainState:
             if optimizer.updates is not None:
                 optimizer.updates = optimizer.updates.to(device)
         self.loss_averages.biased = self.loss_averages.biased.to(device)
-        self.failed = self.failed.to(device)
+        self.failed, self.finite = self.failed.to(device), self.finite.to(device)
         self.loss_scale = self.loss_scale.to(device)
         self.good_steps = self.good_steps.to(device)
 
@@ -92,12 +101,16 @@ class TrainState:
     def load(self, step: int, tensors: dict[str, Tensor], source: str) -> None:
         """Take on the state of a checkpoint; `source` is how errors call it.
 
-        Raises CheckpointError, naming the tensor, where it does not fit; then nothing changed.
+        `rollbacks`, by which the optimizers' rates are, stays as it is. Raises CheckpointError,
+        naming the tensor, where it does not fit; then nothing changed.
         """
-        own = self.tensors()
+        own = {name: tensor for name, tensor in self.tensors().items() if name != ROLLBACKS}
+        tensors = {name: tensor for name, tensor in tensors.items() if name != ROLLBACKS}
         check_fit(own, tensors, source)
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+        self.failed.fill_(-1)
+        self.finite.fill_(True)
         self.step = step
 
 

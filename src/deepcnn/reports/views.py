@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from deepcnn.data.catalog import CATALOG
 from deepcnn.data.enough import majority, senseless
 from deepcnn.data.shards import by
 from deepcnn.errors import RunError
+from deepcnn.events import RolledBack
 from deepcnn.inference.about import name_of_data
 from deepcnn.intervals import interval, wilson
 from deepcnn.reports import commands
@@ -62,11 +64,24 @@ def view(subject: Subject, found: Findings, log: Log, demo: View) -> View:
         "strips": _strips(subject, found),
         **_facts(subject, found),
     }
+    page["notes"] += [each.text for each in rollbacks(log)]
     page["tiles"] = _tiles(subject, found, log)
     empty = {name for name in ("curves", "mistakes") if not page[name]}
     empty |= set() if page["strips"] else {"inputs"}
     page["sections"] = [pair for pair in SECTIONS if pair[0] not in empty]
     return page
+
+
+def rollbacks(log: Log) -> list[RolledBack]:
+    """Return how often a training went back to a checkpoint, each time told once.
+
+    A run that was killed before the next checkpoint goes back again, and tells it again.
+    """
+    names = [field.name for field in dataclasses.fields(RolledBack)]
+    found: list[dict[str, Any]] = [
+        {name: each.get(name) for name in names} for each in events(log, "RolledBack")
+    ]
+    return [RolledBack(**each) for n, each in enumerate(found) if each not in found[:n]]
 
 
 def percent(part: int, whole: int, digits: int = 1) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import io
 import json
@@ -20,10 +21,11 @@ from deepcnn.inference.export import Exported, Wanted, opened, record_of, writin
 from deepcnn.reports import findings
 from deepcnn.reports.against import Contender, compared
 from deepcnn.reports.box import demo, demo_page
+from deepcnn.reports.curves import Log
 from deepcnn.reports.findings import Findings, Subject
 from deepcnn.reports.packing import LIMIT, TRIED
 from deepcnn.reports.page import render
-from deepcnn.reports.views import view
+from deepcnn.reports.views import rollbacks, view
 from deepcnn.runs.log import read_log
 from deepcnn.runs.run import ENVIRONMENT
 
@@ -46,7 +48,7 @@ def write(subject: Subject, out: Path | None = None) -> Path:
         log = []
     html = render("report.html", view(subject, found, log, demo(subject.trained)))
     save(path.with_suffix(".csv"), _rows(subject, found))
-    save(path.with_suffix(".json"), [_json(_twin(subject, found))])
+    save(path.with_suffix(".json"), [_json(_twin(subject, found, log))])
     save(path, [html.encode()])
     return path
 
@@ -90,7 +92,7 @@ def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
         ) from error
 
 
-def _twin(subject: Subject, found: Findings) -> dict[str, Any]:
+def _twin(subject: Subject, found: Findings, log: Log) -> dict[str, Any]:
     answered, config = subject.answered, subject.trained.config
     began_with = subject.trained.trained_on.began_with
     try:
@@ -107,6 +109,7 @@ def _twin(subject: Subject, found: Findings) -> dict[str, Any]:
         "scored_on": subject.scored_on,
         "began_with": began_with and began_with.to_dict(),
         **findings.to_dict(subject, found),
+        "rollbacks": [dataclasses.asdict(each) for each in rollbacks(log)],
         "settings": settings_of(config),
         "environment": environment,
     }

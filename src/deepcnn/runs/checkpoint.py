@@ -32,6 +32,7 @@ from deepcnn import atomic
 from deepcnn.data.formats.listings import shown
 from deepcnn.errors import CheckpointError
 from deepcnn.events import Listener, Noted, ignore
+from deepcnn.learning.finite import not_finite
 from deepcnn.runs.owner import Owner
 
 FORMAT = 2  # 1, which does not say so, had no run; the rule of the sum is the same from 2 on
@@ -73,6 +74,10 @@ def save(
     said: dict[str, Any] = {"format": FORMAT, "step": step}
     said |= {} if owner is None else {"run": owner.to_dict()}
     said |= {} if feed is None else {"feed": feed}
+    if found := not_finite(on_host):
+        raise CheckpointError(
+            f"{directory}: no checkpoint of step {step}: {found[0]} holds a NaN or an infinity"
+        )
     # One entry, since the order of several would change from file to file.
     metadata = {"deepcnn": json.dumps({**said, "sha256": digest(said, on_host)})}
     content = safetensors.torch.save(on_host, metadata)
@@ -136,6 +141,11 @@ def load(path: Path, owner: Callable[[], Owner] | None = None) -> Checkpoint:
         )
     if owner is not None:
         owner().check(path, step, said.get("run"))
+    if found := not_finite(tensors):
+        raise CheckpointError(
+            f"{path}: {found[0]}: expected finite numbers, found a NaN or an infinity. Delete this "
+            "checkpoint to go on from the one before."
+        )
     return Checkpoint(step, tensors, feed)
 
 

@@ -16,6 +16,7 @@ from deepcnn.runs.trained_on import TrainedOn
 FREE_TO_CHANGE = (
     *("steps", "towers", "steps_per_plan", "log_every", "summary_every", "save_every"),
     *("evaluate_every", "keep", "keep_best"),
+    "on_nan",  # what is finite is the same either way
     *("data", "data_dir", "cache_gigabytes"),  # the same data may have been moved
 )
 # What a checkpoint does not speak of, either: names and places, what its data tell themselves, and

@@ -49,8 +49,13 @@ class TensorBoard:
         self._summary: Any = summary  # its functions have no types
         self._record = Record
         self._add(file_version="brain.Event:2")
+        self._start = SessionLog(status=SessionLog.START)
         if first_step is not None:
-            self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
+            self.begin_again(first_step)
+
+    def begin_again(self, step: int) -> None:
+        """Drop from view what was written for this and later steps."""
+        self._add(step=step, session_log=self._start)
 
     def __call__(self, event: Event) -> None:
         """Write what the event has to show."""

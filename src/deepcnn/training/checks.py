@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 
 from deepcnn.config import Config, changed_fields
 from deepcnn.errors import ConfigError, RunError, TrainingError
+from deepcnn.learning import objective
 from deepcnn.learning.assembly import Schedule
+from deepcnn.learning.finite import not_finite
 from deepcnn.learning.state import TrainState
 from deepcnn.runs import checkpoint
 from deepcnn.runs.owner import FREE_TO_CHANGE
@@ -49,7 +51,15 @@ def check_feed(run: Run, fed_by: str | None, *, is_given: bool) -> None:
 
 
 def check_keep_best(config: Config, to_score: Sequence[str]) -> None:
-    """Raise ConfigError where the best checkpoint would be chosen on what is only reported."""
+    """Raise ConfigError where the best checkpoint would be chosen on what is only reported.
+
+    Or where it might be one of steps that are made again.
+    """
+    if config.keep_best and config.on_nan == "rollback":
+        raise ConfigError(
+            "keep_best: a training that may go back (on_nan rollback) would make steps again that "
+            "it has kept the best of. Leave out one of them."
+        )
     if config.keep_best and to_score[-1] != "validation":
         raise ConfigError(
             f"keep_best: expected to be scored on a validation split, found {to_score[-1]}, which "
@@ -57,21 +67,69 @@ def check_keep_best(config: Config, to_score: Sequence[str]) -> None:
         )
 
 
-def check_finite(state: TrainState, schedule: Schedule, config: Config, run: Run) -> None:
-    """Raise TrainingError if the loss of any step so far was not finite, or the weights are not.
+class NotFiniteError(TrainingError):
+    """Something was not finite: `what`, in words, at a `step`."""
 
-    The loss of a step is that before its update, so it does not tell of the newest weights.
+    step: int
+    what: str
+
+
+def check_finite(
+    state: TrainState, images: Tensor, schedule: Schedule, config: Config, run: Run
+) -> None:
+    """Raise NotFiniteError where a loss or a gradient of any step so far was not finite.
+
+    And where anything is not of what a checkpoint would hold: the losses and gradients of a step do
+    not tell of its update. `images`: the network's input in the last step; `config`: with the rates
+    of now.
     """
     step = int(state.failed)
-    if step < 0:
-        if torch.stack([p.isfinite().all() for p in state.model.parameters()]).all():
-            return
-        step = state.step - 1
+    what = _in_state(state) if step < 0 else _in_step(state, images)
+    if what is None:
+        return
+    step = max(0, state.step - 1) if step < 0 else step
     rate = schedule(step) * config.optimizer.learning_rate
     lower = config.optimizer.learning_rate / 3
     found = checkpoint.paths(run.checkpoints)
     kept = f"The last good checkpoint is {found[-1]}." if found else "There is no checkpoint yet."
-    raise TrainingError(
-        f"The loss or the weights were not finite at step {step}, at learning rate {rate:g}. "
-        f"{kept} Train with a lower rate, for example --optimizer.learning-rate {lower:.2g}"
+    often = f", after going back {state.rollbacks} times" if state.rollbacks else ""
+    by_itself = "" if config.on_nan == "rollback" else "; or let it find one: --on-nan rollback"
+    error = NotFiniteError(
+        f"{what[0].upper()}{what[1:]} was not finite at step {step}, at learning rate {rate:g}"
+        f"{often}. {kept} Train with a lower rate, for example --optimizer.learning-rate "
+        f"{lower:.2g}{by_itself}"
     )
+    error.step, error.what = step, what
+    raise error
+
+
+def _in_step(state: TrainState, images: Tensor) -> str | None:
+    """Name what was not finite in the step that failed, the cause before what follows from it."""
+    if not images.isfinite().all():
+        return "the network's input"
+    parameters = dict(state.model.named_parameters())
+    if found := not_finite(parameters):
+        return f"the parameter {_listed(found)}"
+    names = objective.names(state.model)
+    finite = dict(zip([*names, *parameters], state.finite.tolist(), strict=True))
+    if found := [name for name in names if not finite[name]]:
+        return f"the loss {_listed(found)}"
+    return f"the gradient of {_listed([name for name, fine in finite.items() if not fine])}"
+
+
+def _in_state(state: TrainState) -> str | None:
+    """Name what is not finite of a state, None where all is."""
+    found = not_finite(state.tensors())
+    if not found:
+        return None
+    kind, _, name = found[0].partition(".")
+    names = [each.partition(".")[2] for each in found if each.startswith(f"{kind}.")]
+    if kind == "model":
+        own = name in dict(state.model.named_parameters())
+        return f"the {'parameter' if own else 'buffer'} {_listed(names)}"
+    return f"the {kind} of {_listed(names)}" if name else f"the state's {kind}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"

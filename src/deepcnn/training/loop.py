@@ -12,11 +12,13 @@ from deepcnn.events import Evaluated, Finished, Interrupted, Noted
 from deepcnn.inference.answered import Answered
 from deepcnn.runs.run import CONFIG
 from deepcnn.stopping import name_of
-from deepcnn.training.checks import goes_by_share
+from deepcnn.training import opening
+from deepcnn.training.checks import NotFiniteError, goes_by_share
 from deepcnn.training.forecast import Forecast, guessed
 from deepcnn.training.pacer import Pacer
 from deepcnn.training.plan import Plan
 from deepcnn.training.progress import Progress, Watcher
+from deepcnn.training.rollback import go_back
 from deepcnn.training.session import Session
 from deepcnn.training.signals import Halted, one_of
 
@@ -54,7 +56,7 @@ def make_steps(session: Session, plan: Plan | None = None, *, report: bool = Fal
     config, state, tell, run = session.config, session.state, session.tell, session.run
     if plan is not None and plan.told is not None:
         tell(plan.told)
-    tell(session.started())
+    tell(opening.started(session))
     tell(session.engine.placed())
     if config.compile:
         tell(Noted("Compiling the network, which takes up to a minute for each size of images."))
@@ -63,12 +65,14 @@ def make_steps(session: Session, plan: Plan | None = None, *, report: bool = Fal
         session.feed.look(state.step)
         if session.filling is not None:
             tell(session.filling)
-    session.team.once(session.trace)
+    session.team.once(lambda: opening.trace(session))
     with session.stop.heard(patient=session.team.job() is not None):
         try:
             if session.judge.evaluation_is_due():
                 session.judge.evaluate()
-            _make_steps_that_are_left(session, plan, report=report)
+            _begin_with_a_checkpoint(session)
+            while not _made_steps(session, plan, report=report):
+                pass
             _end_with_the_feed(session)
             scores = session.judge.evaluate()
         except Halted:
@@ -76,6 +80,25 @@ def make_steps(session: Session, plan: Plan | None = None, *, report: bool = Fal
         saved = _save(session)  # where that failed at the last step
     tell(Finished(state.step, str(run.path), time.perf_counter() - began))
     return Result(run.path, state.step, scores, session.judge.answered, saved=saved)
+
+
+def _begin_with_a_checkpoint(session: Session) -> None:
+    """Save what a training that may go back begins with."""
+    if session.config.on_nan == "rollback" and session.state.step == 0:
+        session.saved_step = -1
+        _save(session)
+
+
+def _made_steps(session: Session, plan: Plan | None, *, report: bool) -> bool:
+    """Make all steps that are left, or go back to a checkpoint; tell whether they were made."""
+    try:
+        _make_steps_that_are_left(session, plan, report=report)
+    except NotFiniteError as error:
+        found = error
+    else:
+        return True
+    go_back(session, found)
+    return False
 
 
 def _make_steps_that_are_left(session: Session, plan: Plan | None, *, report: bool) -> None:

@@ -56,7 +56,8 @@ class Progress:
             step=step,
             losses=dict(zip(names, values, strict=True)),
             averages=dict(zip(names, averages, strict=True)),
-            learning_rate=self._session.schedule(step) * config.optimizer.learning_rate,
+            learning_rate=self._session.schedule(step)
+            * self._session.slowed.optimizer.learning_rate,
             examples_per_second=config.batch_size / seconds,
             seconds=seconds,
             correct=int(correct),

@@ -19,6 +19,7 @@ from deepcnn.config import Config
 from deepcnn.errors import ConfigError, TrainingError
 from deepcnn.events import Advanced, Listener, ignore
 from deepcnn.inputs.fed import Fed, FeedSource
+from deepcnn.learning.assembly import RATES
 from deepcnn.models.build import BUILDERS, Given
 from deepcnn.team.team import Team
 from deepcnn.training.session import FromPython, Session
@@ -27,7 +28,6 @@ TRIES = 200
 LOWEST, HIGHEST = 1e-4, 1e2  # times the learning rate of the configuration
 DIVERGED = 4.0  # times the lowest loss: from then on nothing is to be learned of higher rates
 LEAST, AVERAGED = 20, 10  # steps that tell something, and those whose average is still rough
-RATES = ("learning_rate", "head_learning_rate", "bias_learning_rate", "muon_learning_rate")
 
 
 @dataclass(frozen=True)

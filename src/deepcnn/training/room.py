@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from deepcnn.config import Config
 from deepcnn.errors import StorageError
 from deepcnn.events import Listener, Noted
+from deepcnn.runs import checkpoint
 
 
 def check_room(where: Path, tensors: Mapping[str, Tensor], keep: int, emit: Listener) -> None:
@@ -39,6 +41,24 @@ def check_room(where: Path, tensors: Mapping[str, Tensor], keep: int, emit: List
                 f"is being written take {needed}. Keep fewer (--keep), or free some space."
             )
         )
+
+
+def keep_until(config: Config, directory: Path, step: int) -> int:
+    """Return how many of the newest checkpoints to keep, when that of a step is the newest one.
+
+    Those that were asked for, and where the training may go back, all since the one that it would
+    go back to.
+    """
+    if config.on_nan == "stop":
+        return config.keep
+    oldest = _last_before(config, step)
+    later = [path for path in checkpoint.paths(directory) if checkpoint.step_of(path) >= oldest]
+    return max(config.keep, len([path for path in later if checkpoint.step_of(path) < step]) + 1)
+
+
+def _last_before(config: Config, step: int) -> int:
+    """Return the last multiple of `save_every` before a step."""
+    return max(0, (step - 1) // config.save_every * config.save_every)
 
 
 def _megabytes(size: int) -> str:

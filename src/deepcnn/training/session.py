@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from deepcnn import atomic
@@ -21,7 +20,7 @@ from deepcnn.data.formats.decoding import decoder
 from deepcnn.devices import describe_environment
 from deepcnn.engines.choose import choose
 from deepcnn.engines.engine import Job
-from deepcnn.errors import StorageError, storing
+from deepcnn.errors import ConfigError, StorageError, storing
 from deepcnn.events import (
     BeganWith,
     EnvironmentChanged,
@@ -29,16 +28,23 @@ from deepcnn.events import (
     Listener,
     Noted,
     Saved,
-    Started,
-    Traced,
 )
 from deepcnn.inference.parent import New, parameters_in
 from deepcnn.inputs.fed import Fed
+from deepcnn.inputs.feeds import Feed
 from deepcnn.inputs.loader import PLANNED_AHEAD, Loader, made_together
 from deepcnn.learning import objective
-from deepcnn.learning.assembly import Schedule, learn_until, make_schedule, make_state
+from deepcnn.learning.assembly import (
+    Schedule,
+    learn_until,
+    make_optimizers,
+    make_schedule,
+    make_state,
+    slowed,
+)
+from deepcnn.learning.state import ROLLBACKS
 from deepcnn.models.build import Given, network
-from deepcnn.runs import checkpoint, graph
+from deepcnn.runs import checkpoint
 from deepcnn.runs.beginning import Beginning
 from deepcnn.runs.find import RUNS
 from deepcnn.runs.log import JsonLog
@@ -53,7 +59,7 @@ from deepcnn.training.feeding import make_feed
 from deepcnn.training.inheriting import Inheritance
 from deepcnn.training.judge import Judge
 from deepcnn.training.material import Material, open_material
-from deepcnn.training.room import check_room
+from deepcnn.training.room import check_room, keep_until
 from deepcnn.training.scores import logged_scores
 from deepcnn.training.signals import Halted, Stop
 
@@ -89,12 +95,14 @@ class Session:
     ) -> None:
         self.stop = Stop(given.limit)  # its time runs from here
         self.team, self._given, self.emit = team, given, self.stop.listener(emit)
+        self.own_network = given.model is not None
         self.saved_step = 0  # the newest that has a checkpoint, or needs none
         self.place = making.set_up(team, config)
         self._choice = team.once(lambda: choose(config, self.place, team))
         material = given.material or open_material(config, given.feed, emit, decide=stored is None)
         if stored is not None:
             material.check(stored, emit)
+        self._material = material
         config, source = material.config, material.train
         began = stored.began_with if stored is not None else None
         self._inheritance = Inheritance(config.start_from, began) if config.start_from else None
@@ -116,10 +124,12 @@ class Session:
         self._new = New(config.model, model, transform.shape, source.classes)
         if stored is None:
             began = team.once(self._fit_parent)
-        self.state = make_state(config, model, parameters_in(model, began))
+        self._old = parameters_in(model, began)
+        self.state, self.slowed = make_state(config, model, self._old), config
         self.schedule = make_schedule(config, len(source))
         self.filling = material.filling
-        self.feed = make_feed(config, source, material.order, self.transform.shape, given.feed)
+        self._source = source
+        self.feed = self._make_feed()
         self.trained_on = TrainedOn(
             self.transform,
             source.classes,
@@ -131,9 +141,8 @@ class Session:
             decoder() if stored is None else stored.decoder,
             material.excluded,
         )
-        self._material = material
         self._closing = ExitStack()
-        self._closing.enter_context(closing(self.feed))
+        self._closing.callback(lambda: self.feed.close())
 
     @classmethod
     @contextmanager
@@ -161,6 +170,10 @@ class Session:
             self.emit(Noted(f"Careful: {text}"))
         if (self.trained_on.fed_by or "").startswith("iterator"):
             what = "an iterator that is no function of the step and has no state_dict"
+            if self.config.on_nan == "rollback":
+                raise ConfigError(
+                    f"on_nan: nothing can go back whose feed is {what}; expected stop"
+                )
             self.emit(Noted(f"This run cannot be resumed: its feed is {what}."))
 
         def make() -> Run:
@@ -190,7 +203,7 @@ class Session:
         check_feed(run, fed_by, is_given=self._given.feed is not None)
         self.run = run
 
-        def load() -> tuple[int, dict[str, Any] | None]:
+        def load() -> tuple[int, int, dict[str, Any] | None]:
             self._closing.enter_context(run.lock())
             run.check_identity(identity)
             atomic.remove_unfinished(run.path)
@@ -198,23 +211,46 @@ class Session:
             if found is None:
                 self._fit_parent()
                 self._take_on()
-                return 0, None
+                return 0, 0, None
             path, (step, tensors, feed_state) = found
-            more = max(0, self.config.keep - len(checkpoint.paths(run.checkpoints)))
+            self.slow_down(int(tensors.get(ROLLBACKS, 0)))
+            keep = keep_until(self.config, run.checkpoints, step)
+            more = max(0, keep - len(checkpoint.paths(run.checkpoints)))
             check_room(run.path, tensors, more, self.emit)
             self.state.load(step, tensors, str(path))
-            for directory, keep in ((run.checkpoints, self.config.keep), (run.best, 1)):
+            for directory, count in ((run.checkpoints, keep), (run.best, 1)):
                 atomic.remove_unfinished(directory)
-                checkpoint.prune(directory, keep)  # as a process that was killed had not yet
-            return step, feed_state
+                checkpoint.prune(directory, count)  # as a process that was killed had not yet
+            return step, self.state.rollbacks, feed_state
 
-        self.state.step, feed_state = self.team.once(load)
+        self.state.step, rollbacks, feed_state = self.team.once(load)
+        self.slow_down(rollbacks)  # as the process that has read it
         self.saved_step = self.state.step
         if fed_by is not None:
             self.feed.restore(fed_by, feed_state)
         self.team.once(self._note_environment)
         self._open_engine()
         self._open_run(first_step=self.state.step)
+
+    def slow_down(self, rollbacks: int) -> None:
+        """Give the optimizers the rates after so many rollbacks, and nothing to remember."""
+        if rollbacks != self.state.rollbacks:
+            self.slowed, self.state.rollbacks = slowed(self.config, rollbacks), rollbacks
+            model = self.state.model
+            self.state.optimizers = make_optimizers(self.slowed, model, self._old)
+
+    def go_on_at(self, step: int, rollbacks: int, feed_state: dict[str, Any] | None) -> None:
+        """Go on at a checkpoint's step, which the process that writes has taken on."""
+        self.slow_down(rollbacks)
+        self.state.step = self.saved_step = step
+        self.feed = self._make_feed()
+        if self.trained_on.fed_by is not None:
+            self.feed.restore(self.trained_on.fed_by, feed_state)
+        self._make_engine()
+        self.feed.look(step)
+        if self._board is not None:
+            self._board.begin_again(step)
+            self._show_again(self._board, step)
 
     def rehearse(self, schedule: Schedule | None = None) -> None:
         """Make what computes steps, without a run; `schedule`: another than the configuration's."""
@@ -286,7 +322,16 @@ class Session:
     def _environment(self) -> dict[str, Any]:
         return describe_environment(self.place) | self.team.describe(self.config.towers)
 
+    def _make_feed(self) -> Feed:
+        """Make what gives the batches, from the first step on."""
+        shape, order = self.transform.shape, self._material.order
+        return make_feed(self.config, self._source, order, shape, self._given.feed)
+
     def _open_engine(self) -> None:
+        self._make_engine()
+        self._closing.callback(lambda: self.engine.close())
+
+    def _make_engine(self) -> None:
         """Make what computes the steps."""
         config, steps_per_plan = self.config, self._choice.steps_per_plan
         loader = Loader(
@@ -309,7 +354,6 @@ class Session:
             compile=config.compile,
         )
         self.engine = self._choice.engine(self.state, self.place, job, self.team)
-        self._closing.enter_context(closing(self.engine))
         self.feed.bring(self.place.device)
         parameters = dict(self.state.model.named_parameters())
         until = learn_until(config, self.state.model)
@@ -318,6 +362,7 @@ class Session:
     def _open_run(self, first_step: int | None) -> None:
         """Make those who listen, and what scores; `first_step`: of a resumed run."""
         self._listeners: list[Listener] = [self.emit]
+        self._board: TensorBoard | None = None
         self.team.once(lambda: self._open_listeners(first_step))
         self.judge = Judge(self, self._material, self._given.model)
 
@@ -329,52 +374,20 @@ class Session:
         if self.config.summary_every:
             folder = self.run.summaries / "train"
             board = TensorBoard(folder, self._note, first_step=first_step)
-            self._listeners.append(self._closing.enter_context(closing(board)))
-            for evaluated in logged_scores(self.run.log, step=first_step) if first_step else ():
-                board(evaluated)  # of this very step, which `first_step` drops from view
+            self._board = self._closing.enter_context(closing(board))
+            self._listeners.append(board)
+            if first_step:
+                self._show_again(board, first_step)
+
+    def _show_again(self, board: TensorBoard, step: int) -> None:
+        """Show the scores of a step that were dropped from view, with what comes after it."""
+        for evaluated in logged_scores(self.run.log, step=step):
+            board(evaluated)
 
     def tell(self, event: Event) -> None:
         """Tell an event to all listeners: the user's, the log and TensorBoard."""
         for listener in self._listeners:
             listener(event)
-
-    def started(self) -> Started:
-        """Return the event of the beginning."""
-        config = self.config
-        return Started(
-            run=str(self.run.path),
-            preset=config.preset,
-            model=config.model.name,
-            step=self.state.step,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            parameters=sum(p.numel() for p in self.state.model.parameters()),
-            examples=sum(self.trained_on.counts["train"]),
-            device=str(self.place.device),
-            precision=self.place.precision,
-            threads=torch.get_num_threads(),
-            towers=config.towers,
-            processes=self.team.count,
-        )
-
-    def trace(self) -> None:
-        """Tell the graph of a step, before the first step of a run that has summaries."""
-        if not self.config.summary_every or self.state.step:
-            return
-        try:
-            nodes = graph.trace_step(
-                self.state,
-                self.transform,
-                self.engine.device,
-                towers=self.engine.towers,
-                processes=self.team.count,
-            )
-        except Exception as error:  # whatever somebody's own network does with float64 raises
-            if self._given.model is None:
-                raise
-            self.emit(Noted(f"The graph of the network cannot be drawn: {error}"))
-            return
-        self.tell(Traced(nodes))
 
     def fix_settled(self, step: int) -> None:
         """Let those layers learn whose share of the training is not over, and no others."""
@@ -387,13 +400,14 @@ class Session:
             raise Halted
 
     def check(self) -> None:
-        """Raise TrainingError where the loss or the weights are not finite."""
-        check_finite(self.state, self.schedule, self.config, self.run)
+        """Raise NotFiniteError where something is not finite."""
+        check_finite(self.state, self.engine.images, self.schedule, self.slowed, self.run)
 
     def save(self) -> bool:
         """Write a checkpoint, if all is finite; tell whether it could be written."""
         step = self.state.step
-        keep, feed = self.config.keep, self.feed.state(step)
+        keep = keep_until(self.config, self.run.checkpoints, step)
+        feed = self.feed.state(step)
         path = self.save_in(self.run.checkpoints, keep, feed)
         if path is not None:
             self.tell(Saved(step, str(path)))

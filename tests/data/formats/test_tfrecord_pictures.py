@@ -124,9 +124,7 @@ def test_a_bad_picture_is_named_with_its_record_or_left_out(tmp_path: Path) -> N
     length = 16 + int.from_bytes(content[:8], "little")
     other = content[12 : length - 4].replace(b"\x89PNG", b"\x89NGP")
     (tmp_path / "train.tfrecord").write_bytes(content[:length] + record(other) + content[length:])
-    with pytest.raises(
-        DataError, match=r"1 of 8 .*train\.tfrecord, record 1 at offset \d+: ex"
-    ):
+    with pytest.raises(DataError, match=r"1 of 8 .*train\.tfrecord, record 1 at offset \d+: ex"):
         deepcnn.load_dataset(tmp_path, "train")
     heard: list[Event] = []
     data = deepcnn.open_dataset(DataSpec(data=str(tmp_path), skip_bad=True), emit=heard.append)

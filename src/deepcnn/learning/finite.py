@@ -1,0 +1,36 @@
+"""Which tensors hold a NaN or an infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from deepcnn.hardware import kernels_are_dear
+
+
+def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return of each tensor a number, [], that is finite only where all its values are.
+
+    It is not where a sum is too large for its type either: of float32, values of 1e32 and more.
+    On a GPU one kernel takes all of them, on a processor each is one pass over memory.
+    """
+    some = [tensor for tensor in tensors if tensor.numel()]
+    if some and kernels_are_dear(some[0].device):
+        return list(torch._foreach_norm(some, 1))
+    return [tensor.sum() for tensor in some]
+
+
+@torch.no_grad()
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of those tensors that hold a NaN or an infinity, in order.
+
+    The tensors lie on one device, whose answer is waited for.
+    """
+    named = {n: t.detach() for n, t in tensors.items() if t.is_floating_point() and t.numel()}
+    if not named:
+        return []
+    finite = torch.stack(sums([*named.values()])).isfinite().tolist()
+    suspects = [name for name, fine in zip(named, finite, strict=True) if not fine]
+    return [name for name in suspects if not named[name].isfinite().all()]  # or only large
