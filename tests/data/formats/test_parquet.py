@@ -104,7 +104,7 @@ def test_of_two_kinds_of_labels_the_fine_ones_count(tmp_path: Path, arrow: Any) 
     data = open_dataset(tmp_path, emit=heard.append)
     assert data.classes == ("a", "b", "c")
     assert data.split("train").load().labels.tolist() == foreign.LABELS
-    (note,) = [event.text for event in heard if isinstance(event, Noted)]
+    note, _ = [event.text for event in heard if isinstance(event, Noted)]
     assert note.endswith("the labels are those of 'fine_label'; passed over 'coarse_label'")
 
 
