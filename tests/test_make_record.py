@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -63,14 +64,21 @@ def test_a_sweep_of_a_grid_becomes_a_record_whose_tables_are_made(
     assert "`02-learning-rate=0.05` | 2 | validation" in page
     assert "2026-12-01_tiny/README.md" in (records / "README.md").read_text()
     assert program(records, "table.py", "--check").returncode == 0
-    again = program(records, "make.py", str(sweep), "2026-12-01_tiny")
-    assert (again.returncode, "is there already" in again.stderr) == (1, True)
-    # A run whose time is not known is no part of a record.
+    # What cannot become a record is refused.
+    monkeypatch.syspath_prepend(records)
+    make = importlib.import_module("make")
+
+    def refused(name: str, why: str) -> None:
+        with pytest.raises(make.NoRecordError, match=why):
+            make.make(sweep, records / name)
+
+    refused("2026-12-01_tiny", "is there already")
+    refused("tiny", "expected a name such as 2026-12-01_quick")
     with (sweep / "log.jsonl").open("a") as file:
         file.write((sweep / "log.jsonl").read_text().splitlines()[0] + "\n")
-    broken = program(records, "make.py", str(sweep), "2026-12-02_tiny")
-    assert "was interrupted, so its time is not known" in broken.stderr
+    refused("2026-12-02_tiny", "was interrupted, so its time is not known")
     shutil.rmtree(sweep / "final")
-    unfinished = program(records, "make.py", str(sweep), "2026-12-02_tiny")
-    assert "was not trained on everything" in unfinished.stderr
+    refused("2026-12-02_tiny", "was not trained on everything")
+    shutil.rmtree(next(sweep.glob("01-*")))
+    refused("2026-12-02_tiny", "not finished: 01-learning-rate=0.001/seed-0")
     assert [path.name for path in records.glob("2026*")] == ["2026-12-01_tiny"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from deepcnn.sweep import running
 from deepcnn.sweep.jobs import Ended, Job
 from tests.helpers.command import ENVIRONMENT, run_here
 from tests.helpers.sweeping import SHORT, train_here
+from tests.helpers.waiting import wait_for
 
 GRID = ["--grid", "optimizer.learning-rate=0.0001,0.05"]
 
@@ -67,7 +69,7 @@ def test_settings_are_chosen_on_what_is_held_out_and_the_best_learns_from_everyt
     twin = json.loads((tmp_path / "found" / "comparison.json").read_text())
     assert len(twin["runs"]) == 5
     # The same command again trains nothing, and says the same.
-    status, again = swept(capsys, *arguments)
+    status, again = swept(capsys, *arguments, "--no-report")
     assert (status, len(begun)) == (0, 5)
     assert again["best"] == chosen
     table = [sorted(row["correct"].values()) for row in again["table"]]
@@ -222,14 +224,55 @@ def test_a_budget_that_is_too_short_is_refused_and_one_that_is_not_is_divided(
     assert sorted(path.name for path in folder.glob("seed-*")) == ["seed-0", "seed-1"]
 
 
-def killed_and_resumed(folder: Path, seeds: int, steps: int, kills: int) -> dict[str, Any]:
-    """Sweep in processes, kill the sweep at random moments of its trainings; return its table."""
-    command = [sys.executable, "-m", "deepcnn", "sweep", "tiny", "--steps", str(steps)]
-    command += ["--seeds", str(seeds), "--save-every", "7", "--summary-every", "0"]
-    command += ["--device", "cpu", "--threads", "1", "--jobs", "1", "--dir", str(folder)]
-    command += ["--no-report", "--json"]
-    chance = random.Random(0)
-    for _ in range(kills):
+def of_a_sweep(folder: Path, seeds: int, steps: int) -> list[str]:
+    """Return the arguments of a sweep whose runs save often."""
+    arguments = ["sweep", "tiny", "--steps", str(steps), "--seeds", str(seeds), "--json"]
+    arguments += ["--save-every", "7", "--summary-every", "0", "--device", "cpu", "--threads", "1"]
+    return [*arguments, "--jobs", "1", "--no-report", "--dir", str(folder)]
+
+
+def compare_with_a_whole_one(
+    killed: Path, table: list[Any], capsys: pytest.CaptureFixture[str], seeds: int, steps: int
+) -> None:
+    """Fail unless a sweep that is not killed has the same table and the same last checkpoints."""
+    whole = killed.parent / "whole"
+    status, expected = swept(capsys, *of_a_sweep(whole, seeds, steps)[1:])
+    assert status == 0
+    assert table == expected["table"]
+    for run in whole.glob("seed-*"):
+        name = f"{run.name}/checkpoints/step-{steps:09d}.safetensors"
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_sweep_that_is_killed_ends_with_the_table_of_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = train_here(monkeypatch)
+    folder, seeds, steps = tmp_path / "killed", 2, 100
+    arguments = of_a_sweep(folder, seeds, steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, from 3.12 on
+        process = os.fork()
+    if not process:  # it sweeps until it is killed
+        cli(arguments)
+        os._exit(0)
+    at = f"{random.choice(('seed-0', 'seed-1'))}/checkpoints/step-{random.choice((7, 28)):09d}"
+    assert wait_for(lambda: (folder / f"{at}.safetensors").exists())
+    os.kill(process, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    status, found = swept(capsys, *arguments[1:])
+    assert status == 0
+    assert begun[-1] == "seed-1"
+    compare_with_a_whole_one(folder, found["table"], capsys, seeds, steps)
+
+
+@pytest.mark.endurance
+def test_a_sweep_that_is_killed_five_times_ends_with_the_table_of_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, seeds, steps = tmp_path / "killed", 5, 400
+    command = [sys.executable, "-m", "deepcnn", *of_a_sweep(folder, seeds, steps)]
+    for _ in range(5):
         with subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
         ) as process:
@@ -237,37 +280,11 @@ def killed_and_resumed(folder: Path, seeds: int, steps: int, kills: int) -> dict
             for line in process.stdout:
                 if json.loads(line)["event"] == "RunBegan":
                     break
-            time.sleep(chance.uniform(0.05, 0.5))
+            time.sleep(random.uniform(0.0, 3.0))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.parametrize(
-    ("seeds", "steps", "kills"),
-    [(1, 300, 1), pytest.param(3, 400, 5, marks=pytest.mark.endurance)],
-)
-def test_a_sweep_that_is_killed_ends_with_the_table_of_one_that_is_not(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    seeds: int,
-    steps: int,
-    kills: int,
-) -> None:
-    found = killed_and_resumed(tmp_path / "killed", seeds, steps, kills)
-    log = read_log(tmp_path / "killed" / "log.jsonl")
-    assert any(event["resumed"] for event in log)  # else no kill met a training
+    table = json.loads(done.stdout.splitlines()[-1])["table"]
+    assert any(event["resumed"] for event in read_log(folder / "log.jsonl"))
     train_here(monkeypatch)
-    whole = ["tiny", "--steps", str(steps), "--seeds", str(seeds), "--save-every", "7"]
-    whole += ["--summary-every", "0", "--device", "cpu", "--threads", "1", "--no-report"]
-    status, expected = swept(capsys, *whole, "--dir", str(tmp_path / "whole"))
-    assert status == 0
-    assert found["table"] == expected["table"]
-    for run in (tmp_path / "whole").glob("seed-*"):
-        name = f"{run.name}/checkpoints/step-{steps:09d}.safetensors"
-        ours, theirs = ((tmp_path / each / name).read_bytes() for each in ("killed", "whole"))
-        assert ours == theirs
-    shutil.rmtree(tmp_path / "killed")
+    compare_with_a_whole_one(folder, table, capsys, seeds, steps)
