@@ -180,6 +180,13 @@ def unsure() -> str:
     return markdown((f"`quick` on CIFAR-10 {link('unsure')}", "", "softmax alone"), rows)
 
 
+def near_duplicates() -> str:
+    """Return how many of the listed near duplicates of CIFAR-10's test images the doctor finds."""
+    figures = list(results("doctor_duplicates").values())[-1]["figures"]
+    found, listed = figures["found near"], figures["listed near"]
+    return f"{found} of {listed}, {rounded(100 * found / listed)} % ({interval(found, listed)})"
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     "quick_seconds": lambda: " to ".join(quick_seconds()),
     "quick_least": lambda: quick_seconds()[0],
@@ -193,6 +200,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "tutorials": tutorials,
     "views_of_all": views_of_all,
     "unsure_as_right": unsure_as_right,
+    "near_duplicates": near_duplicates,
     "training": speed.training,
     "training_runs": speed.training_runs,
     "fourier_step": speed.fourier_step,

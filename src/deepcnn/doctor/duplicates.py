@@ -19,10 +19,8 @@ BLOCK = 128  # pairs that are aligned together, so few that they stay in the cac
 LEAST_ROUGH = 0.45  # likeness of small pictures for a pair to be looked at closely
 LEAST = 0.8  # similarity of near duplicates, see `alignment.similarity`
 LOOKED_AT = 3  # candidates for each picture that are aligned, on the average
-MANY, BINS = (
-    50,
-    10,
-)  # pairs that tell how similarities are spread, and from LEAST on in how many bins
+BINS = 10  # from LEAST on, that tell how similarities are spread
+MANY, COMMON = 50, 0.3  # so many pairs, and so many for each example, may be mere look-alikes
 FLAT = 4.0  # deviation of pixels below which there is nothing to compare
 
 
@@ -68,17 +66,19 @@ def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]
     return there[pairs[kept]], found[kept]
 
 
-def least_of(found: NDArray[np.float32]) -> float:
-    """Return from which similarity on pairs of this set show the same; `found`: LEAST and more.
+def least_of(found: NDArray[np.float32], examples: int) -> float:
+    """Return from which similarity on pairs of so many examples show the same; `found`: from LEAST.
 
-    Of copies there are ever more towards 1. Simple drawings, as of digits or shoes, are alike
-    though nobody copied them, and of those there are ever fewer towards 1: then it is the valley
-    between the two, where the histogram is lowest. A few pairs tell nothing, and all are kept.
+    Where pairs are a COMMON thing, as among drawings of digits or shoes, most are alike though
+    nobody copied them. Of those there are ever fewer towards 1, of copies ever more: it is the
+    valley behind the peak of the histogram. A few pairs tell nothing, and all are kept.
     """
-    counts, edges = np.histogram(found, BINS, (LEAST, 1.0))
-    if counts.sum() < MANY or counts[0] < 2 * counts.min():
+    if len(found) < max(MANY, COMMON * examples):
         return LEAST
-    return float(edges[counts.argmin()])
+    counts, edges = np.histogram(found, BINS, (LEAST, 1.0))
+    peak = int(counts.argmax())
+    valley = peak + int(counts[peak:].argmin())
+    return float(edges[valley]) if 2 * counts[valley] < counts[peak] else LEAST
 
 
 def _aligned(
@@ -102,6 +102,8 @@ def _aligned(
                 both = _pictures(thumbs, pairs[where[close]], flipped[where[close]])
                 told = similarity(both[a], both[b], maps[close])
                 found[where[close]] = np.maximum(found[where[close]], told)
+            less = found[where] < LEAST  # the others are told, whatever the other way comes to
+            where, first, second = where[less], first[less], second[less]
         done += BLOCK
         progress(min(done, len(pairs)), len(pairs))
 

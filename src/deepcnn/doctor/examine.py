@@ -89,7 +89,7 @@ def _duplicates(
     pairs, similarity = duplicates.alike(
         thumbs, lambda done, total: emit(Reading("comparing", done, total))
     )
-    least = duplicates.least_of(similarity)
+    least = duplicates.least_of(similarity, len(there))
     for (a, b), value in zip(there[pairs].tolist(), similarity.tolist(), strict=True):
         if value >= least:
             found.append(pair("near", a, b, value))
