@@ -26,6 +26,7 @@ PROGRAMS = {
     "devices": "cases.devices",
     "links": "cases.links",
     "streaming_memory": "cases.streaming_memory",
+    "streamed_million": "cases.streamed_million",
     "doctor_duplicates": "cases.doctor_duplicates",
     "unsure": "cases.unsure",
     "budgets": "cases.budgets",
@@ -59,6 +60,7 @@ PROGRAMS = {
 WORKERS = {
     "answers": "workers.answers",
     "faults": "faults.worker",
+    "served_folder": "cases.streamed_million",
     "sum_gradients": "workers.sum_gradients",
     "train_with_one_bucket": "workers.train_with_one_bucket",
 }

@@ -47,6 +47,18 @@ def test_streaming_memory(benchmark: Import, tmp_path: Path) -> None:
     assert found["on the way"]["images"] == 20_000
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_streamed_million(
+    benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, elsewhere: bool
+) -> None:
+    case = benchmark("cases.streamed_million")
+    monkeypatch.setattr(case, "PER_SHARD", 100)
+    found = case.megabytes(elsewhere, tmp_path, images=450)
+    assert found["at the most"] >= found["at the start"] > 0
+    assert (found["on the way"]["files"], found["on the way"]["images"]) == (5, 450)
+    assert (tmp_path / "data").exists() == elsewhere
+
+
 def test_training(benchmark: Import, tmp_path: Path) -> None:
     trainings = benchmark("tools.trainings")
     short = ("--data", "synthetic", "--threads", "1", "--summary-every", "0", "--batch-size", "8")
