@@ -9,6 +9,7 @@ import shutil
 import time
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from deepcnn.data import web
 from deepcnn.data.convert import convert
 from deepcnn.data.dataset import Dataset
 from deepcnn.data.open import load_dataset, open_dataset
+from deepcnn.data.source import Source
 from deepcnn.errors import ConfigError, DataError, StorageError
 from deepcnn.inputs.stream import Stream
 from deepcnn.settings import DataSpec
@@ -317,6 +319,17 @@ def test_an_index_that_counts_wrongly_is_found_out(folder: Path, tmp_path: Path)
         source = opened(server, tmp_path).split("train")
         with pytest.raises(DataError, match=r"expected 17 images of 8×6×3 as index\.json says"):
             source.load()
+
+
+def test_two_trainings_that_share_a_cache_fetch_a_shard_once(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answers = {entry["file"]: [elsewhere.slow] * 2 for entry in entries(server.folder)}
+    sources = [opened(server, tmp_path).split("train") for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(Source.load, sources)
+    assert np.array_equal(one.images, other.images)
+    assert [n for name, n in server.asked.items() if "train" in name] == [1] * SHARDS
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(

@@ -101,7 +101,7 @@ class ShardCache:
         error: BaseException | None = None
         try:
             with self._downloads:
-                if not self._is_whole(remote):
+                while not self._is_whole(remote):
                     self._fetch(remote, ahead=ahead)
         except BaseException as caught:  # it is raised where the shard is wanted
             error = caught
@@ -136,6 +136,8 @@ class ShardCache:
         with ExitStack() as stack:
             with storing(path):
                 file = self._begun(remote, path, stack, ahead=ahead)
+            if file is None:
+                return
             web.download(remote.url, file, size=remote.size, sha256=remote.sha256)
             inode = os.fstat(file.fileno()).st_ino
             with storing(path):
@@ -145,12 +147,20 @@ class ShardCache:
                     stack.close()
         self._verified[remote.sha256] = inode
 
-    def _begun(self, remote: Remote, path: Path, stack: ExitStack, *, ahead: bool) -> BinaryIO:
-        """Return a new file, of its full size from the start, so that all others see its room."""
+    def _begun(
+        self, remote: Remote, path: Path, stack: ExitStack, *, ahead: bool
+    ) -> BinaryIO | None:
+        """Return a new file, of its full size from the start, so that all others see its room.
+
+        None where another process has fetched the shard meanwhile.
+        """
         atomic.make_directory(self._folder)
         while True:
             with self._changing():
-                found = self._make_room(remote.size, ahead=ahead)
+                atomic.remove_unfinished(self._folder)
+                if path.exists():
+                    return None
+                found = 1 if self._others_fetch(path.name) else self._make_room(remote.size, ahead)
                 if found == 0:
                     file = stack.enter_context(atomic.writing(path))
                     file.truncate(remote.size)
@@ -166,15 +176,17 @@ class ShardCache:
                 )
             time.sleep(0.05)
 
+    def _others_fetch(self, name: str) -> bool:
+        return any(atomic.is_unfinished(each.name, name) for each in self._folder.iterdir())
+
     def _changing(self) -> FileLock:
         return FileLock(self._folder / ".lock")
 
-    def _make_room(self, size: int, *, ahead: bool) -> int:
+    def _make_room(self, size: int, ahead: bool) -> int:
         """Remove what was not used for longest, as far as needed: 0 where there is room then.
 
         Otherwise the number of files on their way, which may be removed soon, or -1 without any.
         """
-        atomic.remove_unfinished(self._folder)
         files = []
         for entry in os.scandir(self._folder):
             with suppress(FileNotFoundError):  # whoever failed to fetch it has just removed it

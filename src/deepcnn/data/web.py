@@ -54,14 +54,14 @@ def read(url: str, limit: int) -> bytes:
     def attempt() -> bytes:
         with _answer(url, 0, limit) as response:
             expected = response.length
-            content = b""
+            content = bytearray()
             while chunk := response.read1(min(CHUNK, limit + 1 - len(content))):
                 content += chunk
         if len(content) > limit:
             raise DataError(f"{url}: expected at most {limit:,} bytes, found more")
         if expected is not None and len(content) != expected:
             raise _broken_off(len(content), expected)
-        return content
+        return bytes(content)
 
     return _repeated(url, attempt)
 
