@@ -167,7 +167,7 @@ def test_drawn_digits_of_different_hands_do_not_flood_the_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with np.load(Path(__file__).with_name("digits.npz")) as digits:
-        images, labels = 15 * digits["images"][:160], digits["labels"][:160]
+        images, labels = 15 * digits["images"][:320], digits["labels"][:320]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         split = "train" if i % 5 else "test"
         save(image, tmp_path / split / str(label) / f"{i}.png")
