@@ -125,7 +125,10 @@ def test_a_training_starts_from_weights(there: Path, capsys: pytest.CaptureFixtu
     assert command([*train, "--run-dir", "again", "--model.widths", "16", "16"]) == 0
     stored = json.loads((there / "again/config.json").read_text())
     assert stored["start_from"] == str(there / "net.safetensors")
-    with pytest.raises(DeepcnnError, match=r"net\.safetensors does not fit .*: hidden1\.bias"):
+    with pytest.raises(
+        DeepcnnError,
+        match=r"net\.safetensors has a network of other widths .*--model\.widths 16 16",
+    ):
         command([*train, "--run-dir", "other", "--model.widths", "17", "16"])
     assert not (there / "other").exists()
 

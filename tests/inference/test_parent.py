@@ -19,6 +19,7 @@ from deepcnn.inference.parent import LARGEST, New, Parent, fit, open_parent
 from deepcnn.models.build import build_model
 from deepcnn.runs import checkpoint
 from deepcnn.settings import ModelConfig
+from tests.helpers.stored import change
 from tests.helpers.tiny import saved, tensors
 
 CLASSES = tuple("abcde")
@@ -217,12 +218,12 @@ def hostile(kind: str, run: Path, tmp_path: Path) -> Path:
     elif kind == "not finite":
         step, found, _ = checkpoint.load(whole)
         found["average.conv1.bias"][0] = torch.nan
-        path = checkpoint.save(tmp_path / "nan", step, found, keep=1)
+        said = {"format": checkpoint.FORMAT, "step": step}
+        text = {"deepcnn": json.dumps({**said, "sha256": checkpoint.digest(said, found)})}
+        safetensors.torch.save_file(found, path, text)
     elif kind == "wider":
         run = Path(shutil.copytree(run, tmp_path / "run"))
-        values = json.loads((run / "config.json").read_text())
-        values["model"]["widths"] = [10**6, 16, 64, 64]
-        (run / "config.json").write_text(json.dumps(values))
+        change(run, model={"name": "tutorial", "widths": [10**6, 16, 64, 64]})
         path = run
     elif kind == "inputs":
         run = Path(shutil.copytree(run, tmp_path / "run"))
@@ -244,9 +245,9 @@ def hostile(kind: str, run: Path, tmp_path: Path) -> Path:
         ("huge", "expected weights of at most"),
         ("foreign", "expected weights as `deepcnn export"),
         ("nested", "or a damaged one"),
-        ("infinite step", "not a checkpoint of deepcnn, or damaged"),
-        ("not finite", "expected finite weights"),
-        ("wider", r"conv1\.bias: expected float32 \[1000000\], found float32 \[16\]"),
+        ("infinite step", "damaged: its content"),
+        ("not finite", "expected finite numbers"),
+        ("wider", r"model\.widths: expected \(1000000, 16, 64, 64\), found \[16, 16"),
         ("inputs", "not as deepcnn writes it"),
     ],
 )

@@ -169,7 +169,7 @@ def test_a_run_fed_by_an_iterator_says_that_it_cannot_be_resumed(
     deepcnn.train(
         configured(folder, steps=20), run_dir=tmp_path / "run", feed=iter(items), emit=heard.append
     )
-    (noted,) = [event for event in heard if isinstance(event, Noted)]
+    noted, *_ = [event for event in heard if isinstance(event, Noted)]
     assert "cannot be resumed" in noted.text
     with pytest.raises(RunError, match="nobody knows where it stood"):
         deepcnn.resume(

@@ -144,8 +144,8 @@ def test_what_goes_by_shares_is_told_to_have_gone_by_all_steps(
     config = with_optimizer(configured(folder), schedule="linear")
     feed = Fed(batches(folder, 3), ends=True)
     deepcnn.train(config, run_dir=tmp_path / "run", feed=feed, emit=heard.append)
-    (text,) = [event.text for event in heard if isinstance(event, Noted)][1:]
-    assert text.startswith("The feed ended after step 3 of 12. Rates, sizes and frozen layers went")
+    text = "The feed ended after step 3 of 12. Rates, sizes and frozen layers went"
+    assert any(event.text.startswith(text) for event in heard if isinstance(event, Noted))
     rates = [event.learning_rate for event in heard if isinstance(event, Stepped)]
     assert rates[-1] == pytest.approx(0.02 * (1 - 2 / 12))
 

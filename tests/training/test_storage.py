@@ -61,7 +61,8 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_training_goe
     heard: list[Event] = []
     result = train(CONFIG, run_dir=tmp_path / "run", emit=heard.append)
     assert result.saved
-    notes = [event.text for event in heard if isinstance(event, Noted)]
+    noted = [event.text for event in heard if isinstance(event, Noted)]
+    notes = [text for text in noted if not text.startswith("Careful: ")]  # it learns little
     assert len(notes) == 1
     path = tmp_path / "run/checkpoints/step-000000008.safetensors"
     start = f"No checkpoint of step 8: {path}: cannot be written (No space left on device). Free "

@@ -60,7 +60,8 @@ COMMANDS = {
     "serve": Command("[RUN]", "Answer about pictures over HTTP."),
     "bench": Command("[--json]", "Measure how fast this machine trains, scores and answers."),
     "doctor": Command(
-        "DATA or RUN [--out PAGE]", "Say what is wrong with a data set, and with its files."
+        "DATA or RUN [--out PAGE]",
+        "Say what is wrong with a data set: duplicates, leaks, odd files, too few examples.",
     ),
     "data fetch": Command("[NAME] [--from PATH]", "Fetch and verify a data set."),
     "data verify": Command("[NAME]", "Check a data set's files."),
