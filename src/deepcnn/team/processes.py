@@ -34,6 +34,7 @@ class Processes(Team):
 
     distributed = True
     _meetings = 0  # of this process so far, as of all the others
+    _farewell: Tensor
 
     def __init__(self, signs: Signs) -> None:
         self._signs = signs
@@ -70,7 +71,11 @@ class Processes(Team):
             yield team
             if team._asked is not None:  # no operation may be under way when the group ends
                 team._asked[1].wait()
-            team.sum(torch.zeros(1))  # nobody leaves before all are done
+            # Nobody leaves before all are done. A thread of gloo lets go of the tensor a little
+            # after the answer has come. Were it the last to hold it, it would need Python, which
+            # may be ending by then, and the process would abort. So it is held until the end.
+            cls._farewell = torch.zeros(1)
+            dist.all_reduce(cls._farewell)
         except DeepcnnError as error:
             if not team.writes and not error.told:
                 error.told = signs.reason_of(0) == str(error)
