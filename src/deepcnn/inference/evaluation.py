@@ -339,8 +339,10 @@ def _own_split(
     keep = config.feed in ("preloaded", "fed")
     trained_on.check_excluded(config.exclude, dataset.excluded)
     source = dataset.read_whole(chosen, keep=keep, progress=reading(chosen, emit))
-    for each in {chosen, "train"} if config.validation_size else {chosen}:
+    to_check: list[Split] = ["train", chosen] if config.validation_size else [chosen]
+    for each in to_check:  # counts first: they say more than a digest
         trained_on.check(config.data, each, dataset.split(each), dataset.counts(each))
+    for each in to_check:
         trained_on.check_content(config.data, each, dataset.content(each), emit)
     return chosen, source
 
