@@ -14,7 +14,7 @@ from docs.pictures_of import curves, inputs, network, visualizer
 from records.scores import log_of, runs_of
 
 import deepcnn
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.trained import Trained, newest
 from deepcnn.runs.log import read_log
 from deepcnn.runs.run import Run
 
@@ -35,7 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     run = trained(options.run, options.steps)
     folder = options.out
-    network_of = Trained.load(run, newest_checkpoint(run))
+    network_of = Trained.load(run, newest(run)[0])
     if "inputs" in options.only:
         train = deepcnn.load_dataset("cifar10", "train")
         inputs.make(train, network_of.trained_on.transform, folder)

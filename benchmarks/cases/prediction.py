@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deepcnn.data.open import open_dataset
 from deepcnn.hardware import keep_freed_memory
 from deepcnn.inference.prepared import for_inference
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.trained import Trained, newest
 from deepcnn.runs.run import Run
 from tools.comparison import Case
 
@@ -73,7 +73,7 @@ def predict(folder: Path, prepare: Callable[[nn.Module], nn.Module]) -> dict[str
 def load(path: Path) -> tuple[nn.Module, Tensor]:
     """Return the network of a run, and the test set as its input [N, C, H, W]."""
     run = Run.open(path)
-    trained = Trained.load(run, newest_checkpoint(run))
+    trained = Trained.load(run, newest(run)[0])
     arrays = open_dataset(trained.config).split("test").load()
     transform = trained.trained_on.transform
     return trained.model.eval(), transform.evaluate(torch.from_numpy(arrays.images)).contiguous()

@@ -6,9 +6,8 @@ import functools
 import http.server
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cases.streaming_memory import Peak, anonymous_megabytes
+from cases.streaming_memory import measured
 from deepcnn.data import remote
 from deepcnn.data.formats import tfrecord
 from deepcnn.data.open import open_dataset
 from deepcnn.data.shards import ToWrite
 from deepcnn.data.splits import Split
-from deepcnn.inputs.feeds import Streamed
-from deepcnn.inputs.shuffle import Shuffle
-from deepcnn.inputs.stream import Stream
 from deepcnn.settings import DataSpec
 from tools.comparison import Case
-from tools.distorting import BATCH, SEED, WAITING, WHOLE, distorted
 
 IMAGES = 1_000_000
 SIDE, CLASSES = 32, 100
@@ -89,36 +84,12 @@ def megabytes(elsewhere: bool, folder: Path, images: int = IMAGES) -> dict[str, 
     if not shards.exists():
         write(shards, images)
     with served(shards) as url:
-        at_start = anonymous_megabytes()
-        with Peak() as peak:
-            spec = DataSpec(
-                data=url if elsewhere else str(shards),
-                data_dir=str(folder / "data"),
-                cache_gigabytes=CACHE_GIGABYTES,
-            )
-            source = open_dataset(spec).split("train")
-            began = time.perf_counter()
-            count = len(source.labels())
-            survey = time.perf_counter() - began
-            shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING)
-            stream = Stream.extract(source.shards, shuffle).shuffle()
-            began = time.perf_counter()
-            with closing(Streamed(stream, batch_size=BATCH)) as feed:
-                batches = distorted(feed, source)
-                for step in range(count // BATCH):
-                    batches.load(step, WHOLE)
-            seconds = time.perf_counter() - began
-    return {
-        "at the start": round(at_start),
-        "at the most": round(peak.megabytes),
-        "seeds": [SEED],
-        "on the way": {
-            "files": len(source.shards),
-            "images": count,
-            "seconds to read all labels": round(survey, 1),
-            "images/s": round(count / seconds),
-        },
-    }
+        spec = DataSpec(
+            data=url if elsewhere else str(shards),
+            data_dir=str(folder / "data"),
+            cache_gigabytes=CACHE_GIGABYTES,
+        )
+        return measured(lambda: open_dataset(spec).split("train"))
 
 
 CASE = Case(

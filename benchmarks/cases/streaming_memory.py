@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from deepcnn.data.fetch import fetch
 from deepcnn.data.open import open_dataset
+from deepcnn.data.source import Source
 from deepcnn.inputs.feeds import Streamed
 from deepcnn.inputs.shuffle import Shuffle
 from deepcnn.inputs.stream import Stream
@@ -63,26 +65,34 @@ def megabytes(gigabytes: float, folder: Path) -> dict[str, Any]:
             (Path(links) / f"data_batch_{count:04}.bin").symlink_to(original.resolve())
             size += original.stat().st_size
             count += 1
-        at_start = anonymous_megabytes()
-        with Peak() as peak:
-            source = open_dataset(links).split("train")
-            began = time.perf_counter()
-            images = len(source.labels())
-            survey = time.perf_counter() - began
-            shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING)
-            stream = Stream.extract(source.shards, shuffle).shuffle()
-            began = time.perf_counter()
-            with closing(Streamed(stream, batch_size=BATCH)) as feed:
-                batches = distorted(feed, source)
-                for step in range(images // BATCH):
-                    batches.load(step, WHOLE)
-            seconds = time.perf_counter() - began
+        return measured(lambda: open_dataset(links).split("train"), files=count)
+
+
+def measured(opened: Callable[[], Source], files: int | None = None) -> dict[str, Any]:
+    """Return the memory at the start and at the most of a pass over a set that is streamed.
+
+    `opened`: opens it, within what is measured; `files`: of how many, or as many as its shards.
+    """
+    at_start = anonymous_megabytes()
+    with Peak() as peak:
+        source = opened()
+        began = time.perf_counter()
+        images = len(source.labels())
+        survey = time.perf_counter() - began
+        shuffle = Shuffle.of(source.shards, seed=SEED, readers=16, buffer=WAITING)
+        stream = Stream.extract(source.shards, shuffle).shuffle()
+        began = time.perf_counter()
+        with closing(Streamed(stream, batch_size=BATCH)) as feed:
+            batches = distorted(feed, source)
+            for step in range(images // BATCH):
+                batches.load(step, WHOLE)
+        seconds = time.perf_counter() - began
     return {
         "at the start": round(at_start),
         "at the most": round(peak.megabytes),
         "seeds": [SEED],
         "on the way": {
-            "files": count,
+            "files": len(source.shards) if files is None else files,
             "images": images,
             "seconds to read all labels": round(survey, 1),
             "images/s": round(images / seconds),

@@ -14,14 +14,12 @@ the files of JSON alone. A case that takes over ten seconds hangs, which is a fa
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import random
 import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +34,7 @@ from deepcnn.inference.trained import Trained
 from deepcnn.runs import checkpoint
 from deepcnn.runs.run import CALIBRATION, CONFIG, ENVIRONMENT, INPUTS, JOB, Run
 from deepcnn.training.start import resume, train
-from tools import program
+from faults import trials
 
 LIMIT = 10  # seconds of a case
 FILES = (CONFIG, INPUTS, CALIBRATION, ENVIRONMENT, JOB)
@@ -290,26 +288,9 @@ def campaign(cases: int, seed: int, count: int, scratch: Path) -> Iterator[dict[
 
 
 def main(arguments: list[str]) -> int:
-    """Try all cases, write a line for each, and print a summary."""
-    parser = program.parser("damage", __doc__)
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
+    """Try all cases, write a line for each, and tell how many failed."""
+    parser = trials.parser_of("damage", __doc__, 1000)
     parser.add_argument("--flips", type=int, default=10_000, help="single bits of the JSON files")
-    parser.add_argument("--log", type=Path, help="a file for a JSON line of each case")
-    options = parser.parse_args(arguments)
-    counts: Counter[str] = Counter()
-    failed = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        log = options.log.open("w") if options.log else None
-        for found in campaign(options.cases, options.seed, options.flips, Path(scratch)):
-            counts.update([str(found.get("of"))])
-            failed += not found["ok"]
-            if log is not None:
-                print(json.dumps(found), file=log, flush=True)
-            if not found["ok"]:
-                print(json.dumps(found), flush=True)
-        if log is not None:
-            log.close()
-    summary = {"cases": sum(counts.values()), "failed": failed, "of": dict(sorted(counts.items()))}
-    print(json.dumps(summary))
-    return 1 if failed else 0
+    found = trials.options_of(parser, arguments)
+    with trials.scratch() as scratch:
+        return trials.report(campaign(found.cases, found.seed, found.flips, scratch), found.log)

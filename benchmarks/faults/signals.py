@@ -12,7 +12,6 @@ each evaluation that is due must be in the log.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -20,7 +19,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from PIL import Image
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.open import load_dataset
 from deepcnn.runs import checkpoint, log
+from faults import trials
 from faults.forks import Child, Ended
-from tools import report
 
 STEPS, EVERY = 40, 10
 LIMIT = 10.0  # seconds from the signal to the end
@@ -40,7 +39,6 @@ TRAIN += ["--threads", "1", "--precision", "fp32", "--device", "cpu", "--inputs.
 TRAIN += ["--batch-size", "16", "--run-dir", "run"]
 TRAIN += ["--data", "../pictures", "--evaluate-on", "train", "test"]
 LAST = f"step-{STEPS:09d}.safetensors"
-WHAT = "trainings of the preset tiny that are told to stop at random times; seconds until they end"
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 
 
@@ -174,48 +172,17 @@ def finish(folder: Path, ended: Ended, wrong: list[str], about: dict[str, Any]) 
     return result | ({"wrong": wrong} if wrong else {})
 
 
-def main(arguments: list[str]) -> int:
-    """Try so many cases, log each, and tell how many were as they should be."""
-    parser = report.parser("faults_of_signals", __doc__)
-    parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="then it begins no more"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, help="a new file, a line of JSON for each case")
-    parser.add_argument("--scratch", type=Path, help="where cases are tried")
-    parser.add_argument("--store", action="store_true", help="store the result, see --out")
-    options = parser.parse_args(arguments)
-    if options.store:
-        out = report.new_file("faults_of_signals", options.out, options.remark)
-        about = report.circumstances()
-    draw = random.Random(options.seed)
-    began, results = time.monotonic(), []
-    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+def cases(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield what came of each case."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch:
         campaign = Campaign(Path(scratch).resolve())
-        for number in range(options.cases):
-            if time.monotonic() - began > options.seconds:
-                break
+        for number in range(count):
             case = closed if number % 10 == 9 else signalled
-            result = case(campaign, draw, NAMES[number % len(NAMES)])
-            results.append({"case": number, **result})
-            if options.log:
-                with options.log.open("a") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
-            if not result["ok"]:
-                print(json.dumps(results[-1]), flush=True)
-    good = sum(result["ok"] for result in results)
-    moments = [re.sub(r" \d+$", "", result.get("moment", "")) for result in results]
-    summary = {
-        "cases": len(results),
-        "ok": good,
-        "kinds": dict(Counter(result["what"] for result in results)),
-        "outcomes": dict(Counter(result["outcome"] for result in results)),
-        "moments": dict(Counter(moment for moment in moments if moment)),
-        "longest": max((result["seconds"] for result in results), default=0),
-        "seconds": round(time.monotonic() - began),
-    }
-    print(json.dumps(summary))
-    if options.store:
-        report.store({"what": WHAT, **about, **summary, "each": results}, out, options.remark)
-    return 0 if good == len(results) else 1
+            yield case(campaign, draw, NAMES[number % len(NAMES)])
+
+
+def main(arguments: list[str]) -> int:
+    """Try so many cases, log each, and tell how many failed."""
+    found = trials.options_of(trials.parser_of("faults_of_signals", __doc__, 200), arguments)
+    return trials.report(cases(found.cases, found.seed), found.log)

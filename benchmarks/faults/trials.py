@@ -21,13 +21,24 @@ from tools import program
 CASE_LIMIT = 120  # seconds after which a child hangs
 
 
-def options(name: str, about: str | None, cases: int, arguments: list[str]) -> argparse.Namespace:
-    """Read a campaign's options; `cases`: how many there are without one."""
+def parser_of(name: str, about: str | None, cases: int) -> argparse.ArgumentParser:
+    """Return the parser of a campaign's options; `cases`: how many there are without one."""
     parser = program.parser(name, about)
     parser.add_argument("--cases", type=int, default=cases, help=f"default: {cases:,}")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of cases")
-    parser.add_argument("--only", nargs="+", metavar="WHAT", help="of what a log calls `what`")
     parser.add_argument("--log", type=Path, help="a new file, with a JSON line for each case")
+    return parser
+
+
+def options(name: str, about: str | None, cases: int, arguments: list[str]) -> argparse.Namespace:
+    """Read the options of a campaign that can be told to try some of its cases only."""
+    parser = parser_of(name, about, cases)
+    parser.add_argument("--only", nargs="+", metavar="WHAT", help="of what a log calls `what`")
+    return options_of(parser, arguments)
+
+
+def options_of(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Read a campaign's options; a log that is there is never written to."""
     found = parser.parse_args(arguments)
     if found.log is not None and found.log.exists():
         sys.exit(f"{found.log} exists, and logs are kept: name another file with --log")

@@ -19,7 +19,6 @@ import resource
 import shutil
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +28,9 @@ from typing import Any
 
 from deepcnn.errors import DeepcnnError
 from deepcnn.runs import checkpoint, log
+from faults import trials
 from faults.failing import ERRORS, Failing
 from faults.forks import Child, Ended
-from tools import report
 
 STEPS = 20
 TRAIN = ["train", "tiny", "--steps", str(STEPS), "--save-every", "5", "--keep", "2"]
@@ -40,7 +39,6 @@ TRAIN += ["--validation-size", "64", "--keep-best", "--precision", "fp32", "--de
 TRAIN += ["--model.widths", "4", "4", "8", "8", "--batch-size", "8", "--run-dir", "on/run"]
 RESUME = ["train", "--resume", "on/run"]
 NOBODY = 65534
-WHAT = "commands whose calls that write fail, on a disk of memory or as another user, too"
 LAST = f"step-{STEPS:09d}.safetensors"
 
 # What is tried beside trainings, on a run that is there: `run` in the folder `there`.
@@ -318,49 +316,21 @@ def finish(folder: Path, ended: Ended, wrong: list[str], about: dict[str, Any]) 
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Try so many cases, log each, and tell how many were as they should be."""
-    parser = report.parser("faults_of_writing", __doc__)
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="then it begins no more"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, help="a new file, a line of JSON for each case")
-    parser.add_argument("--scratch", type=Path, help="where cases are tried")
-    parser.add_argument("--store", action="store_true", help="store the result, see --out")
-    options = parser.parse_args(arguments)
-    if options.store:
-        out = report.new_file("faults_of_writing", options.out, options.remark)
-        about = report.circumstances()
-    draw = random.Random(options.seed)
-    began, results = time.monotonic(), []
-    with tempfile.TemporaryDirectory(dir=options.scratch, ignore_cleanup_errors=True) as scratch:
+def cases(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield what came of each case."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.chmod(scratch, 0o755)  # noqa: PTH101 (other users go through)
         campaign = Campaign(Path(scratch).resolve())
         kinds = [patched] * 5 + [other] * 2 + [limited]
         if can_mount(campaign.scratch / "mount"):
             kinds += [small_disk, read_only]
-        for number in range(options.cases):
-            if time.monotonic() - began > options.seconds:
-                break
+        for number in range(count):
             case = kinds[number % len(kinds)]
-            result = case(campaign, draw, ERRORS[number % len(ERRORS)])
-            results.append({"case": number, **result})
-            if options.log:
-                with options.log.open("a") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
-            if not result["ok"]:
-                print(json.dumps(results[-1]), flush=True)
-    good = sum(result["ok"] for result in results)
-    summary = {
-        "cases": len(results),
-        "ok": good,
-        "kinds": dict(Counter(result["what"] for result in results)),
-        "outcomes": dict(Counter(result["outcome"] for result in results)),
-        "seconds": round(time.monotonic() - began),
-    }
-    print(json.dumps(summary))
-    if options.store:
-        report.store({"what": WHAT, **about, **summary, "each": results}, out, options.remark)
-    return 0 if good == len(results) else 1
+            yield case(campaign, draw, ERRORS[number % len(ERRORS)])
+
+
+def main(arguments: list[str]) -> int:
+    """Try so many cases, log each, and tell how many failed."""
+    found = trials.options_of(trials.parser_of("faults_of_writing", __doc__, 300), arguments)
+    return trials.report(cases(found.cases, found.seed), found.log)

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from deepcnn.data.open import open_dataset
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.trained import Trained, newest
 from deepcnn.runs.run import Run
 
 BATCH = 256
@@ -49,7 +49,7 @@ def open_session(model: nn.Module, shape: tuple[int, int, int]) -> onnxruntime.I
 def predict(path: Path) -> tuple[str, dict[str, float], str]:
     """Return the name of a run's preset, the speed of its network, and how often torch agrees."""
     run = Run.open(path)
-    trained = Trained.load(run, newest_checkpoint(run))
+    trained = Trained.load(run, newest(run)[0])
     preset, model = trained.config.preset, trained.model.eval()
     session = open_session(model, trained.trained_on.transform.shape)
     name = session.get_inputs()[0].name

@@ -146,9 +146,9 @@ def test_a_worker_trains_and_notes_how_it_ended(benchmark: Import, tmp_path: Pat
 def test_a_campaign_finds_nothing_wrong(tmp_path: Path, name: str, cases: str) -> None:
     """With another seed than the one that is recorded."""
     program = [sys.executable, str(BENCHMARKS / "run.py"), name, "--cases", cases, "--seed", "7"]
-    program += ["--scratch", str(tmp_path), "--log", str(tmp_path / "log.jsonl")]
+    program += ["--log", str(tmp_path / "log.jsonl")]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     each = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [case["ok"] for case in each] == [True] * int(cases)
-    assert json.loads(done.stdout)["ok"] == int(cases)
+    assert f"{cases} cases, 0 failed" in done.stdout

@@ -11,7 +11,7 @@ import torch
 
 from deepcnn.devices import Place
 from deepcnn.errors import CheckpointError
-from deepcnn.inference.trained import Trained, answers_of, newest_checkpoint
+from deepcnn.inference.trained import Trained, answers_of, newest
 from deepcnn.runs import checkpoint
 from deepcnn.runs.run import Run
 from deepcnn.settings import ModelConfig
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_a_checkpoint_gives_averages_or_raw_parameters(run: Run, averaged: bool) -> None:
-    trained = Trained.load(run, newest_checkpoint(run), averaged=averaged)
+    trained = Trained.load(run, newest(run)[0], averaged=averaged)
     assert (trained.step, trained.averaged) == (20, averaged)
     assert trained.config == run.config()
     stored = tensors(run.path)
@@ -44,17 +44,17 @@ def test_a_checkpoint_gives_averages_or_raw_parameters(run: Run, averaged: bool)
 
 def test_where_no_averages_are_kept_the_raw_parameters_are_taken(tmp_path: Path) -> None:
     run = Run(train(tiny(steps=2, average_decay=None), run_dir=tmp_path / "run").run)
-    trained = Trained.load(run, newest_checkpoint(run))
+    trained = Trained.load(run, newest(run)[0])
     assert not trained.averaged
     stored = tensors(run.path)
     assert all(torch.equal(p, stored[f"model.{n}"]) for n, p in trained.model.named_parameters())
 
 
-def test_the_newest_checkpoint_is_the_one_of_the_last_step(run: Run, tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_that_of_the_last_step(run: Run, tmp_path: Path) -> None:
     assert len(saved(run.path)) == 2
-    assert newest_checkpoint(run) == saved(run.path)[-1]
+    assert newest(run)[0] == saved(run.path)[-1]
     with pytest.raises(CheckpointError, match=r"No checkpoint file found .*train --resume"):
-        newest_checkpoint(Run(tmp_path))
+        newest(Run(tmp_path))
 
 
 def test_a_checkpoint_that_is_gone_or_does_not_fit_is_an_error(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from deepcnn.inference.trained import (
     answers_of,
     calibration_of,
     checkpoint_of,
-    newest_checkpoint,
+    newest,
 )
 from deepcnn.runs import checkpoint
 from deepcnn.runs.run import Run
@@ -45,7 +45,7 @@ def test_what_a_checkpoint_holds_is_loaded(tiny_run: Path) -> None:
 
 def test_a_run_without_averages_has_none_to_answer_with(unsure_run: Path) -> None:
     run = Run(unsure_run)
-    trained = Trained.load(run, newest_checkpoint(run), averaged=True)
+    trained = Trained.load(run, newest(run)[0], averaged=True)
     assert not trained.averaged
     assert trained.calibration is not None
     assert trained.answers(PLACE).margin == trained.calibration.margin
@@ -54,7 +54,7 @@ def test_a_run_without_averages_has_none_to_answer_with(unsure_run: Path) -> Non
 def test_checkpoints_are_found_by_their_steps(tiny_run: Path) -> None:
     run = Run(tiny_run)
     older, newer = saved(tiny_run)
-    assert newest_checkpoint(run) == checkpoint_of(run, None) == checkpoint_of(run, 40) == newer
+    assert newest(run)[0] == checkpoint_of(run, None) == checkpoint_of(run, 40) == newer
     assert checkpoint_of(run, 20) == older
     for step in (0, 41, -20):
         with pytest.raises(CheckpointError, match=f"checkpoint of step {step}, found 20, 40$"):
@@ -94,20 +94,20 @@ def test_a_damaged_calibration_is_an_error_that_says_where(run: Run, content: by
     path = run.path / "calibration.json"
     path.write_bytes(content)
     with pytest.raises(RunError, match=r"calibration\.json: "):
-        Trained.load(run, newest_checkpoint(run))
+        Trained.load(run, newest(run)[0])
     for values in (b"null", b"1e999"):
         hostile = json.dumps(json.loads((run.path / "config.json").read_text()))
         path.write_bytes(hostile.encode().replace(b"40", values))
         with pytest.raises(RunError, match=r"calibration\.json: "):
-            Trained.load(run, newest_checkpoint(run))
+            Trained.load(run, newest(run)[0])
 
 
 def test_a_checkpoint_that_is_gone_is_no_damage(run: Run) -> None:
-    newest = newest_checkpoint(run)
-    newest.unlink()
+    last = newest(run)[0]
+    last.unlink()
     with pytest.raises(FileNotFoundError):
-        Trained.load(run, newest)
-    assert newest_checkpoint(run) == checkpoint_of(run, 20)
+        Trained.load(run, last)
+    assert newest(run)[0] == checkpoint_of(run, 20)
 
 
 def test_a_checkpoint_of_another_network_does_not_fit(run: Run) -> None:
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_another_network_does_not_fit(run: Run) -> None:
     values["model"]["widths"] = [8, 16, 64, 64]
     run.write("config.json", values)
     with pytest.raises(CheckpointError, match="step-000000040"):
-        Trained.load(run, newest_checkpoint(run))
+        Trained.load(run, newest(run)[0])
 
 
 def test_a_training_that_goes_on_is_not_touched_by_its_answers() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import deepcnn
 from deepcnn.data.arrays import Arrays
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.trained import Trained, newest
 from deepcnn.reports.box import demo_page
 from deepcnn.reports.write import write
 from deepcnn.runs.run import Run
@@ -240,7 +240,7 @@ def test_the_box_answers_500_pictures_as_predict_does(
         deepcnn.train("quick", run_dir=tmp_path / "run", summary_every=0)
     run = Run.open(Path(given or tmp_path / "run"))
     alone = tmp_path / "page.html"
-    alone.write_text(demo_page(Trained.load(run, newest_checkpoint(run))))
+    alone.write_text(demo_page(Trained.load(run, newest(run)[0])))
     paths = write_pictures(cifar10_test.images, 500, tmp_path)
     with browser.page(alone.as_uri()) as page:
         found = held_against(page, deepcnn.load(run.path, device="cpu"), paths)

@@ -16,7 +16,7 @@ from deepcnn.data.fetch import fetch
 from deepcnn.data.open import load_dataset
 from deepcnn.devices import Place
 from deepcnn.events import Event, Noted
-from deepcnn.inference.trained import Trained, newest_checkpoint
+from deepcnn.inference.trained import Trained, newest
 from deepcnn.runs.run import Run
 from tests.helpers.own_data import images_of, write_pictures
 from tests.helpers.shards import FASHION_MNIST
@@ -92,7 +92,7 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
 
 def recall_of_rare(run: Path, test: Arrays) -> float:
     opened = Run.open(run)
-    trained = Trained.load(opened, newest_checkpoint(opened), averaged=False)
+    trained = Trained.load(opened, newest(opened)[0], averaged=False)
     answers = trained.answers(Place.choose("cpu", "fp32"))
     rare = test.select(test.labels == 1)
     found = answers.logits(torch.from_numpy(rare.images)).argmax(1)

@@ -193,11 +193,6 @@ def newest_or_none(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.
     return checkpoint.newest_whole(run.checkpoints, lambda: _owner(run), emit)
 
 
-def newest_checkpoint(run: Run) -> Path:
-    """Return the path of the newest whole checkpoint; raise CheckpointError where there is none."""
-    return newest(run)[0]
-
-
 def _owner(run: Run) -> Owner:
     return Owner.of(run.config(), TrainedOn.read(run))
 
