@@ -2,6 +2,7 @@
 # make test    set up, fetch what the tests need, then the whole test suite
 # make endurance  the tests that take minutes, and the campaigns of faults, reduced
 # make campaigns  the whole campaigns of faults: kills, power cuts, two trainers
+# make audit   ask whether the installed versions have known vulnerabilities; needs the network
 # make check   lint, format, types
 # make format  apply the format
 # make docs    build the site in build/site
@@ -11,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test coverage endurance campaigns check format docs docs-pictures bench-check
+.PHONY: audit train test coverage endurance campaigns check format docs docs-pictures bench-check
 train: .venv/installed
 	$(BIN)/deepcnn train
 
@@ -31,6 +32,10 @@ endurance: .venv/installed
 
 campaigns: .venv/installed
 	$(BIN)/python benchmarks/run.py campaigns --size full
+
+audit: .venv/installed .venv-audit/installed
+	$(BIN)/pip freeze --exclude-editable | sed "s/+.*//" > .venv-audit/installed.txt
+	.venv-audit/bin/pip-audit --requirement .venv-audit/installed.txt --no-deps --disable-pip --strict
 
 check: .venv/installed
 	$(BIN)/ruff check
@@ -57,4 +62,10 @@ format: .venv/installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "deepcnn needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Apart from the project's own environment, whose versions it must not change.
+.venv-audit/installed: Makefile
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	touch $@

@@ -45,6 +45,8 @@ PROGRAMS = {
     "faults_of_kills": "faults.kills",
     "faults_of_power": "faults.power",
     "faults_of_two": "faults.two",
+    "hostile_files": "faults.hostile",
+    "fuzz": "faults.fuzz",
     "campaigns": "faults.campaigns",
     "faults_of_writing": "faults.writing",
     "faults_of_signals": "faults.signals",

@@ -49,6 +49,8 @@ ROOMS = [
     "intervals",
     "stopping",
     "durations",
+    "memory",
+    "shown",
     "errors",
 ]
 WITHOUT_TORCH = [
@@ -67,6 +69,8 @@ WITHOUT_TORCH = [
     "events",
     "stopping",
     "durations",
+    "memory",
+    "shown",
     "errors",
 ]
 ALSO_WITHOUT_TORCH = ["runs.run", "runs.log", "runs.find", "inference.classifier", "inference.load"]
@@ -241,3 +245,14 @@ def test_no_file_uses_a_private_name_of_another_module(folder: str) -> None:
 
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
+
+
+def test_commands_print_through_the_one_function_that_makes_names_harmless() -> None:
+    prints = [
+        f"{name}, line {node.lineno}"
+        for name, path in modules().items()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "print"
+    ]
+    assert [place.split(",")[0] for place in prints] == ["console"], prints

@@ -203,7 +203,7 @@ def prepared(source: Source) -> tuple[Transform, TrainState]:
         seed=config.seed,
     )
     first = torch.from_numpy(source.first_images(INITIAL_IMAGES))
-    initialize(model, lambda: transform.evaluate(first))
+    initialize(model, lambda: [transform.evaluate(first)])
     state = make_state(config, model)
     state.model.train()
     return transform, state

@@ -32,7 +32,7 @@ import tempfile
 import threading
 import time
 import unittest.mock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -147,17 +147,17 @@ def train(
     `look` is shown the run before.
     """
     whitening = [0.0]
-    initialize = Speednet.initialize
+    initialize = Speednet.initialize_by_blocks
 
-    def timed(model: Speednet, images: torch.Tensor) -> None:
+    def timed(model: Speednet, blocks: Iterable[torch.Tensor]) -> None:
         _wait()
         began = time.perf_counter()
-        initialize(model, images)
+        initialize(model, blocks)
         whitening.append(time.perf_counter() - began)
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        unittest.mock.patch.object(Speednet, "initialize", timed),
+        unittest.mock.patch.object(Speednet, "initialize_by_blocks", timed),
     ):
         run = Path(folder) / "run"
         deepcnn.train(dataclasses.replace(config, seed=seed), run_dir=run, emit=listener)

@@ -24,6 +24,7 @@ CAMPAIGNS: dict[str, dict[str, list[str]]] = {
     "faults_of_kills": {"reduced": ["--cases", "120"], "full": []},
     "faults_of_power": {"reduced": ["--cases", "250"], "full": []},
     "faults_of_two": {"reduced": ["--cases", "70"], "full": []},
+    "hostile_files": {"reduced": ["--cases", "60"], "full": []},
     "faults_of_writing": {"reduced": ["--cases", "60"], "full": []},
     "faults_of_signals": {"reduced": ["--cases", "30"], "full": []},
     "damage": {

@@ -16,8 +16,19 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress
 
 from deepcnn.errors import ConfigError
-from deepcnn.settings import DataSpec, ModelConfig, OptimizerConfig, TransformConfig, at_least
+from deepcnn.settings import (
+    DataSpec,
+    ModelConfig,
+    OptimizerConfig,
+    TransformConfig,
+    at_least,
+    at_most,
+)
 from deepcnn.typed import read
+
+MOST_THREADS = 4096
+MOST_BATCH = 2**24
+MOST_EXAMPLES = 2**53  # of a training, each time it sees one; exact as a float, too
 
 # Settings that older runs do not store; they mean what is the default.
 _ADDED_LATER = frozenset(
@@ -195,8 +206,16 @@ class Config(DataSpec):
             ("steps_per_plan", 1 if self.steps_per_plan is None else self.steps_per_plan, 1),
             ("readers", self.readers, 1),
             ("shuffle_buffer", self.shuffle_buffer, 1),
-            ("optimizer.decay_epochs", self.optimizer.decay_epochs, 1e-9),
         )
+        at_most(
+            ("batch_size", self.batch_size, MOST_BATCH),
+            ("threads", self.threads or 1, MOST_THREADS),
+            ("towers", self.towers, MOST_THREADS),
+            ("readers", self.readers, MOST_THREADS),
+            ("steps", self.steps, MOST_EXAMPLES // self.batch_size),  # positions are 64-bit
+        )
+        if not -(2**63) <= self.seed < 2**64:
+            raise ConfigError(f"seed: expected an integer of 64 bits, found {self.seed}")
 
         ends = [0, *(until for until, _ in self.pace), self.steps]
         if ends != sorted(set(ends)) or any(until >= steps for until, steps in self.pace):
@@ -247,9 +266,15 @@ class Config(DataSpec):
             ("optimizer.muon_learning_rate", self.optimizer.muon_learning_rate),
             ("optimizer.epsilon", self.optimizer.epsilon),
             ("optimizer.old_layers_rate", self.optimizer.old_layers_rate),
+            ("optimizer.decay_epochs", self.optimizer.decay_epochs),
+            ("optimizer.decay_factor", self.optimizer.decay_factor),
         ):
-            if rate is not None and not rate > 0:
+            if rate is not None and not 0 < rate < math.inf:
                 raise ConfigError(f"{name}: expected above 0, found {rate}")
+        if not 0 <= self.optimizer.weight_decay < math.inf:
+            raise ConfigError(
+                f"optimizer.weight_decay: expected 0 or more, found {self.optimizer.weight_decay}"
+            )
         for layer, share in self.optimizer.freeze:
             if not 0 < share <= 1:
                 raise ConfigError(

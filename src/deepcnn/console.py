@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
-import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepcnn.durations import shown
 from deepcnn.events import (
@@ -39,6 +39,7 @@ from deepcnn.events import (
     Waiting,
 )
 from deepcnn.intervals import described
+from deepcnn.shown import in_ascii, one_line, printable, quoted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -64,7 +65,7 @@ def console(
 
         def write(event: Event) -> None:
             if not isinstance(event, FOR_PICTURES):
-                _print(to_json(event), sys.stdout)
+                say(to_json(event))
 
         yield write
         return
@@ -139,7 +140,7 @@ class _Console:
                 self._say(f"{_now()}: waiting for the next checkpoint of {event.run}")
             case Interrupted():
                 self.close()
-                again = self._again(f"train --resume {shlex.quote(event.run)}")
+                again = self._again(f"train --resume {quoted(event.run)}")
                 reason = f"{event.reason}. " if event.reason else ""
                 saved = "and saved" if event.saved else "without a checkpoint"
                 self._say(f"{reason}Stopped {saved} at step {event.step}. Go on with: {again}")
@@ -147,19 +148,18 @@ class _Console:
                 self.close()
                 self._say(f"Trained to step {event.step} in {event.seconds:.1f} s.")
                 self._say(f"Run:            {event.run}")
-                summaries = shlex.quote(f"{event.run}/summaries")
+                summaries = quoted(f"{event.run}/summaries")
                 self._say(f"Look at it:     {program('tensorboard')} --logdir {summaries}")
-                self._say(f"Evaluate again: {self._again(f'evaluate {shlex.quote(event.run)}')}")
+                self._say(f"Evaluate again: {self._again(f'evaluate {quoted(event.run)}')}")
             case Reported():
                 self._say(f"Report:         {event.path}")
 
     def _say(self, line: str) -> None:
-        # looked up each time: while a bar is shown, what prints above it takes their place
-        _print(line, sys.stdout if self._to == "stdout" else sys.stderr)
+        say(line, to=self._to)
 
     def _again(self, command: str) -> str:
         """Return a command to type about a run; a network of one's own must be named again."""
-        own = f" --model.name {shlex.quote(self._model)}" if ":" in self._model else ""
+        own = f" --model.name {quoted(self._model)}" if ":" in self._model else ""
         return f"{program('deepcnn')} {command}{own}"
 
     def _started(self, event: Started) -> None:
@@ -304,7 +304,7 @@ class _Bar:
             redirect_stdout=sys.stdout.isatty(),
         )
         self._task: TaskID = self._progress.add_task(
-            title,
+            one_line(title),
             total=total,
             completed=done,  # type: ignore[arg-type]  # it takes shares as well
             text="",
@@ -318,14 +318,27 @@ class _Bar:
         self._progress.stop()
 
 
-def _print(line: str, file: TextIO) -> None:
-    """Print a line; a full disk behind it ends no training: the program tells in the end."""
+def say(text: str, *, to: Stream = "stdout") -> None:
+    """Print lines. All that commands say goes through here, and no name in it commands a terminal.
+
+    What the terminal's encoding lacks is escaped, too. A full disk behind it ends no training: the
+    program tells in the end.
+    """
+    # Looked up each time: while a bar is shown, what prints above it takes their place.
+    file = sys.stdout if to == "stdout" else sys.stderr
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    seen = printable(text).encode(encoding, "backslashreplace").decode(encoding)
     try:
-        print(line, file=file, flush=True)
+        print(seen, file=file, flush=True)
     except BrokenPipeError:
         raise
     except OSError:
         pass
+
+
+def say_json(value: Any, **more: Any) -> None:
+    """Print a value as JSON, in ASCII."""
+    say(in_ascii(json.dumps(value, **more)))
 
 
 def _so_far(event: Reading, seconds: float, done: int) -> str:
@@ -399,4 +412,4 @@ def program(name: str) -> str:
     found = shutil.which(name)
     if found and Path(found).resolve() == ours.resolve():
         return name
-    return shlex.quote(os.path.relpath(ours)) if ours.exists() else name
+    return quoted(os.path.relpath(ours)) if ours.exists() else name

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import deepcnn
+from deepcnn.config import MOST_THREADS
 from deepcnn.errors import ConfigError
 from deepcnn.hardware import multiplies_bf16
 
@@ -78,7 +79,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).tolist()  # what keeps no numbers, as meta, is no use
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -94,6 +95,8 @@ def use_threads(threads: int | None) -> None:
         return
     if threads < 1:
         raise ConfigError(f"threads: expected at least 1, found {threads}")
+    if threads > MOST_THREADS:
+        raise ConfigError(f"threads: expected at most {MOST_THREADS:,}, found {threads}")
     torch.set_num_threads(threads)
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 from deepcnn.errors import ConfigError
 
 NETWORKS = ("tutorial", "speednet", "residual_speednet", "mlp", "cuda_convnet")
+MOST_PIXELS = 2**26 // 3  # of an image of a set
+MOST_FILTERS = 2**16  # or units, of a layer
 Fit = Literal["crop", "pad", "squeeze"]
 Views = Literal["one", "mirrored", "shifted", "unsure", "ten"]
 
@@ -33,6 +35,10 @@ class ModelConfig:
             raise ConfigError(
                 f"model.name: expected one of {', '.join(NETWORKS)}, or package.module:function, "
                 f"found {self.name!r}" + (f". Did you mean {near[0]}?" if near else "")
+            )
+        if not all(0 < width <= MOST_FILTERS for width in self.widths):
+            raise ConfigError(
+                f"model.widths: expected numbers of 1 to {MOST_FILTERS:,}, found {self.widths}"
             )
 
 
@@ -90,10 +96,17 @@ class TransformConfig:
             ("inputs.translation", self.translation, 0),
             ("inputs.mixup", self.mixup, 0),
             ("inputs.cutmix", self.cutmix, 0),
+            ("inputs.pad", self.pad, 0),
+            ("inputs.cutout", self.cutout, 0),
         )
         for name, most in (("rotation", 180), ("brightness", 255), ("hue", 0.5), ("erase", 1)):
             if not 0 <= (value := getattr(self, name)) <= most:
                 raise ConfigError(f"inputs.{name}: expected 0 to {most}, found {value}")
+        low, high = self.contrast or (0.0, 0.0)
+        if not -math.inf < low <= high < math.inf:
+            raise ConfigError(
+                f"inputs.contrast: expected a least and a largest factor, found {self.contrast}"
+            )
         low, high = self.saturation or (0.0, 0.0)
         if not 0 <= low <= high < math.inf:
             raise ConfigError(
@@ -197,6 +210,11 @@ class DataSpec:
         at_least(("train_size", self.train_size, 0))
         at_least(("validation_size", self.validation_size, 0))
         at_least(("image_size", min(self.image_size or (1,)), 1))
+        height, width = self.image_size or (1, 1)
+        if height * width > MOST_PIXELS:
+            raise ConfigError(
+                f"image_size: expected at most {MOST_PIXELS:,} pixels, found {height}×{width}"
+            )
 
 
 def at_least(*settings: tuple[str, float, float]) -> None:
@@ -204,3 +222,10 @@ def at_least(*settings: tuple[str, float, float]) -> None:
     for name, value, least in settings:
         if not value >= least:
             raise ConfigError(f"{name}: expected at least {least}, found {value}")
+
+
+def at_most(*settings: tuple[str, float, float]) -> None:
+    """Check settings, each with its name and the most that it may be."""
+    for name, value, most in settings:
+        if not value <= most:
+            raise ConfigError(f"{name}: expected at most {most:,}, found {value:,}")

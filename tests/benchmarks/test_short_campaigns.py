@@ -124,3 +124,70 @@ def test_a_campaign_that_fails_is_in_the_table_and_in_the_status(
     assert two.split()[:3] == ["faults_of_two", "2", "1"]
     assert two.endswith("FAILED")
     assert campaigns.main(["--only", "faults_of_kills"]) == 0
+
+
+HOSTILE = """
+import json
+from faults import hostile
+only = ["npz: arrays that are pickles", "npz: a header that is a call",
+        "npz: a header that is a huge number", "tar: a name of 1 GB", "config.json: 2 GB",
+        "inputs.json: a pipe", "inputs.json: an endless device", "log: nested",
+        "config.json: deep nesting",
+        "checkpoint: torch's own form", "pictures whose names command a terminal",
+        "table: a path that leaves", "png: rows that are missing"]
+print(json.dumps([*hostile.cases(len(only), 1, only)]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory a child took")
+def test_files_made_to_hurt_take_no_time_and_no_memory_and_change_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE],
+        cwd=BENCHMARKS,
+        env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [case for case in found if not case["ok"]] == []
+    assert len({case["what"] for case in found}) == 13
+
+
+def test_a_file_that_does_harm_is_told(benchmark: Import) -> None:
+    hostile = benchmark("faults.hostile")
+    case = benchmark("faults.crafted").Crafted("x", "data", lambda _: None)
+    fine = {"kind": "DataError", "said": "x", "seconds": 0.1, "bytes": 0}
+    assert hostile.judged(case, fine, {}) == ""
+    for changed, problem in (
+        ({"kind": "foreign KeyError"}, "foreign KeyError: x"),
+        ({"kind": "read"}, "it was taken"),
+        ({"seconds": 1.2}, "it took 1.2 s"),
+        ({"bytes": 4e8}, "it took 400 MB"),
+        ({"said": "x" * 5000}, "what it says is not to be shown: "),
+    ):
+        assert hostile.judged(case, fine | changed, {}).startswith(problem)
+    assert hostile.judged(case, {"signal": 14}, {}).startswith("the process ended")
+
+
+def test_changed_files_of_every_kind_are_read_or_refused(
+    benchmark: Import, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("scipy", reason="one of the kinds is MATLAB's")
+    fuzz = benchmark("faults.fuzz")
+    chance = random.Random(5)
+    all_ = fuzz.parsers(tmp_path)
+    assert len(all_) >= 20
+    for parser in all_:
+        place = tmp_path / f"try {parser.name}"
+        if parser.name != "weights":  # which is none of ours as it is
+            assert fuzz.tried(parser, parser.files[parser.victim], place) == ""
+        for _ in range(5):
+            content = fuzz.changed(parser.files[parser.victim], b"other", chance)
+            assert fuzz.tried(parser, content, place) == ""
+    capfd.readouterr()  # libtiff's own complaints
+
+    def foreign(_: Path) -> None:
+        raise KeyError("x")
+
+    assert fuzz.tried(fuzz.Parser("x", {"a": b""}, "a", foreign), b"", tmp_path) == "KeyError: 'x'"

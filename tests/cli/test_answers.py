@@ -95,13 +95,25 @@ def hostile(tmp_path: Path, cifar10_test: Arrays) -> Path:
     return tmp_path
 
 
-def test_any_name_survives_csv(ask: Predict, hostile: Path) -> None:
+def test_csv_has_any_name_on_one_line_and_signs_that_command_a_terminal_escaped(
+    ask: Predict, hostile: Path
+) -> None:
     status, out, _ = ask(str(hostile))
     assert status == 0
-    assert sorted(os.fsencode(Path(row["path"]).name) for row in rows(out)) == sorted(HOSTILE)
-    for name in HOSTILE:
-        status, out, _ = ask(str(hostile / os.fsdecode(name)))
-        assert (status, [os.fsencode(Path(row["path"]).name) for row in rows(out)]) == (0, [name])
+    assert all(line.isprintable() for line in out.decode().split("\n"))
+    found = {Path(row["path"]).name for row in rows(out)}
+    assert found >= {'comma, and "quotes".png', "ü 漢字.png", "=1+1.png", "[1] *.png"}
+    assert found >= {r"new\nline.png", r"\udcff\udcfe no utf-8.png", r"\u202e turned.png"}
+    assert len(found) == len(HOSTILE)
+
+
+def test_no_name_in_csv_is_a_formula(ask: Predict, hostile: Path) -> None:
+    shutil.copy(hostile / "=1+1.png", "=1+1.png")
+    try:
+        status, out, _ = ask("=1+1.png")
+    finally:
+        Path("=1+1.png").unlink()
+    assert (status, rows(out)[0]["path"]) == (0, "./=1+1.png")
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "table"])

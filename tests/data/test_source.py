@@ -8,7 +8,7 @@ import pytest
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import tfrecord
 from deepcnn.data.open import open_dataset
-from deepcnn.data.source import Source, in_memory, relabeled
+from deepcnn.data.source import Memory, Source, in_memory, relabeled
 from deepcnn.errors import DataError
 from tests.helpers.own_data import images_of
 
@@ -92,3 +92,16 @@ def test_labels_outside_of_the_classes_are_refused_before_they_are_changed(
     found = relabeled(Source(shards, ("a", "b")), ("b", "a"))
     with pytest.raises(DataError, match=r"expected labels 0 to 1, .* found 2 for example 2"):
         found.labels()
+
+
+def test_the_first_images_come_in_blocks_of_a_size_over_all_files() -> None:
+    pixels = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+    shards = tuple(
+        Memory(Arrays(pixels[a:b], np.zeros(b - a, np.int64), ("a",)))
+        for a, b in ((0, 7), (7, 8), (8, 20))
+    )
+    source = Source(shards, ("a",))
+    blocks = [block.ravel().tolist() for block in source.first_blocks(17, 5)]
+    assert blocks == [[*range(5)], [*range(5, 10)], [*range(10, 15)], [15, 16]]
+    assert [len(block) for block in source.first_blocks(99, 8)] == [8, 8, 4]
+    assert source.first_images(9).ravel().tolist() == [*range(9)]

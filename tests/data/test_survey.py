@@ -6,8 +6,8 @@ import numpy as np
 
 from deepcnn.data import survey
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import listings
 from deepcnn.data.source import in_memory
+from deepcnn.shown import shown
 from tests.helpers.own_data import images_of
 
 
@@ -23,4 +23,4 @@ def test_a_sheet_of_many_classes_with_hostile_names(tmp_path: Path) -> None:
     assert np.array_equal(found.images[7][1], images[307])
     sheet = survey.draw(found)
     assert sheet.size == (150 + 12 * (63 + 4) + 4, 200 * (42 + 4) + 4)
-    assert listings.shown(names[0]) == r"'\x1b[31m0\n'"
+    assert shown(names[0]) == r"'\x1b[31m0\n'"

@@ -82,7 +82,7 @@ def as_trained(case: str, data: Arrays) -> Trained:
     transform = Transform.of(in_memory(data), **given)
     own = None if config.model.name in BUILDERS else Plain()
     model = network(config.model, own, shape=transform.shape, classes=len(data.classes), seed=3)
-    initialize(model, lambda: transform.evaluate(torch.from_numpy(data.images)))
+    initialize(model, lambda: [transform.evaluate(torch.from_numpy(data.images))])
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for module in model.modules():

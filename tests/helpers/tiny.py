@@ -127,7 +127,7 @@ def state_of(config: Config) -> TrainState:
         config.model, None, shape=transform.shape, classes=len(source.classes), seed=config.seed
     )
     first = torch.from_numpy(source.first_images(INITIAL_IMAGES))
-    initialize(model, lambda: transform.evaluate(first))
+    initialize(model, lambda: [transform.evaluate(first)])
     return make_state(config, model)
 
 

@@ -31,9 +31,9 @@ class Wanting(Network):
 def test_a_network_that_says_nothing_has_no_wishes() -> None:
     asked: list[bool] = []
 
-    def images() -> Tensor:
+    def images() -> list[Tensor]:
         asked.append(True)
-        return torch.zeros(1, 3, 4, 4)
+        return [torch.zeros(1, 3, 4, 4)]
 
     for model in (Plain(), nn.Linear(2, 2)):
         assert penalties_of(model) == {}
@@ -46,6 +46,6 @@ def test_a_network_that_says_so_gets_penalties_sizes_and_images() -> None:
     model = Wanting()
     assert penalties_of(model) == {"a.weight": 0.5}
     assert smallest_side_of(model) == 7
-    initialize(model, lambda: torch.ones(5, 3, 4, 4))
+    initialize(model, lambda: [torch.ones(3, 3, 4, 4), torch.ones(2, 3, 4, 4)])
     (images,) = model.seen
     assert torch.equal(images, torch.ones(5, 3, 4, 4))

@@ -93,6 +93,16 @@ def test_the_first_layer_may_have_other_filters_the_strongest_of_the_usual_ones(
     assert other(images).shape == (40, 10)
 
 
+def test_whitening_by_blocks_is_that_of_all_images_bit_for_bit() -> None:
+    images = torch.randn(1200, 3, 9, 10, generator=torch.Generator().manual_seed(3))
+    whole, parts = (build_model("speednet", shape=(3, 9, 10), seed=1) for _ in range(2))
+    assert isinstance(whole, Speednet)
+    assert isinstance(parts, Speednet)
+    whole.initialize(images)
+    parts.initialize_by_blocks(iter([images[:500], images[500:1000], images[1000:]]))
+    assert torch.equal(whole.stem.weight, parts.stem.weight)
+
+
 @pytest.mark.parametrize(("side", "pooled"), [(9, 3), (8, 2), (5, 2), (4, 1), (3, 1)])
 def test_of_small_images_only_the_last_groups_halve(side: int, pooled: int) -> None:
     model = build_model("speednet", shape=(1, side, side + 3), widths=(4, 4, 4))

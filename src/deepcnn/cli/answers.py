@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ from pathlib import Path
 from rich.cells import cell_len, set_cell_size
 
 from deepcnn import atomic
-from deepcnn.cli.arguments import printable
-from deepcnn.data.formats.listings import folder_name, shown
+from deepcnn.console import say
+from deepcnn.data.formats.listings import folder_name
 from deepcnn.errors import DataError
 from deepcnn.inference.as_json import as_json
 from deepcnn.inference.classifier import Prediction, Unread
+from deepcnn.shown import one_line, printable, shown
 
 PATH_WIDTH = 40
 MOST_OF_A_NAME = 10_000
@@ -29,6 +31,8 @@ DOUBTS = {"error": "too likely to be wrong", "unknown": "unlike all that was lea
 
 Answer = Prediction | Unread
 Writer = Callable[[Answer], None]
+
+_NUMBER = re.compile(r"[+-]?[0-9.]*")  # and the sign alone, for standard input
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def _written(style: Style, put: Callable[[bytes], object]) -> Iterator[Writer]:
 
     def write(answer: Answer) -> None:
         if isinstance(answer, Unread) and style.form != "jsonl":
-            print(f"deepcnn: {shown(answer.source)}: {answer.error}", file=sys.stderr)
+            say(f"deepcnn: {shown(answer.source)}: {answer.error}", to="stderr")
         else:
             put(lines[style.form](answer))
 
@@ -118,14 +122,25 @@ def _csv(answer: Answer) -> bytes:
     assert isinstance(answer, Prediction)
     chances = [f"{p:.9g}" for p in answer.probabilities.tolist()]
     return _row(
-        [answer.source, answer.label, f"{answer.probability:.9g}", answer.unsure or "", *chances]
+        [
+            _no_formula(answer.source, "./"),  # the same file
+            _no_formula(answer.label, "'"),
+            f"{answer.probability:.9g}",
+            answer.unsure or "",
+            *chances,
+        ]
     )
+
+
+def _no_formula(text: str, before: str) -> str:
+    """Return a cell with a sign before it where a spreadsheet would compute it."""
+    return before + text if text[:1] in tuple("=+-@") and not _NUMBER.fullmatch(text) else text
 
 
 def _row(cells: list[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)  # so that both of these are quoted
-    return text.getvalue().removesuffix("\r\n").encode(errors="surrogateescape") + b"\n"
+    csv.writer(text, lineterminator="\n").writerow(map(one_line, cells))
+    return text.getvalue().encode()
 
 
 def _lines(answer: Answer, style: Style) -> str:

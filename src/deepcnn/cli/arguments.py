@@ -11,6 +11,7 @@ from typing import TypeVar
 import tyro
 
 from deepcnn import presets
+from deepcnn.console import say
 from deepcnn.errors import ConfigError
 
 T = TypeVar("T")
@@ -63,13 +64,6 @@ def squares(arguments: list[str]) -> list[str]:
     return found
 
 
-def printable(text: str) -> str:
-    """Return a text in which no name can command a terminal: lines of characters to be seen."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
 def own_network(name: str | None) -> str | None:
     """Return the name of a network of the user's own, which is found from here, or None."""
     if name is None or ":" not in name:
@@ -87,7 +81,7 @@ def which_run(run: Path | None) -> Path:
     from deepcnn.runs.find import newest_run
 
     found = newest_run()
-    print(f"deepcnn: the run is {printable(str(found))}", file=sys.stderr)
+    say(f"deepcnn: the run is {found}", to="stderr")
     return found
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deepcnn.cli.importing import importing
-from deepcnn.console import console
+from deepcnn.console import console, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +44,7 @@ def run(options: Options) -> int:
     if options.json:
         report = bench.measure(options.device, options.threads)
         more = {"auto": runtimes.AUTO, "otherwise": otherwise(report.answering)}
-        print(json.dumps(dataclasses.asdict(report) | more, indent=2))
+        say_json(dataclasses.asdict(report) | more, indent=2)
         return 0
     with console(as_json=False) as tell:
         _print_report(bench.measure(options.device, options.threads, emit=tell))

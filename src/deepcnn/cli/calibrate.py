@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.console import console
+from deepcnn.console import console, say, say_json
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,17 @@ def run(options: Options) -> int:
         )
         found = scorer.calibrate(options.step, error=options.error)
     if options.json:
-        print(json.dumps(dataclasses.asdict(found)))
+        say_json(dataclasses.asdict(found))
         return 0
-    print(f"Found on {found.examples:,} {found.split} images, for step {found.step:,}:")
+    say(f"Found on {found.examples:,} {found.split} images, for step {found.step:,}:")
     if found.least_probability is None:
-        print("  too few for a temperature or thresholds")
+        say("  too few for a temperature or thresholds")
         return 0
-    print(f"  temperature {found.temperature:.3f}")
+    say(f"  temperature {found.temperature:.3f}")
     if found.least_probability > 1:
-        print(f"  no answer is sure enough to be wrong in at most {found.error:.1%} of the cases")
+        say(f"  no answer is sure enough to be wrong in at most {found.error:.1%} of the cases")
     else:
-        print(
+        say(
             f"  at least {found.least_probability:.1%} sure: at most {found.error:.1%} of such "
             "answers are wrong"
         )

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.cells import cell_len, set_cell_size
 
-from deepcnn.cli.arguments import own_network, printable
+from deepcnn.cli.arguments import own_network
 from deepcnn.cli.importing import importing
+from deepcnn.console import say
 from deepcnn.errors import ConfigError
+from deepcnn.shown import printable
 
 if TYPE_CHECKING:
     from deepcnn.reports.differing import Compared
@@ -84,19 +86,19 @@ def run(options: Options) -> int:
         save(options.out, [_csv(found)])
     if options.json:
         text = json.dumps(found.to_dict(), ensure_ascii=True, allow_nan=False)
-        print(text)
+        say(text)
     else:
         _say(found, options.out)
     return 0
 
 
 def _say(found: Compared, out: Path | None) -> None:
-    print(printable("\n".join(found.scores())))
+    say(printable("\n".join(found.scores())))
     words = found.pair.words
-    print(printable(words.replace("no evidence", "No evidence", 1)) + ".")
+    say(printable(words.replace("no evidence", "No evidence", 1)) + ".")
     different = found.differences
     if not different:
-        print("They answer the same about every image.")
+        say("They answer the same about every image.")
         return
     rows: list[Sequence[str]] = [("index", "image", *found.names, "truth", "right")]
     for each in different[:SHOWN]:
@@ -104,13 +106,13 @@ def _say(found: Compared, out: Path | None) -> None:
         rows.append((str(each.index), each.image, *each.answers, each.truth, right))
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    print(f"\nThey differ on {len(different):,} images:")
+    say(f"\nThey differ on {len(different):,} images:")
     for row in rows:
-        print("  ".join(map(set_cell_size, row, widths)).rstrip())
+        say("  ".join(map(set_cell_size, row, widths)).rstrip())
     if len(different) > SHOWN and out is None:
-        print(f"… and {len(different) - SHOWN:,} more; all of them: --out FILE.csv, or --json")
+        say(f"… and {len(different) - SHOWN:,} more; all of them: --out FILE.csv, or --json")
     if out is not None:
-        print(printable(f"All of them: {out}"))
+        say(printable(f"All of them: {out}"))
 
 
 def _csv(found: Compared) -> bytes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from deepcnn.console import console
+from deepcnn.console import console, say, say_json
 from deepcnn.settings import DataSpec, Fit
+from deepcnn.shown import quoted
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def run(options: Options) -> int:
     with console(options.json) as tell:
         counts = convert(spec, options.target, options.to, shards=options.shards, emit=tell)
     if options.json:
-        print(json.dumps({"folder": str(options.target), "examples": counts}))
+        say_json({"folder": str(options.target), "examples": counts})
         return 0
     found = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    target = shlex.quote(str(options.target))
-    print(f"{options.target}: {found}. Train on it: deepcnn train --data {target}")
+    target = quoted(str(options.target))
+    say(f"{options.target}: {found}. Train on it: deepcnn train --data {target}")
     return 0

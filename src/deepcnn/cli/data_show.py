@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from deepcnn.console import console
+from deepcnn.console import console, say, say_json
 from deepcnn.errors import DataError
 from deepcnn.events import Noted
 from deepcnn.settings import DataSpec, Fit
@@ -64,7 +63,7 @@ def run(options: Options) -> int:
     if not options.json:
         _print_counts(options, found)
         if others := [split for split in dataset.splits if split != options.split]:
-            print("other splits: " + ", ".join(f"{split} (--split {split})" for split in others))
+            say("other splits: " + ", ".join(f"{split} (--split {split})" for split in others))
     out = options.out or Path(f"{Path(options.data).name}-{options.split}.png")
     try:
         survey.draw(found).save(out)
@@ -72,22 +71,22 @@ def run(options: Options) -> int:
         raise DataError(f"{out}: the sheet cannot be written ({error})") from error
     if options.json:
         also = {"splits": dataset.splits, "sheet": str(out)}
-        print(json.dumps(_as_json(options, found) | also))
+        say_json(_as_json(options, found) | also)
         return 0
     drawn = len(found.images)
     rest = f", the first {drawn} classes" if drawn < len(found.classes) else ""
-    print(f"sheet: {out}{rest}")
+    say(f"sheet: {out}{rest}")
     return 0
 
 
 def _print_counts(options: Options, found: Survey) -> None:
-    from deepcnn.data.formats.listings import shown
+    from deepcnn.shown import shown
 
     height, width, channels = found.shape
     total = f"{found.counts.sum():,} images, {height}×{width}×{channels}"
-    print(f"{options.data}, {options.split}: {total}")
+    say(f"{options.data}, {options.split}: {total}")
     for name, count in zip(found.classes, found.counts, strict=True):
-        print(f"  {count:>9,}  {shown(name)}")
+        say(f"  {count:>9,}  {shown(name)}")
 
 
 def _as_json(options: Options, found: Survey) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from deepcnn.console import say, say_json
 from deepcnn.errors import DataError
 
 
@@ -31,10 +31,10 @@ def run(options: Options) -> int:
     if options.json:
         files = {str(path): problem for path, problem in problems.items()}
         whole = not any(problems.values())
-        print(json.dumps({"dataset": options.name, "whole": whole, "files": files}))
+        say_json({"dataset": options.name, "whole": whole, "files": files})
     else:
         for path, problem in problems.items():
-            print(f"{path}: {problem or 'whole'}")
+            say(f"{path}: {problem or 'whole'}")
     if any(problems.values()):
         raise DataError(
             f"{options.name} is not whole. Mend it with: deepcnn data fetch {options.name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING
 import tyro
 
 from deepcnn import atomic
-from deepcnn.cli.arguments import printable
-from deepcnn.console import console
+from deepcnn.console import console, say, say_json
 from deepcnn.errors import DataError
 from deepcnn.settings import DataSpec
+from deepcnn.shown import printable
 
 if TYPE_CHECKING:
     from deepcnn.doctor.findings import Duplicate, Findings
@@ -64,12 +63,12 @@ def run(options: Options) -> int:
         _write(options.fixes, table(found, seen))
     if options.json:
         paths = {split: looked.paths for split, looked in seen.splits.items()}
-        print(json.dumps(found.to_dict(paths), indent=1))
+        say_json(found.to_dict(paths), indent=1)
     else:
-        print("\n".join(map(printable, _lines(found))))
+        say("\n".join(map(printable, _lines(found))))
         for what, path in (("page", options.out), ("fixes", options.fixes)):
             if path is not None:
-                print(f"{what}: {printable(str(path))}")
+                say(f"{what}: {printable(str(path))}")
     return int(bool(found.leaks) or (options.strict and bool(found)))
 
 

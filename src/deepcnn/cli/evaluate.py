@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, printable, which_run
+from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.console import console
-from deepcnn.data.formats.listings import shown
+from deepcnn.console import Stream, console, say
 from deepcnn.errors import RunError
 from deepcnn.intervals import interval
 from deepcnn.settings import Views
+from deepcnn.shown import shown
 
 if TYPE_CHECKING:
     from deepcnn.inference.answered import Answered
@@ -96,8 +95,8 @@ def run(options: Options) -> int:
             return 0
         tell(scorer.once(options.step))
         if options.verbose:
-            stream = sys.stderr if options.json else sys.stdout
-            _print_classes(*scorer.answered(options.step), stream)
+            to: Stream = "stderr" if options.json else "stdout"
+            _print_classes(*scorer.answered(options.step), to)
     return 0
 
 
@@ -111,14 +110,14 @@ def _run_that_begins(run: Path | None) -> Path:
             if path.exists() and not path.is_dir():
                 raise RunError(f"{path}: expected the directory of a run, found a file")
         if not told:
-            where = f"a run below {RUNS}/" if run is None else printable(str(run))
-            print(f"deepcnn: waiting for {where}, which has not begun", file=sys.stderr, flush=True)
+            where = f"a run below {RUNS}/" if run is None else str(run)
+            say(f"deepcnn: waiting for {where}, which has not begun", to="stderr")
         told = True
         time.sleep(_POLL_SECONDS)
     return which_run(run)
 
 
-def _print_classes(trained: Trained, answered: Answered, stream: TextIO) -> None:
+def _print_classes(trained: Trained, answered: Answered, to: Stream) -> None:
     """Print precision, recall and F1 of each class, in percent."""
     from deepcnn.reports.measures import by_class, confusion
 
@@ -126,14 +125,14 @@ def _print_classes(trained: Trained, answered: Answered, stream: TextIO) -> None
     names = list(map(shown, classes))
     width = max(map(len, [*names, "class"]))
     head = f"{'class':<{width}}  {'examples':>8}  {'right':>7}  {'precision':>9}  "
-    print(f"{head}{'recall (95 % interval)':>24}  {'F1':>7}", file=stream)
+    say(f"{head}{'recall (95 % interval)':>24}  {'F1':>7}", to=to)
     fares = by_class(confusion(answered.labels, answered.predicted, len(classes)))
     for name, each in zip(names, fares, strict=True):
         recall = f"{_percent(each.recall)} {interval(each.right, each.given)}".rstrip()
-        print(
+        say(
             f"{name:<{width}}  {each.given:>8,}  {each.right:>7,}  {_percent(each.precision):>9}  "
             f"{recall:>24}  {_percent(each.f1):>7}",
-            file=stream,
+            to=to,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.console import console
+from deepcnn.console import console, say, say_json
 from deepcnn.intervals import described
 
 
@@ -69,14 +68,14 @@ def run(options: Options) -> int:
             emit=tell,
         )
     if options.json:
-        print(json.dumps({"path": str(exported.path), **exported.record}))
+        say_json({"path": str(exported.path), **exported.record})
         return 0
     record = exported.record
     kind = "averaged parameters" if record["averaged"] else "raw parameters"
-    print(f"Network:      step {record['step']:,}, {kind}")
-    print(f"Written:      {exported.path} ({_size(record['bytes'])}{_beside(record)})")
+    say(f"Network:      step {record['step']:,}, {kind}")
+    say(f"Written:      {exported.path} ({_size(record['bytes'])}{_beside(record)})")
     for line in PROOFS[options.to](record):
-        print(line)
+        say(line)
     return 0
 
 

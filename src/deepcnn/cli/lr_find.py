@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from deepcnn import atomic
 from deepcnn.cli.arguments import with_dashes
 from deepcnn.cli.train import parse_options as parse_training
 from deepcnn.config import Config
-from deepcnn.console import console, program
+from deepcnn.console import console, program, say, say_json
 from deepcnn.errors import ConfigError, DataError
 from deepcnn.events import ignore
 
@@ -88,9 +87,9 @@ def run(options: Options) -> int:
         )
     curve = Curve(found.rates, found.losses, found.smoothed, _marks(found))
     if options.json:
-        print(json.dumps(_as_json(found)))
+        say_json(_as_json(found))
     else:
-        print(f"{_title(found)}\n{as_text(curve)}\n\n{_reasoning(found)}")
+        say(f"{_title(found)}\n{as_text(curve)}\n\n{_reasoning(found)}")
     if options.png is not None:
         _write(options.png, as_png(curve, _title(found)))
     return 0

@@ -13,8 +13,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from deepcnn import __version__, presets
-from deepcnn.cli.arguments import describe_presets, parse, printable, squares
+from deepcnn.cli.arguments import describe_presets, parse, squares
 from deepcnn.cli.respelled import refuse
+from deepcnn.console import say
 from deepcnn.errors import ConfigError, DeepcnnError, advice, refused
 from deepcnn.stopping import (
     ENDING,
@@ -109,7 +110,7 @@ def _status() -> int:
 
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody is left who could be told
-        print(f"deepcnn: {printable(text)}", file=sys.stderr, flush=True)
+        say(f"deepcnn: {text}", to="stderr")
 
 
 def _leave_output() -> None:
@@ -120,15 +121,15 @@ def _leave_output() -> None:
 def run(arguments: list[str]) -> int:
     """Do what arguments ask for, and return the exit status."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
+        say(_help())
         return 0
     if arguments[0] == "--version":
-        print(f"deepcnn {__version__}")
+        say(f"deepcnn {__version__}")
         return 0
     words = 2 if arguments[0] == "data" else 1
     command = " ".join(arguments[:words])
     if command in ("data", "data -h", "data --help"):
-        print(_help())
+        say(_help())
         return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)

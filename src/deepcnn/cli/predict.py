@@ -14,7 +14,7 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.console import console
+from deepcnn.console import console, say
 from deepcnn.data.formats.listings import SUFFIXES, is_file, is_folder
 from deepcnn.errors import ConfigError, RunError
 from deepcnn.events import Listener, Reading
@@ -217,7 +217,7 @@ def _answer_data(
             correct += answer.label == classifier.classes[label]
         done += len(labels)
         tell(Reading("answering", done, len(source)))
-    print(f"accuracy {described(correct, done, f'{split} images')}", file=sys.stderr)
+    say(f"accuracy {described(correct, done, f'{split} images')}", to="stderr")
 
 
 def _is_pattern(picture: str) -> bool:

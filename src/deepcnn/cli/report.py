@@ -11,6 +11,7 @@ import tyro
 
 from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
+from deepcnn.console import say
 
 SEVERAL = Path("comparison.html")  # where a comparison goes
 
@@ -78,5 +79,5 @@ def run(options: Options) -> int:
                 contenders.append(Contender.of(subject))
         if contenders:
             page = write_comparison(contenders, options.out or SEVERAL)
-    print(json.dumps({"report": str(page)}) if options.json else f"Report: {page}")
+    say(json.dumps({"report": str(page)}) if options.json else f"Report: {page}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
 import time
@@ -13,10 +12,11 @@ from pathlib import Path
 import tyro
 from rich.cells import cell_len, set_cell_size
 
-from deepcnn.data.formats.listings import shown
+from deepcnn.console import say, say_json
 from deepcnn.errors import RunError
 from deepcnn.intervals import interval
 from deepcnn.runs.find import Summary, all_runs, summary
+from deepcnn.shown import shown
 
 DISPENSABLE = ("size", "preset", "age", "data")  # columns that a narrow terminal does without
 
@@ -38,10 +38,10 @@ def run(options: Options) -> int:
         try:
             found = summary(path)
         except RunError as error:
-            print(f"deepcnn: {shown(error)}", file=sys.stderr)
+            say(f"deepcnn: {shown(error)}", to="stderr")
             continue
         if options.json:
-            print(json.dumps(dataclasses.asdict(found), default=str))
+            say_json(dataclasses.asdict(found), default=str)
             continue
         rows.append(
             (
@@ -57,7 +57,7 @@ def run(options: Options) -> int:
     if rows:
         _print_table(("run", "preset", "data", "accuracy", "steps", "age", "size"), rows)
     elif not options.json:
-        print(f"{shown(options.folder)}: no runs. Train one: deepcnn train")
+        say(f"{shown(options.folder)}: no runs. Train one: deepcnn train")
     return 0
 
 
@@ -82,7 +82,7 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     kept = [column for column in columns if column[0] in widths]
     for row in zip(*kept, strict=True):
         cells = map(set_cell_size, row, widths.values())
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def _age(seconds: float) -> str:

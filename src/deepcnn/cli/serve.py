@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, printable, which_run
+from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
-from deepcnn.console import console
+from deepcnn.console import console, say
 from deepcnn.errors import ConfigError
 from deepcnn.events import Listener
 
@@ -98,10 +98,10 @@ def run(options: Options) -> int:
         service = Service(classifier, limits, path.resolve().name)
         access = Access(host=options.host, token=token, origins=options.cors)
         address = server.listen(socket)
-        print(f"Answers come from {path}: {classifier!r}")
+        say(f"Answers come from {path}: {classifier!r}")
         if page.sends_since is not None:
-            print(f"The page sends its pictures here: {printable(page.sends_since)}")
-        print(f"Open {address} (Ctrl-C stops)", flush=True)
+            say(f"The page sends its pictures here: {page.sends_since}")
+        say(f"Open {address} (Ctrl-C stops)")
         try:
             server.run(make_app(service, page, access), socket, limits, verbose=options.verbose)
         finally:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from deepcnn.cli.arguments import own_network, printable, value_of, with_dashes
+from deepcnn.cli.arguments import own_network, value_of, with_dashes
 from deepcnn.cli.grids import GRID, Choice, choices, taken_out
 from deepcnn.cli.swept import showing
 from deepcnn.cli.train import parse_options as parse_training
 from deepcnn.config import Config
-from deepcnn.console import console, program
+from deepcnn.console import console, program, say
 from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError, RunError
 from deepcnn.events import Listener, Noted
+from deepcnn.shown import printable, quoted
 from deepcnn.sweep.plan import Plan, Setting, folder_name, read_plan, unfinished
 
 HELD_OUT = 10  # a tenth of the training set, to choose by where the preset holds nothing out
@@ -131,17 +130,17 @@ def run(options: Options) -> int:
         try:
             found = sweep.run()
         except KeyboardInterrupt:
-            again = f"{program('deepcnn')} sweep --resume {shlex.quote(str(folder))}"
+            again = f"{program('deepcnn')} sweep --resume {quoted(str(folder))}"
             show.say(f"Stopped; what was trained is saved. Go on with: {again}")
             raise
         show.end(found)
     if found.failed:
-        print(
+        say(
             printable(
                 f"deepcnn: {len(found.failed)} of the runs failed: {', '.join(found.failed)}. "
             )
             + "What is finished is kept; the same command tries the others again.",
-            file=sys.stderr,
+            to="stderr",
         )
     return 1 if found.failed else 0
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
-from deepcnn.cli.arguments import printable
-from deepcnn.console import console
+from deepcnn.console import console, say
 from deepcnn.durations import shown
 from deepcnn.events import Event, Listener
 from deepcnn.intervals import described
+from deepcnn.shown import printable
 from deepcnn.sweep.plan import FINAL, Row, not_told_apart
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Show:
     def say(self, text: str) -> None:
         """Print a line, above the table that is drawn."""
         if not self._json:
-            print(printable(text), flush=True)
+            say(printable(text))
 
     def end(self, found: Swept) -> None:
         """Print what a sweep has found."""

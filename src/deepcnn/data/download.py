@@ -6,10 +6,12 @@ nothing is unpacked to disk, and only the caller decides, by hash, what becomes 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import http.client
 import io
 import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
@@ -24,6 +26,8 @@ from deepcnn.errors import DataError
 
 CONNECT_SECONDS = 5.0  # a closed network should cost seconds, not minutes
 CHUNK = 1 << 18
+LONGEST_HEADER = 1 << 20  # of a member of an archive, its name and all that is said of it
+MOST_OTHER = 1 << 28  # bytes of an archive beside the files of a data set
 
 Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
 
@@ -119,31 +123,86 @@ def _bytes_below(folder: Path) -> int:
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     """Return the content of the named members that `path` holds.
 
-    `path` is a tar archive, compressed or not, or a folder that holds the members under their
-    names or their last parts. `limits` gives the largest size accepted for each name; a member
-    that is larger, is no regular file, or cannot be read raises DataError. Other members are
-    passed over unread, and missing ones are left out of the result.
+    `path` is a tar archive, plain or compressed by gzip or bzip2, or a folder that holds the
+    members under their names or their last parts. `limits` gives the largest size accepted for each
+    name; a member that is larger, is no regular file, or cannot be read raises DataError, and so
+    does an archive whose headers are longer than any of a data set, or that holds much more than
+    the members. Other members are passed over unread, and missing ones are left out of the result.
     """
     if path.is_dir():
         return _read_folder(path, limits)
     try:
-        found: dict[str, bytes] = {}
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.name not in limits:
-                    continue
-                _check_size(path, member.name, member.size, limits[member.name])
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is None:
-                    raise DataError(f"{path}: {member.name} is not a regular file")
-                found[member.name] = file.read(member.size)
-                if len(found) == len(limits):
-                    break
-        return found
+        with _opened(path) as file:
+            return _read_archive(
+                path, _Bounded(file, path, MOST_OTHER + 2 * sum(limits.values())), limits
+            )
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(
             f"{path}: expected a whole tar archive or a folder ({error}). Download it again."
         ) from error
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    """Open a file through what its first bytes say that it is compressed by."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe waits for its writer, a device has no end
+        raise DataError(
+            f"{path}: expected a tar archive or a folder, found something else, such as a pipe."
+        )
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head == b"\xfd7zXZ\0":  # its own head says how much memory it takes, up to 4 GB
+        raise DataError(
+            f"{path}: expected a tar archive that is plain or compressed by gzip or bzip2, found "
+            "xz. Unpack it, and give the folder."
+        )
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.open(path)
+    return bz2.open(path) if head.startswith(b"BZh") else path.open("rb")
+
+
+def _read_archive(path: Path, file: _Bounded, limits: Mapping[str, int]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while len(found) < len(limits) and (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # which it would all remember
+            if member.name not in limits:
+                continue
+            _check_size(path, member.name, member.size, limits[member.name])
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise DataError(f"{path}: {member.name} is not a regular file")
+            pieces = iter(lambda content=content: content.read(CHUNK), b"")  # type: ignore[misc]
+            found[member.name] = b"".join(pieces)
+    return found
+
+
+class _Bounded(io.RawIOBase):
+    """A file that a program may read in pieces of a header's length, and not without end."""
+
+    def __init__(self, file: io.BufferedIOBase, path: Path, most: int) -> None:
+        self._file, self._path, self._most = file, path, most
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes, at most `LONGEST_HEADER`."""
+        if not 0 <= size <= LONGEST_HEADER:
+            raise DataError(
+                f"{self._path}: expected headers of at most {LONGEST_HEADER:,} bytes, found one of "
+                f"{size:,}. The archive may be hostile; download it again."
+            )
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, which is the reading of all before it where the file is compressed."""
+        if whence or not 0 <= offset <= self._most:
+            raise DataError(
+                f"{self._path}: expected at most {self._most:,} bytes before the end of the data "
+                "set's files, found more. The archive may be hostile; download it again."
+            )
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
 
 
 def _read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deepcnn.data.formats.listings import shown
 from deepcnn.intervals import wilson
+from deepcnn.shown import shown
 
 FEW_OF_CLASS = 10  # examples of a class, below which nothing can be said of it
 WIDEST = 0.2  # of the 95 % interval of an accuracy near one half that still tells something

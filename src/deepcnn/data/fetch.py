@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shlex
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from deepcnn.data.catalog import CATALOG, Entry, File
 from deepcnn.data.shards import Shard
 from deepcnn.errors import DataError
 from deepcnn.events import Fetched, Fetching, Listener, SourceFailed, ignore
+from deepcnn.shown import quoted
 
 
 def default_data_dir() -> Path:
@@ -192,6 +192,6 @@ def open_named(
             if problem:
                 raise DataError(
                     f"{path}: {problem}. Mend it with: deepcnn data fetch {entry.name} "
-                    f"--data-dir {shlex.quote(str(root))}"
+                    f"--data-dir {quoted(str(root))}"
                 )
     return entry.shards(paths)

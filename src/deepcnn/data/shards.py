@@ -6,6 +6,7 @@ one that is larger than memory and converting one all read through it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -13,8 +14,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.errors import DataError
+
 Block = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [k, H, W, C] and labels [k]
 Blocks = Generator[Block, None, None]  # closing it closes the file
+MOST_UNPACKED = 2**27  # bytes that a file may unpack to however short it is
+MOST_PACKED = 100  # beyond that: how many times as long as itself
 Shape = tuple[int, int, int]  # height, width and channels of an image
 Progress = Callable[[int, int], None]  # (examples so far, examples in all)
 
@@ -72,6 +77,21 @@ class ToWrite:
     shape: Shape
     classes: tuple[str, ...]
     blocks: Iterable[Block]
+
+
+def check_unpacked(name: str, count: int, shape: Shape, packed: int) -> None:
+    """Raise DataError for a compressed file that would take far more memory than it is long.
+
+    `count`: images, each of which takes 8 bytes of memory for its label, too; `packed`: bytes of
+    the file. Files of honest images are not compressed to a hundredth.
+    """
+    unpacked = count * (math.prod(shape) + 8)
+    if unpacked > MOST_UNPACKED and unpacked > MOST_PACKED * packed:
+        raise DataError(
+            f"{name}: expected at most {MOST_PACKED} times the file's {packed:,} bytes, found "
+            f"{count:,} images of {by(shape)}, which take {unpacked:,} bytes of memory. The file "
+            "may be hostile; do not use it unread."
+        )
 
 
 def by(shape: Shape) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from deepcnn import hashing
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.shards import Block, Blocks, Progress, Shape, Shard, by, expect
 from deepcnn.errors import DataError
+from deepcnn.memory import LARGEST_SHARE, memory
 
 BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
-LARGEST_SHARE = 0.8  # of the machine's memory, for a set that is loaded
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,25 @@ class Source:
 
     def first_images(self, count: int) -> NDArray[np.uint8]:
         """Return the first `count` images, or all where there are fewer: uint8 [k, H, W, C]."""
+        return next(self.first_blocks(count, count))
+
+    def first_blocks(self, count: int, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the first `count` images, or all where there are fewer, `size` at a time."""
         parts: list[NDArray[np.uint8]] = []
+        have = 0
         with closing(self.blocks()) as blocks:
             for images, _ in blocks:
-                parts.append(images[: count - sum(map(len, parts))])
-                if sum(map(len, parts)) >= count:
-                    break
-        return np.concatenate(parts)
+                while len(images) and count:
+                    some = images[: min(count, size - have)]
+                    images, count, have = images[len(some) :], count - len(some), have + len(some)
+                    parts.append(some)
+                    if have == size or not count:
+                        yield np.concatenate(parts)
+                        parts, have = [], 0
+                if not count:
+                    return
+        if parts:
+            yield np.concatenate(parts)
 
     def select(self, keep: NDArray[np.bool_]) -> Source:
         """Return the examples where `keep` [N] is true; they get new indices, in the same order."""
@@ -323,13 +335,6 @@ class Listed(Shard, Protocol):
 
 def _some(shard: Shard, chosen: NDArray[np.int64]) -> Shard:
     return shard.some(chosen) if isinstance(shard, Listed) else Subset(shard, chosen)
-
-
-def memory() -> int | None:
-    """Return the bytes of memory of this machine, or None where it does not tell."""
-    if not hasattr(os, "sysconf"):  # Windows
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _join(blocks: list[Block]) -> Block:

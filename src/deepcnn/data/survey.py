@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from deepcnn.data.formats.listings import shown
 from deepcnn.data.lettering import lettered
 from deepcnn.data.shards import Progress
 from deepcnn.data.source import Source
+from deepcnn.shown import shown
 
 COLUMNS = 12
 ROWS = 200  # classes that are drawn at most

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from deepcnn.data.dataset import Dataset
 from deepcnn.data.digests import BYTES, digests
 from deepcnn.data.formats.decoding import BadPictureError, Header, fit, header_of, opened, turned
-from deepcnn.data.formats.listings import shown
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.open import open_dataset
 from deepcnn.data.shards import Block, Progress, Shard
@@ -22,6 +21,7 @@ from deepcnn.doctor.likeness import SIDE, small
 from deepcnn.errors import DataError
 from deepcnn.events import Event, LeftOut, Listener, Reading
 from deepcnn.settings import DataSpec
+from deepcnn.shown import shown
 
 EMPTY = 2.0  # deviation of an image's pixels up to which it is almost empty
 

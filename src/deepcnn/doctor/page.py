@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.data.formats.decoding import encode
-from deepcnn.data.formats.listings import shown
 from deepcnn.data.shards import by
 from deepcnn.data.splits import Split
 from deepcnn.doctor.findings import Duplicate, Findings, Place, counted
 from deepcnn.doctor.look import Seen
 from deepcnn.intervals import wilson
 from deepcnn.reports.page import render
+from deepcnn.shown import shown
 
 PAIRS, SUSPECTS = 60, 60  # that are shown
 LARGEST = 128  # pixels a side of a picture in the page

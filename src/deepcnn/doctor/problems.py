@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.data.enough import check_counts
-from deepcnn.data.formats.listings import SUFFIXES, shown
+from deepcnn.data.formats.listings import SUFFIXES
 from deepcnn.data.splits import Split
 from deepcnn.doctor.findings import Problem, counted
 from deepcnn.doctor.look import Looked, OfFile, Seen
+from deepcnn.shown import shown
 
 # Kinds, worst first.
 KINDS = (

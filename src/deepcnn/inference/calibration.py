@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.data.formats.listings import shown
 from deepcnn.errors import RunError
 from deepcnn.inference.kinds import Kind, check_number, fit_kind
+from deepcnn.shown import shown
 
 FEWEST = 200  # examples of a split from which a temperature and thresholds can be told
 KNOWN_SHARE = 0.995  # of the split's pictures, by each of the two scores, do not count as unknown

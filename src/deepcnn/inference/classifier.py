@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcnn.data.formats.decoding import BadPictureError, Format, decode, fit, reasons
-from deepcnn.data.formats.listings import SUFFIXES, is_folder, shown
+from deepcnn.data.formats.listings import SUFFIXES, is_folder
 from deepcnn.errors import DataError
 from deepcnn.inference.calibration import Calibration, Doubt, Floats, probabilities
 from deepcnn.settings import Fit
+from deepcnn.shown import shown
 
 BATCH = 256  # pictures that are answered together
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from deepcnn.runs.owner import Owner
 from deepcnn.runs.run import CALIBRATION, Run
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.settings import Views
+from deepcnn.shown import quoted
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoi
     if found is None:
         raise CheckpointError(
             f"No checkpoint file found in {run.checkpoints}. If nobody trains this run, go on with "
-            f"it: deepcnn train --resume {shlex.quote(str(run.path))}"
+            f"it: deepcnn train --resume {quoted(str(run.path))}"
         )
     return found
 

@@ -179,6 +179,8 @@ class PythonFeed(Feed):
             raise self._wrong(step, f"the label {outside[0]}")
         if self.prepared:
             images = self._as_input(step, images)
+        elif min(images.strides) < 0:  # turned round as NumPy can, which torch cannot take
+            images = images.copy()
         return images, labels, index[0] if index else None
 
     def _shapes(self, count: int) -> list[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn.errors import ConfigError
+from deepcnn.memory import LARGEST_SHARE, memory
 from deepcnn.models.cuda_convnet import CudaConvnet
 from deepcnn.models.mlp import MLP
 from deepcnn.models.speednet import ResidualSpeednet, Speednet
@@ -21,6 +23,8 @@ from deepcnn.settings import NETWORKS, ModelConfig
 BUILDERS: dict[str, Callable[..., nn.Module]] = dict(
     zip(NETWORKS, (Tutorial, Speednet, ResidualSpeednet, MLP, CudaConvnet), strict=True)
 )
+
+LARGEST_USUAL = 4096  # filters; a network that has more is measured before it is made
 
 # A network, a function or a class that makes one, or where that can be imported from.
 Given = nn.Module | Callable[..., nn.Module] | str
@@ -42,7 +46,26 @@ def build_model(
     """
     if name not in BUILDERS:
         raise ConfigError(f"model: expected one of {', '.join(BUILDERS)}, found {name!r}")
-    return _in_channels_last(BUILDERS[name](shape=shape, classes=classes, widths=widths, seed=seed))
+    make = functools.partial(BUILDERS[name], shape=shape, classes=classes, widths=widths)
+    if max(widths, default=0) > LARGEST_USUAL:
+        _check_room(make, widths)
+    return _in_channels_last(make(seed=seed))
+
+
+def _check_room(make: Callable[..., nn.Module], widths: tuple[int, ...]) -> None:
+    """Raise ConfigError for a network that cannot be trained in this machine's memory."""
+    with torch.device("meta"):  # whose tensors have a shape, and no values
+        model = make()
+    tensors = [*model.parameters(), *model.buffers()]
+    # The weights themselves, their gradients, the momentum and the averages.
+    needed = 4 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    there = memory()
+    if there is not None and needed > LARGEST_SHARE * there:
+        raise ConfigError(
+            f"model.widths: expected a network that can be trained in {there / 1e9:.1f} GB of "
+            f"memory, found one that needs {needed / 1e9:,.0f} GB, of widths "
+            f"{', '.join(map(str, widths))}. Take fewer filters."
+        )
 
 
 def build_given(

@@ -6,12 +6,14 @@ more to say derives from `Network`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 INITIAL_IMAGES = 5000  # of the training set, from which initial weights may be made
+INITIAL_BLOCK = 500  # of them at a time
 
 
 class Network(nn.Module):
@@ -30,6 +32,13 @@ class Network(nn.Module):
         `images`: undistorted training input, float32 [N, C, H, W], at most `INITIAL_IMAGES`.
         """
 
+    def initialize_by_blocks(self, blocks: Iterable[Tensor]) -> None:
+        """Set these weights from images that come one block of `INITIAL_BLOCK` after another.
+
+        By default all are joined. A network that need not have them in memory at once overrides it.
+        """
+        self.initialize(torch.cat(list(blocks)))
+
 
 def penalties_of(model: nn.Module) -> Mapping[str, float]:
     """Return the factor of the penalty of each weight that has one."""
@@ -41,7 +50,7 @@ def smallest_side_of(model: nn.Module) -> int | None:
     return model.smallest_side if isinstance(model, Network) else None
 
 
-def initialize(model: nn.Module, images: Callable[[], Tensor]) -> None:
+def initialize(model: nn.Module, blocks: Callable[[], Iterable[Tensor]]) -> None:
     """Let a network make initial weights from images; they are only asked for where it does."""
     if isinstance(model, Network) and type(model).initialize is not Network.initialize:
-        model.initialize(images())
+        model.initialize_by_blocks(blocks())

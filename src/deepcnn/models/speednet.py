@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from deepcnn.errors import ConfigError
 from deepcnn.hardware import runs_triton
 from deepcnn.models.layers import SameConv2d
-from deepcnn.models.network import INITIAL_IMAGES, Network
+from deepcnn.models.network import INITIAL_BLOCK, INITIAL_IMAGES, Network
 
 WIDTHS = (32, 96, 128)  # of the groups
+MOST_PATCHES = 2**24  # values of pixels of which patches are made at once
 WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are not blown up
 
 
@@ -173,16 +175,20 @@ class Speednet(Network):
     @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
         """Set the whitening filters from the first of `images` [N, C, H, W], undistorted input."""
-        pixels = images[:INITIAL_IMAGES].permute(0, 2, 3, 1)
-        height, width, channels = pixels.shape[1:]
-        products, count = pixels.new_zeros(4 * channels, 4 * channels), 0
-        corners = [(i, j) for i in (0, 1) for j in (0, 1)]
-        for some in torch.split(pixels, 500):
-            patches = torch.cat(
-                [some[:, i : height - 1 + i, j : width - 1 + j] for i, j in corners], 3
-            ).flatten(0, 2)
-            products += patches.t() @ patches
-            count += len(patches)
+        self.initialize_by_blocks(torch.split(images[:INITIAL_IMAGES], INITIAL_BLOCK))
+
+    @override
+    @torch.no_grad()
+    def initialize_by_blocks(self, blocks: Iterable[Tensor]) -> None:
+        products, count = torch.zeros(()), 0
+        for block in blocks:
+            pixels = block.permute(0, 2, 3, 1)
+            at_once = max(1, min(INITIAL_BLOCK, MOST_PATCHES // pixels[0].numel()))
+            for some in torch.split(pixels, at_once):
+                patches = _patches(some)
+                products = products.to(patches.device) + patches.t() @ patches
+                count += len(patches)
+        channels = len(products) // 4
         variances, directions = torch.linalg.eigh(products.cpu() / count)
         filters = (directions / (variances + WHITENING_EPSILON).sqrt()).t()
         filters = filters.reshape(-1, 2, 2, channels).permute(0, 3, 1, 2)
@@ -215,6 +221,14 @@ class Speednet(Network):
         """Return the blocks of each group."""
         blocks = iter([child for child in self.children() if isinstance(child, Block)])
         return [[next(blocks) for _ in range(depth)] for depth in self.depths]
+
+
+def _patches(pixels: Tensor) -> Tensor:
+    """Return all patches of 2×2 pixels [N, H, W, C] as rows of 4 × C values."""
+    height, width = pixels.shape[1:3]
+    corners = [(i, j) for i in (0, 1) for j in (0, 1)]
+    parts = [pixels[:, i : height - 1 + i, j : width - 1 + j] for i, j in corners]
+    return torch.cat(parts, 3).flatten(0, 2)
 
 
 def _maxima(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 import deepcnn
 from deepcnn.reports.shrink import shrunk
+from deepcnn.shown import printable
 
 ASSETS = resources.files("deepcnn.reports") / "assets"
 SCRIPTS = ("page.js", "jpeg.js", "engine.js", "box.js")
@@ -23,8 +24,8 @@ def render(template: str, page: dict[str, Any], *, made: bool = True) -> str:
     """Fill in a template, and return the page; everything in `page` is escaped.
 
     `made`: say when. Only the scripts of this package run in the page, and nothing that it asks
-    for can leave it: its own policy forbids both. Bytes of paths that are no UTF-8 are
-    shown as such.
+    for can leave it: its own policy forbids both. Of names, signs that cannot be seen and bytes
+    that are no UTF-8 are escaped.
     """
     scripts = [script(name) for name in SCRIPTS]
     filled = (
@@ -70,4 +71,5 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FunctionLoader(asset),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda found: printable(found) if type(found) is str else found,
     )

@@ -13,6 +13,8 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
+from deepcnn.shown import printable
+
 WIDTH, HEIGHT = 400.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 388.0, 30.0, 212.0  # of the plot inside the box
 MOST_POINTS = 150  # of a line; more are brought together
@@ -70,7 +72,7 @@ def chart(axes: Axes, series: Sequence[Series], tips: Iterable[tuple[float, str]
     parts.append(_tips(list(tips), x))
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" '
-        f'aria-label="{escape(axes.title)}"><g>{"".join(parts)}</g></svg>'
+        f'aria-label="{_text(axes.title)}"><g>{"".join(parts)}</g></svg>'
     )
 
 
@@ -80,7 +82,7 @@ def vertical(svg: Markup, axes: Axes, at: float, label: str) -> Markup:
     side = 'text-anchor="end" dx="-4"' if at > sum(axes.x_range) / 2 else 'dx="4"'
     mark = (
         f'<path class="mark" d="M{x(at)} {TOP}V{BOTTOM}"/>'
-        f'<text x="{x(at)}" y="{BOTTOM - 6}" {side}>{escape(label)}</text>'
+        f'<text x="{x(at)}" y="{BOTTOM - 6}" {side}>{_text(label)}</text>'
     )
     return Markup(str(svg).replace("<g>", f"<g>{mark}", 1))
 
@@ -138,10 +140,8 @@ def _frame(axes: Axes, x: Scale, y: Scale) -> str:
         at = 'text-anchor="middle"'
         parts.append(f'<text x="{x(tick)}" y="{BOTTOM + 16}" {at}>{number(tick)}</text>')
     middle = (LEFT + RIGHT) / 2
-    parts.append(
-        f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(axes.x)}</text>'
-    )
-    parts.append(f'<text x="{LEFT}" y="12">{escape(axes.y)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{_text(axes.x)}</text>')
+    parts.append(f'<text x="{LEFT}" y="12">{_text(axes.y)}</text>')
     return "".join(parts)
 
 
@@ -165,7 +165,7 @@ def _legend(series: Sequence[Series]) -> str:
         right -= 7.2 * len(each.name) + 30  # of a wide font at this size
         parts.append(
             f'<g class="line {each.style}"><path d="M{right:.1f} 8h20"/></g>'
-            f'<text x="{right + 24:.1f}" y="12">{escape(each.name)}</text>'
+            f'<text x="{right + 24:.1f}" y="12">{_text(each.name)}</text>'
         )
     return "".join(parts)
 
@@ -175,6 +175,10 @@ def _tips(tips: list[tuple[float, str]], x: Scale) -> str:
     edges = [LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), RIGHT]
     return "".join(
         f'<rect class="tip" x="{left:.1f}" y="{TOP}" width="{max(0.1, right - left):.1f}" '
-        f'height="{BOTTOM - TOP}"><title>{escape(text)}</title></rect>'
+        f'height="{BOTTOM - TOP}"><title>{_text(text)}</title></rect>'
         for (_, text), left, right in zip(tips, edges, edges[1:], strict=False)
     )
+
+
+def _text(text: str) -> Markup:
+    return escape(printable(text))

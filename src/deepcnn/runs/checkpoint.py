@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from deepcnn import atomic
-from deepcnn.data.formats.listings import shown
 from deepcnn.errors import CheckpointError
 from deepcnn.events import Listener, Noted, ignore
 from deepcnn.learning.finite import not_finite
 from deepcnn.runs.owner import Owner
+from deepcnn.shown import shown
 
 FORMAT = 2  # 1, which does not say so, had no run; the rule of the sum is the same from 2 on
 LARGEST_HEADER = 1 << 23  # bytes: JSON takes twenty times as much in memory

@@ -7,6 +7,7 @@ import datetime
 import gzip
 import json
 import math
+import stat
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +17,9 @@ from deepcnn import atomic
 from deepcnn.errors import RunError
 from deepcnn.events import Advanced, Event, Fetching, Reading, Summarized, Traced
 from deepcnn.runs.appended import Appended
+from deepcnn.shown import in_ascii
 
+MOST_UNPACKED = 2**27  # bytes of a log that is compressed
 _GZIP = b"\x1f\x8b"  # what a gzipped file begins with; no JSON does
 FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as text
 
@@ -58,7 +61,7 @@ def to_json(event: Event) -> str:
         "time": datetime.datetime.now().isoformat(),
         **dataclasses.asdict(event),
     }
-    return json.dumps(_finite(values), allow_nan=False)
+    return in_ascii(json.dumps(_finite(values), allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -87,8 +90,16 @@ def events(log: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 def _content(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("expected a file, found something else, such as a pipe")
         content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
+        if not content.startswith(_GZIP):
+            return content
+        with gzip.open(path) as file:
+            content = file.read(MOST_UNPACKED + 1)
+        if len(content) > MOST_UNPACKED:
+            raise OSError(f"expected at most {MOST_UNPACKED:,} bytes once unpacked, found more")
+        return content
     except (OSError, EOFError, zlib.error) as error:
         raise RunError(f"{path}: cannot be read as a log ({error})") from error
 
@@ -103,7 +114,7 @@ def _is_event(line: bytes) -> bool:
 def _event(line: bytes, where: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         shown = line[:40].decode(errors="replace")
         raise RunError(f"{where}: expected a JSON object, found {shown!r} ({error})") from error
     if not isinstance(found, dict):

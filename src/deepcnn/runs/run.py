@@ -21,7 +21,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from filelock import FileLock, Timeout
 from deepcnn import atomic, config
 from deepcnn.config import Config
 from deepcnn.errors import DeepcnnError, RunError, storing
+from deepcnn.shown import quoted, shown
 
 CONFIG, INPUTS, ENVIRONMENT, JOB = "config.json", "inputs.json", "environment.json", "job.json"
 CALIBRATION = "calibration.json"
@@ -90,6 +90,11 @@ class Run:
         run = cls(_new_directory(Path("runs"), preset) if path is None else path)
         if run.path.exists() and not run.path.is_dir():
             raise RunError(f"{run.path}: expected a directory for the run, found a file")
+        if any("\ud800" <= sign <= "\udfff" for sign in str(run.path)):
+            raise RunError(
+                f"{shown(run.path)}: expected a name in UTF-8, which checkpoints need, found other "
+                "bytes. Choose another --run-dir."
+            )
         with storing(run.path):
             atomic.make_directory(run.path)
         if not (run.path / LOCK).exists():  # else whoever holds it may be changing all of this
@@ -135,7 +140,7 @@ class Run:
         if not overwrite:
             raise RunError(
                 f"{self.path}: holds a run already. Go on with it by --resume "
-                f"{shlex.quote(str(self.path))}, replace it by --overwrite, or choose another "
+                f"{quoted(str(self.path))}, replace it by --overwrite, or choose another "
                 "--run-dir."
             )
 

@@ -21,6 +21,7 @@ from deepcnn.events import (
     Traced,
 )
 from deepcnn.runs.appended import Appended
+from deepcnn.shown import one_line
 
 _numbers = itertools.count()  # of the files of this process, whose names must differ
 
@@ -80,7 +81,7 @@ class TensorBoard:
                 for tag, histogram in event.histograms.items():
                     self._add_histogram(tag, histogram, event.step)
                 for tag, image in event.images.items():
-                    drawn = self._summary.image(tag, image, dataformats="HWC")
+                    drawn = self._summary.image(one_line(tag), image, dataformats="HWC")
                     self._add(step=event.step, summary=drawn)
             case Traced():
                 self._add_graph(event)
@@ -92,11 +93,11 @@ class TensorBoard:
         self._file.write(length + checks[0] + content + checks[1])
 
     def _add_scalar(self, tag: str, value: float, step: int) -> None:
-        self._add(step=step, summary=self._summary.scalar(tag, value))
+        self._add(step=step, summary=self._summary.scalar(one_line(tag), value))
 
     def _add_histogram(self, tag: str, histogram: Histogram, step: int) -> None:
         drawn = self._summary.histogram_raw(
-            tag,
+            one_line(tag),
             min=float(histogram.edges[0]),
             max=float(histogram.edges[-1]),
             num=int(histogram.counts.sum()),
@@ -117,9 +118,9 @@ class TensorBoard:
             shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in node.shape])
             shapes = AttrValue(list=AttrValue.ListValue(shape=[shape]))
             return NodeDef(
-                name=node.name,
+                name=one_line(node.name),
                 op=node.operation,
-                input=node.inputs,
+                input=[one_line(name) for name in node.inputs],
                 device=f"/device:{node.device}" if node.device else "",
                 attr={"_output_shapes": shapes},
             )

@@ -14,6 +14,8 @@ import sys
 import threading
 from dataclasses import dataclass
 
+from deepcnn.shown import printable
+
 BEAT = 0.5  # seconds from one sign to the next
 LOST = 30  # beats of silence after which a process is given up
 SUSPECT = 4  # beats of silence that are enough once an operation with it has failed
@@ -156,6 +158,7 @@ ADVICE = (
 
 def end_process(message: str) -> None:
     """End this process, whose main thread may be in an operation that will never return."""
-    sys.stderr.write(f"deepcnn: {message}\n")  # nobody is left who could be told otherwise
+    # Nobody is left who could be told otherwise.
+    sys.stderr.write(f"deepcnn: {printable(message)}\n")
     sys.stderr.flush()
     os._exit(1)

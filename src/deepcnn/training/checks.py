@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from deepcnn.config import Config, changed_fields
 from deepcnn.errors import ConfigError, RunError, TrainingError
@@ -65,6 +67,28 @@ def check_keep_best(config: Config, to_score: Sequence[str]) -> None:
             f"keep_best: expected to be scored on a validation split, found {to_score[-1]}, which "
             "is for reporting. Hold some training examples out: --validation-size 5000"
         )
+
+
+def check_parts(model: nn.Module, shape: tuple[int, int, int], config: Config, parts: int) -> None:
+    """Raise ConfigError where a device gets one image and a layer cannot normalize it.
+
+    Batch normalization needs two values of each channel; of one image whose layer is a single pixel
+    it has one. `shape`: of the network's input, [C, H, W]; `parts`: of each batch.
+    """
+    if config.batch_size // parts > 1 or (config.sync_batch_norm and config.batch_size > 1):
+        return
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(torch.zeros(1, *shape, device=device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "batch_size: expected at least two examples for each device, since this network "
+            f"normalizes batches of single pixels; found {config.batch_size} for {parts} devices. "
+            "Take larger batches or larger images."
+        ) from error
 
 
 class NotFiniteError(TrainingError):

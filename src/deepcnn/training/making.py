@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from deepcnn.devices import Place
 from deepcnn.errors import ConfigError
 from deepcnn.hardware import keep_freed_memory, plain_products
 from deepcnn.inputs.transform import Transform
-from deepcnn.models.network import INITIAL_IMAGES, initialize, smallest_side_of
+from deepcnn.models.network import INITIAL_BLOCK, INITIAL_IMAGES, initialize, smallest_side_of
 from deepcnn.team.team import Team
 
 
@@ -48,9 +49,9 @@ def fit(transform: Transform, config: Config, model: nn.Module) -> Transform:
 def initialize_from(model: nn.Module, transform: Transform, source: Source, place: Place) -> None:
     """Set the initial weights that are made from the data, computed where the training is."""
 
-    def images() -> Tensor:
-        first = torch.from_numpy(source.first_images(INITIAL_IMAGES)).to(place.device)
-        return transform.evaluate(first)
+    def blocks() -> Iterator[Tensor]:
+        for some in source.first_blocks(INITIAL_IMAGES, INITIAL_BLOCK):
+            yield transform.evaluate(torch.from_numpy(some).to(place.device))
 
     with plain_products(place.device):
-        initialize(model, images)
+        initialize(model, blocks)

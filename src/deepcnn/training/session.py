@@ -54,7 +54,7 @@ from deepcnn.runs.tensorboard import TensorBoard
 from deepcnn.runs.trained_on import TrainedOn
 from deepcnn.team.team import Team
 from deepcnn.training import making
-from deepcnn.training.checks import check_feed, check_finite, check_keep_best
+from deepcnn.training.checks import check_feed, check_finite, check_keep_best, check_parts
 from deepcnn.training.feeding import make_feed
 from deepcnn.training.inheriting import Inheritance
 from deepcnn.training.judge import Judge
@@ -121,6 +121,7 @@ class Session:
         self.transform = transform if stored is not None else making.fit(transform, config, model)
         check_keep_best(config, [*material.to_score])
         making.initialize_from(model, self.transform, source, self.place)
+        check_parts(model, transform.shape, config, max(1, config.towers, team.count))
         self._new = New(config.model, model, transform.shape, source.classes)
         if stored is None:
             began = team.once(self._fit_parent)

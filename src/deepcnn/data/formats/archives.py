@@ -27,13 +27,13 @@ from deepcnn.data.formats.listings import (
     few,
     is_hidden,
     label_of_each,
-    shown,
 )
 from deepcnn.data.formats.pictures import Encoded
 from deepcnn.data.splits import NAMES_OF_FOLDERS, SPLITS, Opener, Split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
 from deepcnn.settings import DataSpec
+from deepcnn.shown import shown
 
 NAME = "an archive of class folders"
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")

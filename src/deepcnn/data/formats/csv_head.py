@@ -16,9 +16,9 @@ from pathlib import Path
 from deepcnn.data.formats.csv_text import MAX_LINE, Columns
 from deepcnn.data.formats.gzipped import opened
 from deepcnn.data.formats.label_tables import ID_COLUMNS, LABEL_COLUMNS
-from deepcnn.data.formats.listings import shown
 from deepcnn.data.shards import Shape
 from deepcnn.errors import DataError
+from deepcnn.shown import shown
 
 LEAST_SIDE = 4
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf)", re.I)

@@ -21,7 +21,7 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from PIL import __version__ as pillow
 
-from deepcnn.data.formats.listings import shown
 from deepcnn.errors import DataError
 from deepcnn.settings import Fit
+from deepcnn.shown import shown
 
 # The only decoders that a file may reach. MPO, a JPEG of several pictures, is opened as JPEG.
 DECODERS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 MAX_PIXELS = 2**26
+MAX_BYTES = 5 * MAX_PIXELS  # of memory while one is decoded: RGB takes 4 a pixel, and a little more
+_DEAR_FORMATS = {"WEBP": 20, "TIFF": 12}  # whose decoders hold a picture several times
+_ROWS = 256  # of a picture that are converted at a time
 _GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _TRANSPOSITIONS = {  # EXIF 2.32, section 4.6.4 A, tag 274; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -110,11 +113,26 @@ def opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
     Raises BadPictureError for whatever goes wrong, also inside the `with` statement.
     """
     with reasons(), _bytes_of(source) as file, Image.open(file, formats=DECODERS) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise BadPictureError(
-                f"expected at most {MAX_PIXELS:,} pixels, found {picture.width * picture.height:,}"
-            )
+        _check_size(picture)
         yield picture
+
+
+def _check_size(picture: Image.Image) -> None:
+    """Raise BadPictureError for a picture that takes too much memory, which its head tells."""
+    pixels = picture.width * picture.height
+    if pixels > MAX_PIXELS:
+        raise BadPictureError(f"expected at most {MAX_PIXELS:,} pixels, found {pixels:,}")
+    if picture.format in _DEAR_FORMATS:
+        each = _DEAR_FORMATS[picture.format]
+    elif picture.info.get("progressive"):
+        each = 10  # all coefficients are in memory before the first pixel is
+    else:
+        each = 9 if picture.mode in ("I", "F") or picture.has_transparency_data else 5
+    if pixels * each > MAX_BYTES:
+        raise BadPictureError(
+            f"expected at most {MAX_BYTES // each:,} pixels of {picture.format} in mode "
+            f"{picture.mode}, which takes {each} bytes of memory for each, found {pixels:,}"
+        )
 
 
 @contextmanager
@@ -182,11 +200,28 @@ def converted(picture: Image.Image, channels: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
     picture.load()  # even if nothing is to be converted, for this is what tells a truncated file
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = Image.fromarray(_eight_bits(picture))
+        picture = _in_strips(picture, "L", lambda strip: Image.fromarray(_eight_bits(strip)))
     elif picture.has_transparency_data:
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture.convert("RGBA"))
+        picture = _in_strips(picture, mode, lambda strip: _over_black(strip).convert(mode))
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _over_black(picture: Image.Image) -> Image.Image:
+    """Return a picture whose transparency lets black through, in mode RGBA."""
+    black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, picture.convert("RGBA"))
+
+
+def _in_strips(
+    picture: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Convert some rows of a picture at a time, so that no other copy of it is in memory."""
+    found = Image.new(mode, picture.size)
+    for top in range(0, picture.height, _ROWS):
+        strip = picture.crop((0, top, picture.width, min(top + _ROWS, picture.height)))
+        strip.format = picture.format
+        found.paste(convert(strip), (0, top))
+    return found
 
 
 def turned(picture: Image.Image) -> bool:

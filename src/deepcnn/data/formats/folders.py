@@ -29,6 +29,7 @@ from deepcnn.data.splits import (
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
 from deepcnn.settings import DataSpec
+from deepcnn.shown import shown
 
 NAME = "pictures in class folders"
 NAME_WITH_TABLE = "pictures with a table"
@@ -104,7 +105,7 @@ def _tell_unlabeled(folder: Path, found: Mapping[Split, listings.Listing], emit:
             if count:
                 emit(
                     Noted(
-                        f"left out {listings.shown(entry)}: {count:,} pictures without a table of "
+                        f"left out {shown(entry)}: {count:,} pictures without a table of "
                         "their labels. What is on them: deepcnn predict RUN FOLDER"
                     )
                 )
@@ -152,9 +153,9 @@ def _refuse_flat(path: Path) -> None:
         )
         if names:
             raise DataError(
-                f"{listings.shown(folder)}: expected a folder for each class, or a table of "
+                f"{shown(folder)}: expected a folder for each class, or a table of "
                 f"labels, found {len(names):,} pictures directly in it, such as "
-                f"{listings.shown(names[0])}. Move them into folders named like their classes, or "
+                f"{shown(names[0])}. Move them into folders named like their classes, or "
                 "write a table beside them, labels.csv: its first line path,label, then a line "
                 "for each picture."
             )
@@ -163,14 +164,12 @@ def _refuse_flat(path: Path) -> None:
 def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
     """Say which files are passed over."""
     if others:
-        named = ", ".join(
-            listings.shown(path.relative_to(root)) for path in others[: listings.NAMED]
-        )
+        named = ", ".join(shown(path.relative_to(root)) for path in others[: listings.NAMED])
         more = ", …" if len(others) > listings.NAMED else ""
         heic = any(path.suffix.lower() in (".heic", ".heif") for path in others)
         emit(
             Noted(
-                f"{listings.shown(root)}: passed over {len(others):,} "
+                f"{shown(root)}: passed over {len(others):,} "
                 f"{'file whose name ends' if len(others) == 1 else 'files whose names end'} as no "
                 f"picture's does: {named}{more}." + (" Save .heic as JPEG first." if heic else "")
             )
@@ -185,7 +184,7 @@ def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
         emit(
             Noted(
                 f"{root}: found pictures in {len(deeper):,} folders below the class folders, such "
-                f"as {listings.shown(example)}. They count to the {len(listing.classes):,} classes "
+                f"as {shown(example)}. They count to the {len(listing.classes):,} classes "
                 "of the first level; if the deeper folders are the classes, move these up."
             )
         )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.data.formats.gzipped import opened
-from deepcnn.data.shards import Blocks
+from deepcnn.data.shards import Blocks, check_unpacked
 from deepcnn.data.splits import SPLITS, Opener, Split, only_one, split_of
 from deepcnn.errors import DataError
 
@@ -127,6 +127,8 @@ class IdxShard:
                     f"found {count:,} images and {found:,} labels. Check that the two files "
                     "belong together."
                 )
+            packed = images.stat().st_size + labels.stat().st_size
+            check_unpacked(str(images), count, self.shape, packed)
             self._labels = np.empty(count, np.uint8)
             _fill(stream, self._labels, labels)
             _check_end(stream, labels)

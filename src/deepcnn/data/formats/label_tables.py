@@ -21,10 +21,10 @@ from deepcnn.data.formats.listings import (
     few,
     label_of_each,
     leads_to_folder,
-    shown,
 )
 from deepcnn.data.splits import NAMES_OF_SPLITS, SPLITS, Split
 from deepcnn.errors import DataError
+from deepcnn.shown import shown
 
 ID_COLUMNS = frozenset({"id", "image", "file", "filename", "file_name", "path", "image_id"})
 LABEL_COLUMNS = frozenset({"label", "class", "target", "category"})

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.errors import DataError
+from deepcnn.shown import shown
 
 SUFFIXES = (
     ".png",
@@ -81,12 +82,6 @@ class Listing:
         """Return the pictures at these places, int64 [k]."""
         paths = tuple(self.paths[index] for index in at)
         return Listing(self.root, paths, self.labels[at], self.classes)
-
-
-def shown(name: object) -> str:
-    """Return a name as an error shows it: on one line, and in characters that can be printed."""
-    text = str(name)
-    return text if text.isprintable() else repr(text)
 
 
 def is_folder(path: str | Path) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from deepcnn.data.shards import Block, Blocks
+from deepcnn.data.shards import Block, Blocks, check_unpacked
 from deepcnn.data.splits import Opener, Split, group_by_split
 from deepcnn.errors import DataError
 
@@ -225,6 +225,7 @@ class MatShard:
                 )
         self._count = shape[3]
         self.shape = shape[0], shape[1], shape[2]
+        check_unpacked(str(path), self._count, self.shape, path.stat().st_size)
 
     @property
     def name(self) -> str:
@@ -286,7 +287,7 @@ class MatShard:
                 f"example {first} ({outside.size:,} such labels). Number the digits as SVHN does."
             )
         images = images.reshape(*self.shape, self._count, order="F")
-        return images.transpose(3, 0, 1, 2), labels.astype(np.int64) % DIGITS
+        return images.transpose(3, 0, 1, 2), (labels % DIGITS).astype(np.int64)
 
 
 def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from deepcnn.data.formats import npz_values
 from deepcnn.data.formats.npz_archive import PIECE, Archive, fill
-from deepcnn.data.shards import Blocks, Shape, ToWrite, numbered_files
+from deepcnn.data.shards import Blocks, Shape, ToWrite, check_unpacked, numbered_files
 from deepcnn.data.splits import SPLITS, Opener, Split, group_by_split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted, ignore
@@ -114,8 +114,8 @@ def classes(path: Path) -> tuple[str, ...] | None:
     return tuple(values.tolist())
 
 
-def _labels(archive: Archive, key: str, count: int) -> NDArray[np.int64]:
-    """Return the labels, int64 [N]."""
+def _labels(archive: Archive, key: str, count: int) -> NDArray[np.integer[Any]]:
+    """Return the labels, [N], of the type that they have in the file."""
     member = archive.member(key)
     if len(member.shape) == 2 and member.shape[0] == count and member.shape[1] > 1:
         return npz_values.one_hot(archive, key, member)
@@ -125,14 +125,13 @@ def _labels(archive: Archive, key: str, count: int) -> NDArray[np.int64]:
             f"for each image, or one-hot [{count}, classes], found {member.dtype} "
             f"{list(member.shape)}. Write the class of each image as an integer."
         )
-    values = archive.values(member)
-    labels = values.astype(np.int64)
-    outside = np.flatnonzero(labels < 0)  # among them uint64 of 2**63 and more
-    if outside.size:
+    labels = archive.values(member)
+    if len(labels) and (labels.min() < 0 or labels.max() >= 2**63):
+        outside = np.flatnonzero((labels < 0) | (labels >= 2**63))
         first = int(outside[0])
         raise DataError(
             f"{archive.path}: expected labels of at least 0 and below 2**63 in {key!r}, found "
-            f"{values[first]} for example {first} ({outside.size:,} such labels). Number the "
+            f"{labels[first]} for example {first} ({outside.size:,} such labels). Number the "
             "classes from 0 on."
         )
     return labels
@@ -186,6 +185,7 @@ class NpzShard:
             self.seekable = member.stored
             self._images = member
             self._start = archive.start_of(member) if member.stored else 0
+            check_unpacked(str(path), shape[0], self.shape, path.stat().st_size)
             self._labels = _labels(archive, labels, shape[0])
         self._scale = 1
         if member.dtype != np.uint8:
@@ -208,7 +208,7 @@ class NpzShard:
         with closing(self._values(start, stop, size)) as reading:
             for values in reading:
                 images = npz_values.pixels(values, self._scale)
-                yield images, self._labels[first : first + len(images)].copy()
+                yield images, self._labels[first : first + len(images)].astype(np.int64)
                 first += len(images)
 
     def _values(self, start: int, stop: int, size: int) -> Generator[NDArray[Any], None, None]:

@@ -152,6 +152,11 @@ class Archive:
             ) from error
         dimensions, by_columns, dtype = found
         shape = tuple(int(side) for side in dimensions)
+        if max(shape, default=0) >= 2**63:
+            raise DataError(
+                f"{where}: the header declares a side that no array has. The file is damaged; "
+                "fetch it again."
+            )
         header = prefix[: buffer.tell()]
         if dtype.hasobject:
             raise DataError(

@@ -26,10 +26,11 @@ from deepcnn.data.formats.decoding import (
     ignore_warnings_of_pillow,
     opened,
 )
-from deepcnn.data.formats.listings import NAMED, Listing, shown
+from deepcnn.data.formats.listings import NAMED, Listing
 from deepcnn.data.shards import Blocks, Progress
 from deepcnn.errors import DataError
 from deepcnn.settings import Fit
+from deepcnn.shown import shown
 
 MAX_SIDE = 128  # of a size that is chosen, not given
 

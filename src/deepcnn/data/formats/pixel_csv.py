@@ -33,11 +33,12 @@ from deepcnn.data.formats.csv_head import LEAST_SIDE, NUMBER, Head, head_of
 from deepcnn.data.formats.csv_text import MAX_LINE, Columns, Lines
 from deepcnn.data.formats.gzipped import opened
 from deepcnn.data.formats.label_tables import number_first
-from deepcnn.data.formats.listings import MAX_NAME_BYTES, shown
+from deepcnn.data.formats.listings import MAX_NAME_BYTES
 from deepcnn.data.shards import Blocks, Shape, ToWrite, by, numbered_files
 from deepcnn.data.splits import SPLITS, Opener, Split, group_by_split, split_of
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
+from deepcnn.shown import shown
 
 NAME = "CSV of pixels"
 SUFFIXES = (".csv", ".csv.gz")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from deepcnn.data.formats import pictures
-from deepcnn.data.formats.listings import shown
 from deepcnn.data.splits import Opener, Split
 from deepcnn.events import LeftOut, Listener, Noted, Reading
 from deepcnn.settings import DataSpec
+from deepcnn.shown import shown
 
 Parts = Callable[[], Sequence[pictures.Pictures]]  # opens the pictures of a split, file by file
 
