@@ -88,3 +88,11 @@ def test_where_alike_pictures_are_common_only_what_stands_out_is_told() -> None:
     told = duplicates.least_of(both, 3000)
     assert (lookalikes >= told).mean() < 0.02
     assert (copies >= told).mean() > 0.7
+
+
+def test_pairs_of_which_each_is_told_at_once_need_no_second_way(cifar10_test: Arrays) -> None:
+    """As in the last block of pairs of a set where all of it are copies."""
+    thumbs = likeness.small(np.concatenate([cifar10_test.images[:8]] * 2))
+    pairs, similarity = duplicates.alike(thumbs, lambda *_: None)
+    assert {(i, i + 8) for i in range(8)} <= {(int(a), int(b)) for a, b in pairs}
+    assert similarity.min() >= duplicates.LEAST
