@@ -92,7 +92,7 @@ def test_where_alike_pictures_are_common_only_what_stands_out_is_told() -> None:
 
 def test_pairs_of_which_each_is_told_at_once_need_no_second_way(cifar10_test: Arrays) -> None:
     """As in the last block of pairs of a set where all of it are copies."""
-    thumbs = likeness.small(np.concatenate([cifar10_test.images[:8]] * 2))
+    thumbs = likeness.small(np.concatenate([cifar10_test.images[:1]] * 3))
     pairs, similarity = duplicates.alike(thumbs, lambda *_: None)
-    assert {(i, i + 8) for i in range(8)} <= {(int(a), int(b)) for a, b in pairs}
-    assert similarity.min() >= duplicates.LEAST
+    assert sorted(map(tuple, pairs.tolist())) == [(0, 1), (0, 2), (1, 2)]
+    assert similarity.min() > 0.9
