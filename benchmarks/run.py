@@ -23,6 +23,7 @@ PROGRAMS = {
     "inputs": "cases.inputs",
     "orders": "cases.orders",
     "reading": "cases.reading",
+    "reading_pictures": "cases.reading_pictures",
     "devices": "cases.devices",
     "links": "cases.links",
     "streaming_memory": "cases.streaming_memory",

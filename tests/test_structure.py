@@ -49,7 +49,7 @@ ROOMS = [
     "intervals",
     "stopping",
     "durations",
-    "memory",
+    "machine",
     "shown",
     "errors",
 ]
@@ -69,7 +69,7 @@ WITHOUT_TORCH = [
     "events",
     "stopping",
     "durations",
-    "memory",
+    "machine",
     "shown",
     "errors",
 ]

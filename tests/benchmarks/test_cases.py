@@ -30,6 +30,22 @@ def test_inputs(benchmark: Import, tmp_path: Path, feed: str, where: str) -> Non
 
 
 @pytest.mark.usefixtures("cifar10_folder")
+def test_reading_pictures(
+    benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The sets that are made are read; the limit decodes all of them."""
+    reading = benchmark("cases.reading_pictures")
+    monkeypatch.setattr(reading, "EXAMPLES", 40)
+    for index, image in enumerate(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), "u1")):
+        path = tmp_path / "few" / "ab"[index % 2] / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    monkeypatch.setattr(reading, "SET", str(tmp_path / "few"))
+    reading.write_all(tmp_path)
+    assert set(reading.ours(tmp_path)) == {"png", "jpeg", "tfrecord"}
+    assert set(reading.pillow(1, tmp_path)) == {"png", "jpeg", "tfrecord"}
+
+
 def test_reading(benchmark: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reading = benchmark("cases.reading")
     monkeypatch.setattr(reading, "FORMS", ("npz",))

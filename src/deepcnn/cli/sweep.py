@@ -19,9 +19,11 @@ from deepcnn.console import console, program, say
 from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError, RunError
 from deepcnn.events import Listener, Noted
+from deepcnn.machine import LARGEST_SHARE, cores, memory
 from deepcnn.shown import printable, quoted
 from deepcnn.sweep.plan import Plan, Setting, folder_name, read_plan, unfinished
 
+OF_EACH = 2**31  # bytes of memory that a training may well take
 HELD_OUT = 10  # a tenth of the training set, to choose by where the preset holds nothing out
 NOT_OF_A_SWEEP = {
     "--run-dir": "--dir",
@@ -56,8 +58,8 @@ class Options:
     resume: Path | None = None
     """Go on with the sweep in this folder."""
     jobs: int | None = None
-    """Trainings at once, each with its share of the cores; None: one with all cores, or as many as
-    fit the cores with --threads."""
+    """Trainings at once, each with its share of the cores; None: on processors as many as there are
+    cores and memory for, on another device one."""
     report: bool = True
     """Write comparison.html at the end: the runs against each other."""
     json: bool = False
@@ -116,7 +118,7 @@ def run(options: Options) -> int:
     from deepcnn.sweep.running import Sweep
 
     threads = plan.settings[0].config.threads
-    at_once = options.jobs or (1 if threads is None else max(1, _cores() // threads))
+    at_once = options.jobs or (1 if threads is None else max(1, cores() // threads))
     with showing(as_json=options.json) as show:
         sweep = Sweep(
             folder,
@@ -177,9 +179,9 @@ def _plan(options: Options, tell: Listener) -> Plan:
 
     assert options.base is not None
     base = with_absolute_paths(options.base)
-    jobs = options.jobs
-    if jobs is not None and jobs > 1 and base.threads is None:
-        base = dataclasses.replace(base, threads=max(1, _cores() // jobs))
+    jobs = options.jobs or _fitting(base, options.seeds * max(1, len(options.choices)))
+    if jobs > 1 and base.threads is None:
+        base = dataclasses.replace(base, threads=max(1, cores() // jobs))
     seeds = tuple(range(base.seed, base.seed + options.seeds))
     budget = None if options.budget is None else seconds_of(options.budget, "--budget")
     if not options.choices:
@@ -233,8 +235,17 @@ def _folder(plan: Plan, tell: Listener) -> Path:
     return next(runs / each for each in names if not (runs / each).exists())
 
 
-def _cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _fitting(base: Config, trainings: int) -> int:
+    """Return how many of so many trainings are best made at once, where nobody says.
+
+    A training for each core is done sooner than one after another with all cores
+    (`benchmarks/run.py sweep_parallel`), as far as there is memory. On another device they would
+    share it.
+    """
+    from deepcnn.devices import Place
+
+    if Place.choose(base.device, base.precision).device.type != "cpu":
+        return 1
+    room = memory()
+    fit = cores() if room is None else min(cores(), int(LARGEST_SHARE * room / OF_EACH))
+    return max(1, min(fit, trainings))

@@ -19,7 +19,7 @@ from deepcnn import hashing
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.shards import Block, Blocks, Progress, Shape, Shard, by, expect
 from deepcnn.errors import DataError
-from deepcnn.memory import LARGEST_SHARE, memory
+from deepcnn.machine import LARGEST_SHARE, memory
 
 BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the two
 

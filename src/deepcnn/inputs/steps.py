@@ -21,7 +21,7 @@ from deepcnn.errors import DataError
 from deepcnn.inputs.flows import Flow, State, Step, Taker, join
 from deepcnn.inputs.prefetch import Prefetch
 from deepcnn.inputs.shuffle import Columns, Piece, Shuffle, in_turn
-from deepcnn.memory import LARGEST_SHARE, memory
+from deepcnn.machine import LARGEST_SHARE, memory
 
 READ_AHEAD = 2  # blocks that a reader thread may be ahead of whoever takes them
 TOGETHER = 512  # examples of one or few each that are joined to a block

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcnn.errors import ConfigError
-from deepcnn.memory import LARGEST_SHARE, memory
+from deepcnn.machine import LARGEST_SHARE, memory
 from deepcnn.models.cuda_convnet import CudaConvnet
 from deepcnn.models.mlp import MLP
 from deepcnn.models.speednet import ResidualSpeednet, Speednet

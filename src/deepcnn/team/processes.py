@@ -20,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from deepcnn.devices import Place, Precision
 from deepcnn.errors import DeepcnnError, TrainingError
 from deepcnn.events import Listener, ignore
+from deepcnn.machine import cores
 from deepcnn.team.rendezvous import common_name, exchange_signs
 from deepcnn.team.signs import ADVICE, Signs
 from deepcnn.team.team import Team
@@ -164,7 +165,7 @@ class Processes(Team):
         elif device == "auto":
             device = "cpu"  # gloo knows no other
         if threads is None and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default
-            threads = max(1, _cores() // _local_count())
+            threads = max(1, cores() // _local_count())
         place = super().place(device, precision, threads)
         if place.device.type == "cuda":
             torch.cuda.set_device(place.device)
@@ -181,13 +182,6 @@ def total(values: Tensor) -> Tensor:
 def _local_count() -> int:
     """Return how many processes share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def _cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _identity_of(process: int) -> str | None:

@@ -17,7 +17,7 @@ from deepcnn.data.formats.mat import MatShard
 from deepcnn.data.formats.npz import NpzShard
 from deepcnn.data.shards import check_unpacked
 from deepcnn.errors import DataError
-from deepcnn.memory import memory
+from deepcnn.machine import memory
 
 MANY = 15_000_000  # one-pixel images, which take 9 bytes each
 FOUND = r"expected at most 100 times the file's .* bytes, found 15,000,000 images of 1×1×1"

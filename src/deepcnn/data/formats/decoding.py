@@ -20,7 +20,9 @@ from __future__ import annotations
 import io
 import re
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +43,9 @@ DECODERS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 MAX_PIXELS = 2**26
 MAX_BYTES = 5 * MAX_PIXELS  # of memory while one is decoded: RGB takes 4 a pixel, and a little more
 _DEAR_FORMATS = {"WEBP": 20, "TIFF": 12}  # whose decoders hold a picture several times
+_PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+_HEAD = 512  # bytes, in which the pixels of a common PNG begin
+_PLAIN_CHUNKS = frozenset((b"IHDR", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"tEXt", b"tIME", b"bKGD"))
 _ROWS = 256  # of a picture that are converted at a time
 _GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _TRANSPOSITIONS = {  # EXIF 2.32, section 4.6.4 A, tag 274; 1 is upright
@@ -150,6 +155,11 @@ def reasons() -> Iterator[None]:
         raise BadPictureError(_reason(error)) from error
 
 
+def as_file(source: str | bytes) -> Path | BinaryIO:
+    """Return what the functions here take of a file's path, or of its content."""
+    return Path(source) if isinstance(source, str) else io.BytesIO(source)
+
+
 @contextmanager
 def _bytes_of(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     """Open a file that is one, or take what is open already."""
@@ -236,6 +246,46 @@ def header_of(picture: Image.Image) -> Header:
         width, height = height, width
     gray = picture.mode in _GRAY_MODES or picture.mode.startswith("I;16")
     return Header(height, width, gray, picture.has_transparency_data)
+
+
+def header(source: Path | BinaryIO) -> Header:
+    """Return what the head of a file, or of its bytes, says; no pixel is decoded.
+
+    Raises BadPictureError where it is no picture.
+    """
+    with reasons(), _bytes_of(source) as file:
+        found = _common_png(file.read(_HEAD))
+        if found is not None:
+            return found
+        file.seek(0)
+        with opened(file) as picture:
+            return header_of(picture)
+
+
+def _common_png(head: bytes) -> Header | None:
+    """Return what the first bytes of a PNG say, if it is a common one, which Pillow opens, or None.
+
+    It takes a third of the time that Pillow needs. Format:
+    https://www.w3.org/TR/png-3/#5DataRep.
+    """
+    if head[:16] != _PNG:
+        return None
+    width, height, depth, colour, *methods = struct.unpack_from(">IIBBBBB", head, 16)
+    if depth != 8 or colour not in (0, 2) or any(methods):
+        return None
+    place = 8
+    while place + 8 <= len(head):
+        length, kind = struct.unpack_from(">I4s", head, place)
+        end = place + 8 + length
+        if kind == b"IDAT":
+            fits = 0 < 5 * height * width <= MAX_BYTES
+            return Header(height, width, colour == 0) if fits else None
+        if kind not in _PLAIN_CHUNKS or head[end : end + 4] != struct.pack(
+            ">I", zlib.crc32(head[place + 4 : end])
+        ):
+            return None
+        place = end + 4
+    return None
 
 
 def decode(source: Path | BinaryIO, form: Format) -> NDArray[np.uint8]:

@@ -178,7 +178,8 @@ def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
 
 def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
     """Say to which classes pictures in folders below the class folders count."""
-    deeper = {path.parent for path in listing.paths if len(path.relative_to(root).parts) > 2}
+    depth = len(root.parts) + 1  # of class folders
+    deeper = {path.parent for path in listing.paths if len(path.parts) > depth + 1}
     if deeper:
         example = min(deeper).relative_to(root)
         emit(

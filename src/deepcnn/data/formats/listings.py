@@ -255,17 +255,17 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
             continue
         visited.add(real)
         for entry in entries_of(folder):
-            path = folder / entry.name
             if leads_to_folder(entry):
+                path = folder / entry.name
                 target = path.resolve() if entry.is_symlink() else real / entry.name
                 if target not in folders:  # class folders count for themselves
                     add = pending.append if entry.is_symlink() else pending.appendleft
                     add((path, target, top, label))
             elif entry.name.lower().endswith(SUFFIXES):
-                found.append((entry.name, label, str(path)))
+                found.append((entry.name, label, entry.path))
                 without.discard(top)
             else:
-                others.append(path)
+                others.append(folder / entry.name)
     if without:
         raise DataError(
             f"{shown(min(without))}: expected at least one picture ({', '.join(SUFFIXES)}), found "

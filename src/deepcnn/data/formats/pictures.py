@@ -6,8 +6,9 @@ is `Pictures`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+import math
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +21,23 @@ from deepcnn.data.formats.decoding import (
     BadPictureError,
     Format,
     Header,
+    as_file,
     converted,
     decode,
+    header,
     header_of,
-    ignore_warnings_of_pillow,
     opened,
 )
 from deepcnn.data.formats.listings import NAMED, Listing
+from deepcnn.data.formats.processes import spread
 from deepcnn.data.shards import Blocks, Progress
 from deepcnn.errors import DataError
 from deepcnn.settings import Fit
 from deepcnn.shown import shown
 
 MAX_SIDE = 128  # of a size that is chosen, not given
+LOOKED_AT_ONCE = 64  # pictures, by a process
+MOST_AT_ONCE = 2**22  # bytes of them: of files that are in memory, or of decoded images
 
 
 # Where a picture lies, for errors (a path or a text); its file, or its bytes; its label.
@@ -108,25 +113,26 @@ def inspect(
 
     Only headers are read, or with `decode` whole files: then none that is returned is truncated.
     """
-    ignore_warnings_of_pillow()
     headers: list[Header] = []
     good: list[int] = []
     labels: list[int] = []
     bad: dict[Any, str] = {}
-    for index, (where, source, label) in enumerate(listing.read(0, len(listing))):
-        try:
-            with opened(source) as picture:
-                header = header_of(picture)
-                if decode:
-                    converted(picture, 1 if header.gray else 3)
-        except BadPictureError as error:
-            bad[where] = str(error)
-        else:
-            good.append(index)
-            labels.append(label)
-            headers.append(header)
-        if progress is not None and index % 100 == 99:
-            progress(index + 1, len(listing))
+    index = 0
+    with closing(listing.read(0, len(listing))) as reading:
+        parts = _Parts(reading, [len(listing)], LOOKED_AT_ONCE)
+        looked = spread(Look(decode), parts, lambda: len(listing) / max(1, index) - 1)
+        with closing(looked):
+            for found in looked:
+                for (where, label), header in zip(parts.next(), found, strict=True):
+                    if isinstance(header, str):
+                        bad[where] = header
+                    else:
+                        good.append(index)
+                        labels.append(label)
+                        headers.append(header)
+                    index += 1
+                if progress is not None:
+                    progress(index, len(listing))
     at = np.array(good, np.int64)
     if isinstance(listing, Listing):
         return listing.only(at) if bad else listing, headers, bad
@@ -186,6 +192,81 @@ def rules(headers: Sequence[Header], form: Format) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Look:
+    """Look at pictures: their headers, or the reasons why there are none; for `spread`.
+
+    `whole`: decode them too.
+    """
+
+    whole: bool
+
+    def __call__(self, sources: Sequence[str | bytes]) -> list[Header | str]:
+        """Return what is found of each."""
+        return [self._one(as_file(source)) for source in sources]
+
+    def _one(self, source: Path | BinaryIO) -> Header | str:
+        try:
+            if not self.whole:
+                return header(source)
+            with opened(source) as picture:
+                found = header_of(picture)
+                converted(picture, 1 if found.gray else 3)
+                return found
+        except BadPictureError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Decode pictures, for `spread`."""
+
+    form: Format
+
+    def __call__(self, sources: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        """Return images uint8 [k, H, W, C], and for those that give none, by place, the reason."""
+        shape = self.form.height, self.form.width, self.form.channels
+        images = np.zeros((len(sources), *shape), np.uint8)
+        bad = {}
+        for place, source in enumerate(sources):
+            try:
+                images[place] = decode(as_file(source), self.form)
+            except BadPictureError as error:
+                bad[place] = str(error)
+        return images, bad
+
+
+class _Parts:
+    """Pictures in parts that are worked on at once, none of them across the end of a block.
+
+    `counts`: pictures of each block; `at_once`: at most so many in a part.
+    """
+
+    def __init__(self, reading: Encoded, counts: Sequence[int], at_once: int) -> None:
+        self._reading, self._counts, self._at_once = reading, counts, at_once
+        self._begun: deque[list[tuple[Any, int]]] = deque()
+
+    def next(self) -> list[tuple[Any, int]]:
+        """Return where the pictures of the next part lie, and their labels."""
+        return self._begun.popleft()
+
+    def __iter__(self) -> Iterator[list[str | bytes]]:
+        for count in self._counts:
+            left = count
+            while left:
+                about: list[tuple[Any, int]] = []
+                sources: list[str | bytes] = []
+                held = 0
+                while len(sources) < min(left, self._at_once) and held < MOST_AT_ONCE:
+                    where, source, label = next(self._reading)
+                    about.append((where, label))
+                    sources.append(str(source) if isinstance(source, Path) else source.read())
+                    held += 0 if isinstance(source, Path) else len(sources[-1])
+                left -= len(sources)
+                self._begun.append(about)
+                yield sources
+
+
 @dataclass(frozen=True, eq=False)
 class PictureShard:
     """Pictures as a `Shard`: each is decoded when it is read, by the rule of `decoding`.
@@ -237,23 +318,30 @@ class PictureShard:
 
         Raises DataError, naming the file, for one that cannot be decoded.
         """
-        # No threads: small pictures gain nothing, for most of their time is Pillow's Python code.
+        counts = [min(first + size, stop) - first for first in range(start, stop, size)]
+        at_once = max(1, min(LOOKED_AT_ONCE, MOST_AT_ONCE // math.prod(self.shape)))
+        done = 0
         with closing(self.listing.read(start, stop)) as reading:
-            for first in range(start, stop, size):
-                ignore_warnings_of_pillow()
-                count = min(first + size, stop) - first
-                images = np.empty((count, *self.shape), np.uint8)
-                labels = np.empty(count, np.int64)
-                for i, (where, source, label) in zip(range(count), reading, strict=False):
-                    labels[i] = label
-                    try:
-                        images[i] = decode(source, self.form)
-                    except BadPictureError as error:
-                        raise DataError(
-                            f"{shown(where)}: {error}. Mend or remove the file, or leave such "
-                            "files out with --skip-bad."
-                        ) from error
-                yield images, labels
+            parts = _Parts(reading, counts, at_once)
+            decoded = spread(Decode(self.form), parts, lambda: (stop - start) / max(1, done) - 1)
+            with closing(decoded):
+                for count in counts:
+                    images = np.empty((count, *self.shape), np.uint8)
+                    labels = np.empty(count, np.int64)
+                    place = 0
+                    while place < count:
+                        some, bad = next(decoded)
+                        wheres, some_labels = zip(*parts.next(), strict=True)
+                        for where in sorted(bad)[:1]:
+                            raise DataError(
+                                f"{shown(wheres[where])}: {bad[where]}. Mend or remove the file, "
+                                "or leave such files out with --skip-bad."
+                            )
+                        images[place : place + len(some)] = some
+                        labels[place : place + len(some)] = some_labels
+                        place += len(some)
+                    done += count
+                    yield images, labels
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How much memory this process may use: that of the machine, or of the container it runs in.
+"""What this process may use: memory, of the machine or of the container it runs in; processors.
 
 Limits of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max) and
 https://docs.kernel.org/admin-guide/cgroup-v1/memory.html (memory.limit_in_bytes).
@@ -55,3 +55,10 @@ def _limit(path: Path) -> Iterator[int]:
         return
     if text.isdecimal() and int(text) > 0:
         yield int(text)
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,159 @@
+"""Work on many pictures by processes of their own, one for each core.
+
+Pillow holds the interpreter while it opens and decodes a small picture, so threads gain nothing.
+The processes are this interpreter anew, not `multiprocessing`: that would run the user's script
+again, where it does not expect it. They end by themselves once nobody asks, or once this process
+is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from deepcnn.machine import cores
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOOK = 0.2  # seconds of work after which it is estimated what is left
+WORTH = 0.8  # seconds that must be left; to start the processes takes about half of that
+IDLE = 5.0  # seconds after which a process that nobody asks ends
+MOST = 8  # processes
+# Isolated (-I), so that nothing is imported from the working directory, which may be a hostile one.
+_BEGIN = """
+import sys
+idle, *sys.path[:] = sys.argv[1:]
+from deepcnn.data.formats.processes import serve
+serve(float(idle))
+"""
+
+_idle: list[_Worker] = []  # processes that wait for work
+
+
+def spread(
+    work: Callable[[T], R], parts: Iterable[T], left: Callable[[], float]
+) -> Generator[R, None, None]:
+    """Yield `work(part)` for each part, in order; processes help where that is worth it.
+
+    The first parts are worked on here. `work` and the parts are pickled, so they must be of this
+    package or plain; `left`: tells how many times as much as what was yielded is still to come.
+    What is yielded is the same with and without processes: one that cannot be had or that fails
+    is done without.
+    """
+    began, waiting = time.perf_counter(), iter(parts)
+    for part in waiting:
+        yield work(part)
+        spent = time.perf_counter() - began
+        if spent > LOOK and spent * left() > WORTH and _can_start():
+            yield from _by_processes(work, waiting)
+
+
+def _can_start() -> bool:
+    return os.name == "posix" and bool(sys.executable) and cores() > 1
+
+
+def _by_processes(work: Callable[[T], R], parts: Iterator[T]) -> Iterator[R]:
+    count = min(cores(), MOST)
+    begun: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(count, "pictures") as pool:  # each waits for a process of its own
+        try:
+            for part in parts:
+                begun.append(pool.submit(_ask, work, part))
+                if len(begun) > 2 * count:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for each in begun:
+                each.cancel()
+
+
+def _ask(work: Callable[[T], R], part: T) -> R:
+    for _ in range(2):  # one that waited may have ended meanwhile
+        try:
+            worker = _taken() or _Worker()
+        except OSError:
+            break
+        try:
+            answer: R = worker.ask(work, part)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            worker.end()
+        else:
+            _idle.append(worker)
+            return answer
+    return work(part)
+
+
+def _taken() -> _Worker | None:
+    """Return a process that waits; one of a parent, before it forked, is not ours."""
+    with suppress(IndexError):
+        while True:
+            worker = _idle.pop()
+            if worker.owner == os.getpid():
+                return worker
+    return None
+
+
+class _Worker:
+    """A process that does what it is asked for. Raises OSError where there can be none."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BEGIN, str(IDLE), *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+
+    def ask(self, work: Callable[[T], R], part: T) -> R:
+        pickle.dump((work, part), self._requests, pickle.HIGHEST_PROTOCOL)
+        self._requests.flush()
+        answer: R = pickle.load(self._answers)
+        return answer
+
+    def end(self) -> None:
+        """End the process, and wait for that."""
+        with suppress(OSError):  # what was not sent yet cannot be
+            self._requests.close()
+        self._answers.close()
+        try:
+            self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@atexit.register
+def end_all() -> None:
+    """End the processes that wait for work."""
+    while (worker := _taken()) is not None:
+        worker.end()
+
+
+def serve(idle: float) -> None:
+    """Do what is asked on standard input, until nobody asks for `idle` seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asks ends this process
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing but answers goes there
+    with suppress(EOFError, BrokenPipeError):
+        while select.select([requests], [], [], idle)[0]:
+            work, part = pickle.load(requests)
+            pickle.dump(work(part), answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
