@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 from rich import progress
 
-from deepcnn.console import console
+from deepcnn.console import console, program
 from deepcnn.errors import RunError
 from deepcnn.events import (
     Advanced,
@@ -148,6 +148,19 @@ def test_a_plan_is_told_in_three_lines(capsys: pytest.CaptureFixture[str]) -> No
         "      1,200 steps of 100 (64.7 epochs); scored on 10,000 test images, over several views "
         "(unsure).",
         f"{seconds}; more would not help.",
+    ]
+
+
+def test_a_plan_says_how_reading_is_paid_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with console(as_json=False) as tell:
+        tell(dataclasses.replace(PLAN, reading=130.0, data="my photos/"))  # of 257 seconds
+        tell(dataclasses.replace(PLAN, reading=120.0, data="photos"))
+        tell(dataclasses.replace(PLAN, reading=9.0, data="photos", left_out=4000))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if "convert" in line]
+    said = f"To pay that once for many trainings: {program('deepcnn')} data convert"
+    assert lines == [
+        f"Reading took 2 min 10 s. {said} 'my photos/' 'my photos-read' --to npz",
+        f"Reading took 9 s. {said} photos photos-read --to npz",
     ]
 
 

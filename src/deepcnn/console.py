@@ -349,8 +349,8 @@ def _so_far(event: Reading, seconds: float, done: int) -> str:
     return f"{event.done:,} of {event.total:,}, {left:.0f} s left"
 
 
-def planned(event: Planned) -> tuple[str, str, str]:
-    """Return what a plan is told in: the images, the steps, and the time."""
+def planned(event: Planned) -> list[str]:
+    """Return what a plan is told in: the images, the steps, the time, and what would save some."""
     height, width, channels = event.shape
     images = f"Plan: {_count(event.examples, 'image')} of {height}×{width}"
     if event.shape != event.original:
@@ -379,7 +379,14 @@ def planned(event: Planned) -> tuple[str, str, str]:
     )
     if event.enough:
         time_ += "; more would not help"
-    return f"{images}.", f"      {steps}.", f"      {time_}."
+    lines = [f"{images}.", f"      {steps}.", f"      {time_}."]
+    if event.reading and (event.left_out or 2 * event.reading > total):
+        folder = f"{event.data.rstrip('/')}-read"
+        lines += [
+            f"      Reading took {shown(event.reading)}. To pay that once for many trainings: "
+            f"{program('deepcnn')} data convert {quoted(event.data)} {quoted(folder)} --to npz"
+        ]
+    return lines
 
 
 def _table(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:

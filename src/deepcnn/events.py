@@ -98,7 +98,7 @@ class Planned(Event):
     they are whole from the beginning; `examples`: to train on, and `left_out` for lack of time;
     `scored`: of the split that counts. Seconds: `before` are gone, `training`, `scoring` and
     `report` will take so many, of the `budget` of the whole process. `enough`: more steps than
-    these would not help.
+    these would not help. `reading`: seconds that went into reading `data`, where that is pictures.
     """
 
     shape: tuple[int, int, int]
@@ -118,6 +118,8 @@ class Planned(Event):
     report: float
     budget: float
     enough: bool
+    data: str = ""
+    reading: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.data.dataset import Dataset
+from deepcnn.data.formats.processes import gain
 from deepcnn.data.open import open_dataset
 from deepcnn.data.splits import Split
 from deepcnn.durations import seconds_of
@@ -94,6 +95,7 @@ def plan(
     `config`: with the settings that were chosen; `given`: with a network from Python, if any.
     Raises ConfigError where the time is too short, DataError for data that cannot be used.
     """
+    opened = time.monotonic()
     dataset = open_dataset(config, emit=emit)
     config, dataset = with_validation(config, dataset, emit)
     shape = dataset.split("train").shape
@@ -110,6 +112,7 @@ def plan(
         dataset = dataset.resized(config.image_size) or dataset
     config, dataset = _readable(config, dataset, allowed)
     material = read_material(config, dataset, given.feed, emit)
+    reading = time.monotonic() - opened if facts.resizable else 0.0
     if allowed.chosen is not None:
         inputs = fitting(config.inputs, some_of(material.train), allowed.chosen)
         config = dataclasses.replace(config, inputs=inputs)
@@ -124,6 +127,7 @@ def plan(
         Plan(material.config, costs, allowed.seconds, allowed.began, time.monotonic(), most)
     )
     told = _planned(made, material, shape, facts.examples)
+    told = dataclasses.replace(told, data=str(config.data), reading=reading)
     return dataclasses.replace(made, told=told), dataclasses.replace(material, config=made.config)
 
 
@@ -164,6 +168,7 @@ def _readable(config: Config, dataset: Dataset, allowed: Allowance) -> tuple[Con
     train.select(few).load()
     now = time.monotonic()
     each = (now - began) / few.sum()
+    each /= gain(each * len(train))
     scored: dict[Split, int] = {s: len(dataset.split(s)) for s in splits_to_score(config, dataset)}
     scored.pop("train", None)
     time_to_read = READING * (allowed.began + allowed.seconds - now)

@@ -60,6 +60,11 @@ def spread(
             yield from _by_processes(work, waiting)
 
 
+def gain(seconds: float) -> float:
+    """Return how many times sooner work of so many seconds is done with processes, about."""
+    return 0.8 * min(cores(), MOST) if seconds > LOOK + WORTH and _can_start() else 1.0
+
+
 def _can_start() -> bool:
     return os.name == "posix" and bool(sys.executable) and cores() > 1
 
