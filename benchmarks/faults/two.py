@@ -34,6 +34,7 @@ REFUSALS = (
     "another process replaced this run",
     "the run that was here was being replaced",
     "expected the directory of a run, with a config.json",
+    "another process is replacing it just now",
 )
 PAIRS = [
     ("start", "start"),

@@ -111,3 +111,18 @@ def test_the_log_reaches_the_disk_before_a_checkpoint_does(
     train(JUDGED, run_dir=tmp_path / "run")
     before = [done[i - 1] for i, what in enumerate(done) if what == "saving into checkpoints"]
     assert before == ["log.jsonl"] * JUDGED.steps
+
+
+def test_the_best_checkpoint_stays_the_best_though_the_log_lost_its_score(tmp_path: Path) -> None:
+    """As a power cut may leave it: the log is behind what was saved."""
+    train(JUDGED, run_dir=tmp_path / "peace")
+    kept = best(tmp_path / "peace")
+    (name,) = kept
+    step = int(name[5:14])
+    scores = {e["step"]: e for e in logged(tmp_path / "peace", "Evaluated")}
+    assert step < 4, scores  # else nothing could take its place
+    run = tmp_path / "run"
+    train(dataclasses.replace(JUDGED, steps=step), run_dir=run)
+    (run / "log.jsonl").write_text("")
+    resume(run, changes=lambda config: dataclasses.replace(config, steps=4))
+    assert best(run) == kept

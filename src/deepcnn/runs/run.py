@@ -283,6 +283,11 @@ class Run:
             if len(content) > LARGEST:
                 raise ValueError(f"expected at most {LARGEST:,} bytes, found more")
             values = json.loads(content.decode())
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{path}: expected a file, found none. The run is not whole, or another process is "
+                "replacing it just now; then try again."
+            ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path}: cannot be read ({error})") from error
         if not isinstance(values, dict):

@@ -81,6 +81,8 @@ class Judge:
         session = self._session
         session.engine.settle()
         last = session.state.step == session.steps
+        if session.config.keep_best and self._earlier is None:
+            self._know_earlier()
         found = [*self._scores.of(session.state, last=last)]  # whole, or not told at all
         is_best = False
         if session.config.keep_best:
@@ -97,12 +99,29 @@ class Judge:
             session.team.once(self._store_calibration)
         return tuple(found)
 
+    def _know_earlier(self) -> None:
+        """Read the earlier scores from the log; that of the best checkpoint is needed in any case.
+
+        A power cut may have taken it from the log: then the checkpoint is scored again.
+        """
+        session, self._earlier = self._session, []
+        if session.team.once(self._read_earlier):
+            trained = Trained.open(session.run, model=self._model, emit=session.tell)
+            *_, counting = self._scores.of_trained(trained)
+            self._earlier.append(counting)
+
+    def _read_earlier(self) -> bool:
+        """Read the log, and return whether it does not tell of the best checkpoint."""
+        session, (*_, split) = self._session, self._to_score
+        step = session.state.step
+        self._earlier = logged_scores(session.run.log, split=split, before=step)
+        best = [checkpoint.step_of(path) for path in checkpoint.paths(session.run.best)]
+        return any(s < step and s not in {e.step for e in self._earlier} for s in best)
+
     def _is_best(self, evaluated: Evaluated) -> bool:
         """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
-        if self._earlier is None:  # afterwards the log may be behind, see `runs.appended`
-            log, split, step = self._session.run.log, evaluated.split, evaluated.step
-            self._earlier = logged_scores(log, split=split, before=step)
-        best = max(((e.correct, -e.loss) for e in self._earlier), default=(-1, 0.0))
+        earlier = self._earlier or []
+        best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
         return (evaluated.correct, -evaluated.loss) > best
 
     def _save_best(self, evaluated: Evaluated) -> None:

@@ -209,6 +209,8 @@ class Session:
             run.check_identity(identity)
             atomic.remove_unfinished(run.path)
             found = checkpoint.newest_whole(run.checkpoints, lambda: self.owner, self.emit)
+            with contextlib.suppress(OSError):  # a killed process may not have brought its name
+                atomic.flush_directory(run.checkpoints)
             if found is None:
                 self._fit_parent()
                 self._take_on()
