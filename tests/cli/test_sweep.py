@@ -17,12 +17,14 @@ import pytest
 
 from deepcnn.cli.main import run as cli
 from deepcnn.cli.sweep import parse_options
+from deepcnn.data.open import open_dataset
 from deepcnn.errors import ConfigError, RunError
 from deepcnn.runs.log import events, read_log
 from deepcnn.runs.run import Run
 from deepcnn.sweep import running
 from deepcnn.sweep.jobs import Ended, Job
 from tests.helpers.command import ENVIRONMENT, run_here
+from tests.helpers.own_data import images_of, write_pictures
 from tests.helpers.sweeping import SHORT, train_here
 from tests.helpers.waiting import wait_for
 
@@ -139,6 +141,9 @@ def test_a_sweep_is_not_mixed_with_another(
         (["--grid", "optimizer.learning-rat=1,2"], "Did you mean optimizer.learning-rate?"),
         (["--grid", "seed=1,2"], "use --seeds"),
         (["--grid", "data=cifar10,mnist"], "would be scored on different images"),
+        (["--grid", "fit=crop,pad"], "--grid fit: cannot be chosen: synthetic holds images of the"),
+        (["--grid", "image-size=8,16"], "--grid image-size: cannot be chosen: synthetic holds"),
+        (["--grid", "image-size=8,8 8"], "are the same setting"),
         (["--grid", "steps"], "expected FIELD=VALUE,VALUE"),
         (["--grid", "steps=5,5"], "steps=5 and steps=5 are the same setting"),
         (["--grid", "steps=5", "--grid=steps=6"], "steps: is given twice"),
@@ -174,6 +179,29 @@ def test_a_grid_is_all_combinations_of_typed_values() -> None:
         "optimizer.nesterov": "true",
         "model.widths": "8 8 16 16",
     }
+
+
+def test_each_way_of_fitting_pictures_is_trained_on_pictures_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = train_here(monkeypatch)
+    for split, count in (("train", 8), ("test", 2)):
+        write_pictures(tmp_path / "wide" / split, *images_of(count, 20, 40, 3, classes=2))
+    arguments = ["tiny", "--data", str(tmp_path / "wide"), *SHORT, "--steps=1", "--batch-size=2"]
+    arguments += ["--grid", "fit=crop,pad,squeeze", "image-size=16,16 24", "--seeds", "1"]
+    arguments += ["--final-seeds", "0", "--no-report", "--dir", str(tmp_path / "sweep")]
+    assert swept(capsys, *arguments)[0] == 0
+    seen = set()
+    for name in begun:
+        run = Run.open(tmp_path / "sweep" / name)
+        height, width = run.config().image_size or (0, 0)
+        dataset = open_dataset(run.config())
+        assert dataset.split("train").shape == (height, width, 3)
+        stored = run.read("inputs.json")
+        assert stored["content"]["train"] == dataset.content("train")
+        assert f"fit={run.config().fit},image-size={height}" in name
+        seen.add(stored["content"]["train"])
+    assert len(begun) == len(seen) == 6
 
 
 class Clock:

@@ -6,11 +6,14 @@ import difflib
 import itertools
 import shlex
 
+from deepcnn.cli.arguments import squares
 from deepcnn.cli.train import parse_options as parse_training
 from deepcnn.config import Config, flat, to_dict
+from deepcnn.data.dataset import Dataset
 from deepcnn.errors import ConfigError
 
 GRID = "--grid"
+OF_PICTURES = ("image_size", "fit")  # settings that change pictures in files only
 MOST = 1000  # combinations
 Choice = tuple[dict[str, str], Config]  # what it is in the grid, and what is trained
 # What decides which images are scored, or is no setting of a training at all.
@@ -69,6 +72,21 @@ def choices(base: Config, grid: list[str], arguments: list[str]) -> tuple[Choice
     return tuple(found)
 
 
+def check_varies(config: Config, dataset: Dataset, found: tuple[Choice, ...]) -> None:
+    """Raise ConfigError for a grid of how pictures are read where the images are arrays.
+
+    All settings would be trained on the same images.
+    """
+    for field in OF_PICTURES:
+        name = field.replace("_", "-")
+        varies = any(name in changes for changes, _ in found)
+        if varies and dataset.resized((1, 1)) is None:
+            raise ConfigError(
+                f"{GRID} {name}: cannot be chosen: {config.data} holds images of the size that "
+                "they have, and no pictures in files, so all settings would be the same"
+            )
+
+
 def _line(base: Config, text: str) -> tuple[str, list[str]]:
     """Return the name of a field, spelt as a flag, and its values."""
     name, equals, values = text.partition("=")
@@ -94,7 +112,7 @@ def _line(base: Config, text: str) -> tuple[str, list[str]]:
 def _words(base: Config, name: str, value: str) -> list[str]:
     """Return what says a setting to `train`."""
     if not isinstance(flat(to_dict(base))[name.replace("-", "_")], bool):
-        return [f"--{name}", *shlex.split(value)]
+        return squares([f"--{name}", *shlex.split(value)])
     if value not in ("true", "false"):
         raise ConfigError(f"{GRID} {name}: expected true or false, found {value!r}")
     head, dot, last = name.rpartition(".")

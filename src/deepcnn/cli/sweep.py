@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from deepcnn.cli.arguments import own_network, value_of, with_dashes
-from deepcnn.cli.grids import GRID, Choice, choices, taken_out
+from deepcnn.cli.grids import GRID, Choice, check_varies, choices, taken_out
 from deepcnn.cli.swept import showing
 from deepcnn.cli.train import parse_options as parse_training
 from deepcnn.config import Config
@@ -186,7 +186,7 @@ def _plan(options: Options, tell: Listener) -> Plan:
     budget = None if options.budget is None else seconds_of(options.budget, "--budget")
     if not options.choices:
         return Plan((Setting("", {}, base),), seeds, 0, budget)
-    held_out, has_test = _to_choose_by(base, tell)
+    held_out, has_test = _to_choose_by(base, options.choices, tell)
     final_seeds = min(options.final_seeds, len(seeds))
     if final_seeds and not has_test:
         tell(Noted(f"{base.data} has no test split, so the best setting is not trained again."))
@@ -203,11 +203,12 @@ def _plan(options: Options, tell: Listener) -> Plan:
     return Plan(tuple(settings), seeds, final_seeds, budget)
 
 
-def _to_choose_by(base: Config, tell: Listener) -> tuple[int, bool]:
+def _to_choose_by(base: Config, settings: tuple[Choice, ...], tell: Listener) -> tuple[int, bool]:
     """Return how many examples to hold out to choose by, and whether there is a test set."""
     from deepcnn.data.open import open_dataset
 
     dataset = open_dataset(base, emit=tell)
+    check_varies(base, dataset, settings)
     has_test = "test" in dataset.own_splits
     if base.validation_size or "validation" in dataset.own_splits:
         return base.validation_size, has_test
