@@ -12,6 +12,8 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
                                    SPLIT.tfrecord-00000-of-00004, or .gz; pixels, or pictures
     Parquet of pictures            SPLIT*.parquet, also in data/
     NumPy                          SPLIT*.npz, or one .npz that holds arrays for each split
+    NumPy arrays                   images.npy and labels.npy, SPLIT_images.npy and SPLIT_labels.npy,
+                                   or x_SPLIT.npy and y_SPLIT.npy
     tables of pixels               SPLIT*.csv or .csv.gz, each row a label and an image
     pictures with a table          SPLIT*.csv or *labels*.csv, also .tsv, with the pictures in
                                    SPLIT/, images/ or beside it; or any list path,label,split
@@ -37,6 +39,7 @@ from deepcnn.data.formats import (
     idx,
     label_tables,
     mat,
+    npy,
     npz,
     parquet,
     pixel_csv,
@@ -100,6 +103,8 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
         if found := form.recognize(folder, files):
             classes = classes or form.class_names(folder, files)
             return Layout(path, form.NAME, _all_of(found), classes)
+    if found := npy.recognize(folder, files, emit):
+        return Layout(path, npy.NAME, _all_of(found), classes or npy.class_names(folder, files))
     if found := npz.recognize(folder, files, emit):
         return Layout(path, npz.NAME, _all_of(found), classes or npz.class_names(folder, files))
     tables = _labeled(folder, list(filter(_is_table, files)), emit)

@@ -5,10 +5,10 @@ magic string, a version, a header that is a Python literal of a data type and a 
 values. Arrays of Python objects are pickles, and are refused.
 
 A file holds `images` and `labels`; or, for splits, `train_images` and `train_labels` as MedMNIST
-spells them, or `x_train` and `y_train` as Keras does, with `val` or `validation` and `test` alike.
-Images are [N, H, W] or [N, H, W, C], labels integers [N] or [N, 1], or one-hot [N, classes]: a 1 in
-each row, and zeros. An array of strings, `classes`, may name the labels. Images of another type
-than uint8 become it by the rule that `npz_values` states.
+spells them, or `x_train` (also `X_train`) and `y_train` as Keras does, with `val` or `validation`
+and `test` alike. Images are [N, H, W] or [N, H, W, C], labels integers [N] or [N, 1], or one-hot
+[N, classes]: a 1 in each row, and zeros. An array of strings, `classes`, may name the labels.
+Images of another type than uint8 become it by the rule that `npz_values` states.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from deepcnn.data.formats import npz_values
-from deepcnn.data.formats.npz_archive import PIECE, Archive, fill
+from deepcnn.data.formats.npz_archive import PIECE, Archive, Holder, fill, values_of
 from deepcnn.data.shards import Blocks, Shape, ToWrite, check_unpacked, numbered_files
 from deepcnn.data.splits import SPLITS, Opener, Split, group_by_split
 from deepcnn.errors import DataError
@@ -48,13 +48,13 @@ MAX_CLASSES = 65_536
 MAX_CLASSES_BYTES = 2**26
 
 
-def _pairs(members: Iterable[str]) -> dict[Split | None, tuple[str, str]]:
+def pairs_of(members: Iterable[str]) -> dict[Split | None, tuple[str, str]]:
     """Return the keys of images and labels by split, and under None those without a split."""
     known = set(members)
     found: dict[Split | None, tuple[str, str]] = {}
     for split, spellings in SPELLINGS.items():
         candidates = [(f"{name}_images", f"{name}_labels") for name in spellings]
-        candidates += [(f"x_{name}", f"y_{name}") for name in spellings]
+        candidates += [(f"{x}_{name}", f"y_{name}") for x in "xX" for name in spellings]
         for pair in candidates:
             if known.issuperset(pair):
                 found[split] = pair
@@ -75,7 +75,7 @@ def splits(path: Path) -> tuple[Split, ...]:
     Raises DataError where it holds no images and labels under a name that is known.
     """
     with Archive.opened(path) as archive:
-        found = _pairs(archive.members)
+        found = pairs_of(archive.members)
         if not found:
             raise _no_pair(
                 path,
@@ -88,22 +88,27 @@ def splits(path: Path) -> tuple[Split, ...]:
 def classes(path: Path) -> tuple[str, ...] | None:
     """Return the names of the labels, or None where a file has no array `classes`."""
     with Archive.opened(path) as archive:
-        if "classes" not in archive.members:
-            return None
-        member = archive.member("classes")
-        size = math.prod(member.shape) * member.dtype.itemsize
-        if (
-            member.dtype.kind != "U"
-            or len(member.shape) != 1
-            or not 0 < member.shape[0] <= MAX_CLASSES
-            or not 0 < size <= MAX_CLASSES_BYTES
-        ):
-            raise DataError(
-                f"{path}: expected 'classes' as 1 to {MAX_CLASSES:,} strings, a dtype of kind U, "
-                f"in at most {MAX_CLASSES_BYTES:,} bytes, found {member.dtype} "
-                f"{list(member.shape)}. Write them with numpy.array(names, dtype=str)."
-            )
-        values = archive.values(member)
+        return classes_in(archive)
+
+
+def classes_in(archive: Holder) -> tuple[str, ...] | None:
+    """Return the names of the labels, or None where there is no array `classes`."""
+    if "classes" not in archive.members:
+        return None
+    path, member = archive.path, archive.member("classes")
+    size = math.prod(member.shape) * member.dtype.itemsize
+    if (
+        member.dtype.kind != "U"
+        or len(member.shape) != 1
+        or not 0 < member.shape[0] <= MAX_CLASSES
+        or not 0 < size <= MAX_CLASSES_BYTES
+    ):
+        raise DataError(
+            f"{path}: expected 'classes' as 1 to {MAX_CLASSES:,} strings, a dtype of kind U, "
+            f"in at most {MAX_CLASSES_BYTES:,} bytes, found {member.dtype} "
+            f"{list(member.shape)}. Write them with numpy.array(names, dtype=str)."
+        )
+    values = values_of(archive, member)
     points = values.view(np.dtype("u4").newbyteorder(member.dtype.byteorder))
     outside = points[(points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))]
     if outside.size:
@@ -114,7 +119,7 @@ def classes(path: Path) -> tuple[str, ...] | None:
     return tuple(values.tolist())
 
 
-def _labels(archive: Archive, key: str, count: int) -> NDArray[np.integer[Any]]:
+def _labels(archive: Holder, key: str, count: int) -> NDArray[np.integer[Any]]:
     """Return the labels, [N], of the type that they have in the file."""
     member = archive.member(key)
     if len(member.shape) == 2 and member.shape[0] == count and member.shape[1] > 1:
@@ -125,7 +130,7 @@ def _labels(archive: Archive, key: str, count: int) -> NDArray[np.integer[Any]]:
             f"for each image, or one-hot [{count}, classes], found {member.dtype} "
             f"{list(member.shape)}. Write the class of each image as an integer."
         )
-    labels = archive.values(member)
+    labels = values_of(archive, member)
     if len(labels) and (labels.min() < 0 or labels.max() >= 2**63):
         outside = np.flatnonzero((labels < 0) | (labels >= 2**63))
         first = int(outside[0])
@@ -156,10 +161,16 @@ class NpzShard:
     their beginning. Their checksum is compared when all are read from the first to the last.
     """
 
-    def __init__(self, path: Path, split: Split | None = None, emit: Listener = ignore) -> None:
-        self._path = path
-        with Archive.opened(path) as archive:
-            pairs = _pairs(archive.members)
+    def __init__(
+        self,
+        path: Path,
+        split: Split | None = None,
+        emit: Listener = ignore,
+        opened: Callable[[Path], AbstractContextManager[Holder]] = Archive.opened,
+    ) -> None:
+        self._path, self._opened = path, opened
+        with opened(path) as archive:
+            pairs = pairs_of(archive.members)
             if split and set(pairs) == {None}:
                 split = None
             if split not in pairs:
@@ -184,8 +195,7 @@ class NpzShard:
             self.shape = shape[1], shape[2], shape[3]
             self.seekable = member.stored
             self._images = member
-            self._start = archive.start_of(member) if member.stored else 0
-            check_unpacked(str(path), shape[0], self.shape, path.stat().st_size)
+            check_unpacked(str(path), shape[0], self.shape, archive.size)
             self._labels = _labels(archive, labels, shape[0])
         self._scale = 1
         if member.dtype != np.uint8:
@@ -213,28 +223,22 @@ class NpzShard:
 
     def _values(self, start: int, stop: int, size: int) -> Generator[NDArray[Any], None, None]:
         """Yield the images `start` to `stop` as they are in the file, `size` at a time."""
-        info, header, dtype = self._images.info, self._images.header, self._images.dtype
+        header, dtype = self._images.header, self._images.dtype
         offset = len(header) + start * math.prod(self.shape) * dtype.itemsize
-        with Archive.opened(self._path) as archive:
-            if self.seekable:
-                stream = archive.file
-                stream.seek(self._start + offset)
-            else:  # zipfile compares the checksum where it reads to the end
-                stream = archive.open(info)
-                scratch = np.empty(min(offset, PIECE), np.uint8)
-                for position in range(0, offset, PIECE):
-                    fill(stream, scratch[: offset - position], self._path)
+        with self._opened(self._path) as archive:
+            stream = archive.at(self._images, offset)
             checksum = zlib.crc32(header)
             for begin in range(start, stop, size):
                 end = min(begin + size, stop)
                 values = np.empty((end - begin, *self.shape), dtype)
                 content = values.reshape(-1).view(np.uint8)
                 fill(stream, content, self._path)
-                if self.seekable and start == 0:
+                # zipfile compares that of what is deflated, where it reads to the end.
+                if self.seekable and start == 0 and self._images.checksum is not None:
                     checksum = zlib.crc32(content.data, checksum)
-                    if end == len(self) and checksum != info.CRC:
+                    if end == len(self) and checksum != self._images.checksum:
                         raise DataError(
-                            f"{self._path}: the images of {info.filename!r} and their checksum "
+                            f"{self._path}: the images of {self._images.name!r} and their checksum "
                             "disagree. The file is damaged; fetch it again."
                         )
                 yield values
@@ -262,11 +266,6 @@ def recognize(folder: Path, files: list[str], emit: Listener = ignore) -> dict[S
     are no .npz.
     """
     names = [n for n in files if n.endswith(".npz")]
-    if not names and (arrays := [n for n in files if n.endswith(".npy")]):
-        raise DataError(
-            f"{folder / arrays[0]}: expected images and labels in one file, found an array alone. "
-            'Write them together: numpy.savez("train.npz", images=images, labels=labels)'
-        )
     if len(names) == 1 and (inside := splits(folder / names[0])):
         path = folder / names[0]
         return {

@@ -1,4 +1,4 @@
-"""An open .npz file: a zip archive of arrays, each in an .npy file, none of them a pickle."""
+"""Arrays in .npy files, none of them a pickle; and an .npz file, a zip archive of such files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -43,25 +43,54 @@ ENCRYPTED = 1
 
 @dataclass(frozen=True)
 class Member:
-    """An array of the archive: its directory entry, and what the .npy header says."""
+    """An array: the name of its .npy file, and what the header of that says.
 
-    info: zipfile.ZipInfo
+    `stored`: whether it lies in the file as it is, not deflated; `checksum`: CRC-32 of the whole
+    .npy file, None where nobody tells it.
+    """
+
+    name: str
     header: bytes
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     by_columns: bool
+    stored: bool = True
+    checksum: int | None = None
+
+
+class Holder(Protocol):
+    """Arrays in .npy files, open for reading. All methods raise DataError, naming the file.
+
+    `path`: what errors call all of them; `members`: their names; `size`: bytes that they take on
+    the disk, together.
+    """
+
+    path: Path
+    size: int
 
     @property
-    def stored(self) -> bool:
-        """Whether it lies in the file as it is, not deflated."""
-        return self.info.compress_type == zipfile.ZIP_STORED
+    def members(self) -> Collection[str]:
+        """The names of the arrays, without `.npy`."""
+
+    def member(self, key: str) -> Member:
+        """Read an array's header, and check that the file is as long as the header declares."""
+
+    def open(self, member: Member) -> io.BufferedIOBase:
+        """Open an .npy file at its beginning, to be read to its end."""
+
+    def at(self, member: Member, offset: int) -> io.BufferedIOBase:
+        """Open an .npy file at an offset."""
 
 
 class Archive:
-    """An open .npz file whose directory has been checked. Errors of zipfile become DataError."""
+    """An open .npz file whose directory has been checked. Errors of zipfile become DataError.
+
+    It is a `Holder`.
+    """
 
     def __init__(self, path: Path, file: io.BufferedIOBase, archive: zipfile.ZipFile) -> None:
-        self.path, self.file, self._zip = path, file, archive
+        self.path, self._file, self._zip = path, file, archive
+        self.size = path.stat().st_size
         self.members = {
             info.filename.removesuffix(".npy"): info
             for info in archive.infolist()
@@ -107,8 +136,22 @@ class Archive:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
-    def open(self, info: zipfile.ZipInfo) -> io.BufferedIOBase:
-        """Open a member for reading."""
+    def open(self, member: Member) -> io.BufferedIOBase:
+        """Open a member at its beginning; zipfile compares the checksum at its end."""
+        return self._opened(self._zip.getinfo(member.name))
+
+    def at(self, member: Member, offset: int) -> io.BufferedIOBase:
+        """Open a member at an offset; one that is deflated is read up to there."""
+        if member.stored:
+            self._file.seek(self._start_of(self._zip.getinfo(member.name)) + offset)
+            return self._file
+        stream = self.open(member)
+        scratch = np.empty(min(offset, PIECE), np.uint8)
+        for position in range(0, offset, PIECE):
+            fill(stream, scratch[: offset - position], self.path)
+        return stream
+
+    def _opened(self, info: zipfile.ZipInfo) -> io.BufferedIOBase:
         return cast("io.BufferedIOBase", self._zip.open(info))
 
     def member(self, key: str) -> Member:
@@ -129,70 +172,83 @@ class Archive:
                 f"{where} declares {size:,} bytes, more than the {packed:,} bytes that it is said "
                 "to take in the file can hold. The file is damaged; fetch it again."
             )
-        with self.open(info) as stream:
-            prefix = stream.read(MAX_HEADER_BYTES)
-        buffer = io.BytesIO(prefix)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about headers of Python 2 and odd literals
-                version = npy.read_magic(buffer)
-                if version == (1, 0):
-                    found = npy.read_array_header_1_0(buffer, max_header_size=MAX_HEADER_BYTES)
-                elif version == (2, 0):
-                    found = npy.read_array_header_2_0(buffer, max_header_size=MAX_HEADER_BYTES)
-                else:
-                    raise ValueError(f"version {version} is not for plain arrays")
-        # NumPy reads the header with `ast`, `tokenize` and `numpy.dtype`: besides ValueError they
-        # raise at least SyntaxError, TokenError, TypeError, RecursionError and MemoryError.
-        except Exception as error:
-            reason = str(error).partition("\n")[0][:200]
-            raise DataError(
-                f"{where}: expected an .npy header of at most {MAX_HEADER_BYTES:,} bytes, found "
-                f"what cannot be read as one ({reason}). Write the file with numpy.savez."
-            ) from error
-        dimensions, by_columns, dtype = found
-        shape = tuple(int(side) for side in dimensions)
-        if max(shape, default=0) >= 2**63:
-            raise DataError(
-                f"{where}: the header declares a side that no array has. The file is damaged; "
-                "fetch it again."
-            )
-        header = prefix[: buffer.tell()]
-        if dtype.hasobject:
-            raise DataError(
-                f"{where}: expected plain values, found {dtype}, Python objects, which are "
-                "pickles and could run anything. Convert the array before writing it."
-            )
-        needed = len(header) + math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or needed != size:
-            raise DataError(
-                f"{where}: the header declares {dtype} {list(shape)}, {needed:,} bytes with the "
-                f"header, found {size:,}. The file is damaged; fetch it again."
-            )
-        return Member(info, header, dtype, shape, by_columns)
+        with self._opened(info) as stream:
+            found = read_header(stream, size, where)
+        stored = info.compress_type == zipfile.ZIP_STORED
+        if stored:
+            self._start_of(info)
+        return replace(found, name=info.filename, stored=stored, checksum=info.CRC)
 
-    def values(self, member: Member) -> NDArray[Any]:
-        """Return a whole array, flat; zipfile compares the checksum."""
-        content = np.empty(math.prod(member.shape) * member.dtype.itemsize, np.uint8)
-        with self.open(member.info) as stream:
-            stream.read(len(member.header))
-            fill(stream, content, self.path)
-        return content.view(member.dtype)
-
-    def start_of(self, member: Member) -> int:
+    def _start_of(self, info: zipfile.ZipInfo) -> int:
         """Return the offset in the file of a stored member's first byte."""
-        self.file.seek(member.info.header_offset)
-        local = self.file.read(LOCAL_BYTES)
+        self._file.seek(info.header_offset)
+        local = self._file.read(LOCAL_BYTES)
         name, extra = struct.unpack("<HH", local[26:])
-        start: int = member.info.header_offset + LOCAL_BYTES + name + extra
-        size = self.file.seek(0, os.SEEK_END)
-        if start + member.info.file_size > size:
+        start: int = info.header_offset + LOCAL_BYTES + name + extra
+        size = self._file.seek(0, os.SEEK_END)
+        if start + info.file_size > size:
             raise DataError(
-                f"{self.path}: expected {member.info.file_size:,} bytes of "
-                f"{member.info.filename!r} at offset {start:,}, found the end of the file at "
-                f"{size:,}. The file is damaged; fetch it again."
+                f"{self.path}: expected {info.file_size:,} bytes of {info.filename!r} at offset "
+                f"{start:,}, found the end of the file at {size:,}. The file is damaged; fetch it "
+                "again."
             )
         return start
+
+
+def read_header(stream: io.BufferedIOBase, size: int, where: str) -> Member:
+    """Read the header of an .npy file of `size` bytes, and check it; its name is `where`.
+
+    Raises DataError for what is none, declares another length than that, or is a pickle.
+    """
+    prefix = stream.read(MAX_HEADER_BYTES)
+    buffer = io.BytesIO(prefix)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers of Python 2 and odd literals
+            version = npy.read_magic(buffer)
+            if version == (1, 0):
+                found = npy.read_array_header_1_0(buffer, max_header_size=MAX_HEADER_BYTES)
+            elif version == (2, 0):
+                found = npy.read_array_header_2_0(buffer, max_header_size=MAX_HEADER_BYTES)
+            else:
+                raise ValueError(f"version {version} is not for plain arrays")
+    # NumPy reads the header with `ast`, `tokenize` and `numpy.dtype`: besides ValueError they
+    # raise at least SyntaxError, TokenError, TypeError, RecursionError and MemoryError.
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise DataError(
+            f"{where}: expected an .npy header of at most {MAX_HEADER_BYTES:,} bytes, found "
+            f"what cannot be read as one ({reason}). Write the file with numpy.savez."
+        ) from error
+    dimensions, by_columns, dtype = found
+    shape = tuple(int(side) for side in dimensions)
+    if max(shape, default=0) >= 2**63:
+        raise DataError(
+            f"{where}: the header declares a side that no array has. The file is damaged; "
+            "fetch it again."
+        )
+    header = prefix[: buffer.tell()]
+    if dtype.hasobject:
+        raise DataError(
+            f"{where}: expected plain values, found {dtype}, Python objects, which are "
+            "pickles and could run anything. Convert the array before writing it."
+        )
+    needed = len(header) + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or needed != size:
+        raise DataError(
+            f"{where}: the header declares {dtype} {list(shape)}, {needed:,} bytes with the "
+            f"header, found {size:,}. The file is damaged; fetch it again."
+        )
+    return Member(where, header, dtype, shape, by_columns)
+
+
+def values_of(holder: Holder, member: Member) -> NDArray[Any]:
+    """Return a whole array, flat."""
+    content = np.empty(math.prod(member.shape) * member.dtype.itemsize, np.uint8)
+    with holder.open(member) as stream:
+        stream.read(len(member.header))
+        fill(stream, content, holder.path)
+    return content.view(member.dtype)
 
 
 def fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.data.formats.npz_archive import PIECE, Archive, Member, fill
+from deepcnn.data.formats.npz_archive import PIECE, Holder, Member, fill
 from deepcnn.errors import DataError
 
 
@@ -54,7 +54,7 @@ def pixels(values: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     return values.astype(np.uint8) * np.uint8(scale)
 
 
-def one_hot(archive: Archive, key: str, member: Member) -> NDArray[np.int64]:
+def one_hot(archive: Holder, key: str, member: Member) -> NDArray[np.int64]:
     """Return the place of the 1 in each row of an array [N, classes], int64 [N].
 
     Raises DataError, naming the example, for a row that is not one-hot.
@@ -68,7 +68,7 @@ def one_hot(archive: Archive, key: str, member: Member) -> NDArray[np.int64]:
             f"{PIECE:,} bytes after another, found {member.dtype} {list(member.shape)}. Write the "
             "class of each image as an integer."
         )
-    with archive.open(member.info) as stream:
+    with archive.open(member) as stream:
         stream.read(len(member.header))
         for first in range(0, count, step := PIECE // row_bytes):
             rows = np.empty((min(step, count - first), classes), member.dtype)
