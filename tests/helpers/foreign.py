@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,27 @@ def folder(root: Path, name: str, labels: str | None = None) -> Path:
     return root
 
 
-def zipped(root: Path) -> Path:
-    """Write an archive of class folders, as Python does."""
-    path = root.with_suffix(".zip")
-    with zipfile.ZipFile(path, "w") as archive:
-        for i, (label, content) in enumerate(zip(LABELS, FILES, strict=True)):
-            archive.writestr(f"{NAMES[label]}/{i}.png", content)
-    return path
+def tree(root: Path) -> Path:
+    """Write the pictures into class folders."""
+    for i, (label, content) in enumerate(zip(LABELS, FILES, strict=True)):
+        (root / NAMES[label]).mkdir(parents=True, exist_ok=True)
+        (root / NAMES[label] / f"{i}.png").write_bytes(content)
+    return root
+
+
+def archived(root: Path, kind: str) -> Path:
+    """Write an archive of class folders, as Python's shutil does: zip, tar or gztar."""
+    return Path(shutil.make_archive(str(root), kind, tree(root.with_name("pictures"))))
+
+
+def kaggle(root: Path) -> Path:
+    """Write what Kaggle's CIFAR-10 is once its archives are unpacked; its order is that of here."""
+    for folder, files in (("train", FILES), ("test", FILES[:2])):
+        (root / folder).mkdir(parents=True)
+        for number, content in enumerate(files, 1):
+            (root / folder / f"{number}.png").write_bytes(content)
+    names = [NAMES[label] for label in LABELS]
+    for table, answers in (("trainLabels.csv", names), ("sampleSubmission.csv", ["cat"] * 2)):
+        lines = [f"{number},{name}\n" for number, name in enumerate(answers, 1)]
+        (root / table).write_text("id,label\n" + "".join(lines))
+    return root
