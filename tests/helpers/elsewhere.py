@@ -1,8 +1,16 @@
-"""A folder behind HTTP on this machine, whose server may be slow, break off and lie."""
+"""A folder behind HTTP on this machine, whose server may be slow, break off and lie.
+
+With TLS, the server has a certificate that nobody else has signed, for 127.0.0.1 alone. It is worth
+nothing elsewhere, so its key lies beside it, in `loopback.pem`; openssl made both, in the main by
+
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=127.0.0.1
+        -addext subjectAltName=IP:127.0.0.1 -addext keyUsage=critical,digitalSignature,keyCertSign
+"""
 
 from __future__ import annotations
 
 import http.server
+import ssl
 import threading
 import time
 from collections import Counter
@@ -13,6 +21,8 @@ from typing import Any
 
 from typing_extensions import override
 
+CERTIFICATE = Path(__file__).with_name("loopback.pem")
+
 Answer = Callable[["Handler", bytes], None]  # answers a request for a file of that content
 
 
@@ -21,8 +31,16 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            # The handshake is made by the thread that answers, when it first reads.
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.folder = folder
         self.asked: Counter[str] = Counter()  # requests, by name
         self.ranges: list[str | None] = []
@@ -30,7 +48,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/"
 
     @override
     def handle_error(self, *_: Any) -> None:
@@ -141,8 +159,8 @@ def leading_to(place: str) -> Answer:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    with Server(folder) as server:
+def serving(folder: Path, *, tls: bool = False) -> Iterator[Server]:
+    with Server(folder, tls=tls) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

@@ -192,7 +192,8 @@ def _failure(url: str, error: Exception) -> Exception:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return DataError(
             f"{url}: the server's certificate is not trusted ({reason.verify_message}). Check the "
-            "address, or copy the folder to this machine and give its path."
+            "address; where the certificate is of your own, name its file in SSL_CERT_FILE. Or "
+            "copy the folder to this machine and give its path."
         )
     if isinstance(reason, TimeoutError):
         return _PassingError(f"the server said nothing for {SILENCE:.0f} seconds")
