@@ -54,6 +54,7 @@ PROGRAMS = {
     "damage": "faults.damage",
     "follow": "faults.follow",
     "soak": "faults.soak",
+    "bits_under_load": "faults.bits",
     "mutants": "faults.mutants",
     "check": "cases.check",
     "same_bits": "cases.same_bits",
@@ -62,7 +63,9 @@ PROGRAMS = {
 # What these start themselves, in processes of their own: `run.py worker NAME …`.
 WORKERS = {
     "answers": "workers.answers",
+    "bits": "faults.bits_worker",
     "faults": "faults.worker",
+    "load": "faults.load",
     "served_folder": "cases.streamed_million",
     "sum_gradients": "workers.sum_gradients",
     "train_with_one_bucket": "workers.train_with_one_bucket",
