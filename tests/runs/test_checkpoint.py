@@ -325,3 +325,21 @@ def test_a_state_of_a_feed_that_no_reader_would_take_is_not_written(tmp_path: Pa
     with pytest.raises(CheckpointError, match="Give the feed a smaller state_dict"):
         checkpoint.save(tmp_path, 7, TENSORS, keep=1, feed={"seen": "x" * (1 << 23)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_checkpoint_is_read_once_however_many_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To tell whether it is whole, at the saving after its own."""
+    read, count = checkpoint.load, 150
+    seen: list[Path] = []
+
+    def load(path: Path) -> checkpoint.Checkpoint:
+        seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "load", load)
+    monkeypatch.setattr(os, "fsync", os.fstat)
+    for step in range(count):
+        checkpoint.save(tmp_path, step, TENSORS, keep=count)
+    assert seen == checkpoint.paths(tmp_path)[:-1]
