@@ -55,18 +55,25 @@ def printed(out: str, title: str, folder: Path) -> subprocess.CompletedProcess[s
     ],
 )
 def test_what_a_training_prints_scores_it_again_on_what_it_was_scored_on(
-    tmp_path: Path, arguments: tuple[str, ...], split: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    split: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "data", *images_of(90, 12, 12, 3))
     settings = ("--steps", "3", "--batch-size", "8", "--summary-every", "0", "--run-dir", "run")
     data = () if "--data" in arguments else ("--data", "data")
-    done = deepcnn("train", "tiny", *settings, *data, *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    again = printed(done.stdout, "Evaluate again: ", tmp_path)
-    assert again.returncode == 0, again.stderr
+    assert run_here(monkeypatch, "train", "tiny", *settings, *data, *arguments) == 0
+    trained = capsys.readouterr().out
+    (command,) = [line for line in trained.splitlines() if line.startswith("Evaluate again: ")]
+    program, *words = shlex.split(command.removeprefix("Evaluate again: "))
+    assert Path(program).name == "deepcnn"
+    assert run_here(monkeypatch, *words) == 0
     scores = [
         [line.partition(": ")[2] for line in out.splitlines() if ": step 3, accuracy " in line]
-        for out in (done.stdout, again.stdout)
+        for out in (trained, capsys.readouterr().out)
     ]
     assert f" {split} images, 95 % interval " in scores[0][-1]
     assert scores[1] == [scores[0][-1]]

@@ -16,6 +16,7 @@ from deepcnn import presets
 from deepcnn.config import Config
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.open import NAMES
+from deepcnn.doctor.labels import recipe as labels_recipe
 from tests.helpers.own_data import write_pictures
 
 STEPS, BATCH, HELD_OUT = 3, 32, 20
@@ -149,6 +150,13 @@ def short_config(config: Config | str, settings: dict[str, Any], here: StandIns)
         model=dataclasses.replace(config.model, widths=widths),
         device="cpu",
     )
+
+
+def short_recipe(data: str, examples: int) -> Config:
+    """Return how networks are trained that judge labels, with few steps and few filters."""
+    config = labels_recipe(data, examples)
+    model = dataclasses.replace(config.model, widths=WIDTHS[config.model.name])
+    return dataclasses.replace(config, steps=STEPS, model=model)
 
 
 def value(arguments: list[str], flag: str) -> str | None:

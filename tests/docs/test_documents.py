@@ -17,6 +17,7 @@ from deepcnn import presets
 from deepcnn.cli import arguments as cli_arguments
 from deepcnn.cli import main
 from deepcnn.data.arrays import Arrays
+from deepcnn.doctor import labels
 from deepcnn.errors import DeepcnnError
 from tests.docs.examples import Examples
 from tests.docs.pages import (
@@ -30,7 +31,7 @@ from tests.docs.pages import (
     name_of,
     pages,
 )
-from tests.docs.shortened import StandIns, furnish, shortened, small_cifar10
+from tests.docs.shortened import StandIns, furnish, short_recipe, shortened, small_cifar10
 
 # What is only read by the command's own parser, and where it is tested instead.
 PARSED_ONLY = {
@@ -89,6 +90,7 @@ def here(
 ) -> Iterator[StandIns]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(labels, "recipe", short_recipe)
     furnish(tmp_path, deepcnn.load_dataset(str(small), "test"))
     yield StandIns(tmp_path, small, runs)
     sys.modules.pop("mynet", None)

@@ -33,7 +33,7 @@ def without_checkpoints(run: Path, copy: Path) -> Path:
 @pytest.mark.parametrize(
     "tried",
     [
-        pytest.param(slice(0, 200, 8), id="some"),
+        pytest.param(slice(0, 200, 20), id="some"),
         pytest.param(slice(0, 200), id="every", marks=pytest.mark.endurance),
     ],
 )
