@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+import deepcnn
 from deepcnn import presets
 from deepcnn.config import Config
 from deepcnn.devices import use_threads
+from deepcnn.engines.engine import Engine, Moment
 from deepcnn.learning import objective
 from deepcnn.settings import ModelConfig
-from deepcnn.team.team import Team
-from deepcnn.training.session import FromPython, Session
 
 
 def config_of(network: str, precision: str, steps: int) -> Config:
@@ -33,30 +36,27 @@ def config_of(network: str, precision: str, steps: int) -> Config:
 
 
 def train(kind: str, steps: int) -> dict[str, str]:
-    """Train, in this process; return the bits of all that was computed."""
+    """Train in this process as a user does; return the bits of all that was computed."""
     network, precision, threads = kind.split()
     use_threads(int(threads))
     found: dict[str, str] = {}
-    config = config_of(network, precision, steps)
-    with Session.open(Team(), config, FromPython(), lambda _: None) as session:
-        for name, tensor in session.state.tensors().items():
-            found[f"begin, {name}"] = digest(tensor)
-        session.rehearse()
-        state = session.state
-        state.model.train()
-        for step in range(steps):
-            session.fix_settled(step)
-            losses = session.engine.step()
-            found[f"step {step}, images"] = digest(session.engine.images)
-            for name, loss in zip(objective.names(state.model), losses, strict=True):
-                found[f"step {step}, {name}"] = digest(loss)
-            for name, parameter in reversed([*state.model.named_parameters()]):
-                if parameter.grad is not None:
-                    found[f"step {step}, gradient of {name}"] = digest(parameter.grad)
-            state.forget_gradients()
-        session.engine.settle()
-        for name, tensor in state.tensors().items():
-            found[f"end, {name}"] = digest(tensor)
+    apply = Engine._apply
+
+    def seen(self: Engine, losses: Tensor, moment: Moment) -> None:
+        """Take the bits of all that an update is made of, before it is made."""
+        step, model = int(moment.step), self.model
+        found[f"step {step}, images"] = digest(self.images)
+        for name, loss in zip(objective.names(model), losses, strict=True):
+            found[f"step {step}, {name}"] = digest(loss)
+        for name, parameter in reversed([*model.named_parameters()]):
+            if parameter.grad is not None:
+                found[f"step {step}, gradient of {name}"] = digest(parameter.grad)
+        apply(self, losses, moment)
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(Engine, "_apply", seen):
+        run = deepcnn.train(config_of(network, precision, steps), run_dir=f"{folder}/run").run
+        last = max((run / "checkpoints").glob("step-*.safetensors"))
+        found |= {f"end, {name}": digest(tensor) for name, tensor in load_file(last).items()}
     return found
 
 
