@@ -16,7 +16,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count, product
 from typing import Any
 
@@ -73,25 +74,26 @@ def cases(number: int, kinds: list[str], steps: int, processes: int) -> Iterator
     """Train so many times beside a load of `processes`; yield what came of each."""
     planned = plan(number, kinds)
     used = list(dict.fromkeys(kind for kind, _ in planned))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        twins = dict(
-            zip(used, pool.map(lambda kind: trained(kind, steps, 1)[0], used), strict=True)
-        )
-        with load(processes) as loading:
-            made: list[Future[list[Bits]]] = [
-                pool.submit(trained, kind, steps, times) for kind, times in planned
-            ]
-            for (kind, times), future in zip(planned, made, strict=True):
-                for place, found in enumerate(future.result(), 1):
-                    problem = difference(twins[kind], found)
-                    yield {
-                        "what": kind,
-                        "place": f"{place} of {times}",
-                        "compared": len(twins[kind]),
-                        "load": sum(process.poll() is None for process in loading),
-                        "ok": not problem,
-                        "problem": problem,
-                    }
+    with ThreadPoolExecutor(AT_ONCE) as pool, ExitStack() as stack:
+        stack.callback(lambda: pool.shutdown(wait=False, cancel_futures=True))
+        alone = pool.map(lambda kind: trained(kind, steps, 1)[0], used)
+        twins = dict(zip(used, alone, strict=True))
+        loading = stack.enter_context(load(processes))
+        made = [pool.submit(trained, kind, steps, times) for kind, times in planned]
+        for (kind, times), future in zip(planned, made, strict=True):
+            for place, found in enumerate(future.result(), 1):
+                busy = sum(process.poll() is None for process in loading)
+                problem = difference(twins[kind], found)
+                if busy < processes:
+                    problem = f"of the load {processes - busy} ended; {problem}"
+                yield {
+                    "what": kind,
+                    "place": f"{place} of {times}",
+                    "compared": len(twins[kind]),
+                    "load": busy,
+                    "ok": not problem,
+                    "problem": problem,
+                }
 
 
 def main(arguments: list[str]) -> int:
