@@ -1,17 +1,21 @@
 """Data sets elsewhere: TFRecord shards behind a URL, read one after another through a cache.
 
-`index.json` lies beside them, as `deepcnn data convert --to tfrecord` writes it:
+`index.json` lies beside them, as `deepcnn data convert --to tfrecord` writes it, or `deepcnn data
+index` for shards that are there already:
 
     {"format": "tfrecord", "classes": ["airplane", …], "shape": [32, 32, 3],
      "splits": {"train": [{"file": "train-00000-of-00008.tfrecords", "examples": 6250,
                            "bytes": 19743750, "sha256": "…"}, …], "test": […]}}
 
 So counts and shapes are known without a look at any shard, and none is read before its length and
-its digest are found right.
+its digest are found right. Of the format "tfrecord of pictures", which are encoded, `shape` has the
+sides that most of them have, as `pictures.choose_format` tells, and 1 channel if all are gray.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import json
 import re
@@ -22,11 +26,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from deepcnn import atomic
 from deepcnn.data import web
 from deepcnn.data.class_file import MAX_CLASSES
 from deepcnn.data.fetch import default_data_dir
-from deepcnn.data.formats import tfrecord
+from deepcnn.data.formats import tfrecord, tfrecord_pictures
+from deepcnn.data.formats.decoding import Format
+from deepcnn.data.formats.pictures import decoded
 from deepcnn.data.layouts import Layout
 from deepcnn.data.shard_cache import Remote, ShardCache
 from deepcnn.data.shards import Blocks, Shape, by
@@ -37,11 +45,11 @@ from deepcnn.settings import DataSpec
 INDEX_FILE = "index.json"
 CACHE_FOLDER = "shards"
 SUFFIX = ".tfrecords"
-FORM = "tfrecord"
+FORM, OF_PICTURES = "tfrecord", "tfrecord of pictures"
 MAX_INDEX_BYTES = 1 << 24
 MAX_SHARD_BYTES = 1 << 34
 MAX_EXAMPLES = 10**9
-_NAME = re.compile(r"\w[\w.-]{0,199}\.tfrecords?", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -59,14 +67,24 @@ def find(spec: DataSpec) -> Layout:
     cache = ShardCache(root.expanduser() / CACHE_FOLDER, limit, SUFFIX)
     index = _parsed(web.read(base + INDEX_FILE, MAX_INDEX_BYTES), base + INDEX_FILE)
 
+    if index.of_pictures and spec.skip_bad:
+        raise DataError(
+            f"{spec.data}: pictures elsewhere are not looked at beforehand, so none can be left "
+            "out by --skip-bad. Write the set without the bad ones: deepcnn data convert"
+        )
+    height, width, channels = index.shape
+
     def opened(entries: tuple[Entry, ...]) -> tuple[RemoteShard, ...]:
-        return tuple(RemoteShard(base, entry, index.shape, cache) for entry in entries)
+        if not index.of_pictures:
+            return tuple(RemoteShard(base, entry, index.shape, cache) for entry in entries)
+        form = Format(*(spec.image_size or (height, width)), channels, spec.fit)
+        return tuple(RemotePictures(base, entry, form, cache) for entry in entries)
 
     splits: dict[Split, Opener] = {
         split: partial(opened, index.splits[split]) for split in SPLITS if split in index.splits
     }
-    form = f"{tfrecord.NAME} elsewhere"
-    return Layout(Path(spec.data), form, splits, index.classes, alike=True)
+    form = tfrecord_pictures.NAME if index.of_pictures else tfrecord.NAME
+    return Layout(Path(spec.data), f"{form} elsewhere", splits, index.classes, alike=True)
 
 
 def describe(
@@ -74,6 +92,7 @@ def describe(
     files: Mapping[Split, list[tuple[str, int]]],
     shape: Shape,
     classes: tuple[str, ...],
+    form: str = FORM,
 ) -> None:
     """Write the index of a folder of shards; `files`: name and examples of each, by split."""
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -84,7 +103,7 @@ def describe(
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 entry = {"file": name, "examples": examples, "bytes": file.tell()}
             splits[split].append({**entry, "sha256": sha256})
-    content = {"format": FORM, "classes": classes, "shape": shape, "splits": splits}
+    content = {"format": form, "classes": classes, "shape": shape, "splits": splits}
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     atomic.write(folder / INDEX_FILE, text.encode())
 
@@ -106,6 +125,7 @@ class Index:
     classes: tuple[str, ...]
     shape: Shape
     splits: dict[Split, tuple[Entry, ...]]
+    of_pictures: bool
 
 
 class RemoteShard:
@@ -141,14 +161,46 @@ class RemoteShard:
                 yield from blocks
 
 
+class RemotePictures(RemoteShard):
+    """A shard of encoded pictures elsewhere, each of which is decoded when it is read."""
+
+    def __init__(self, base: str, entry: Entry, form: Format, cache: ShardCache) -> None:
+        super().__init__(base, entry, (form.height, form.width, form.channels), cache)
+        self._form = form
+
+    def resized(self, height: int, width: int) -> RemotePictures:
+        """Return the same pictures brought to another size."""
+        other = copy.copy(self)
+        other._form = dataclasses.replace(self._form, height=height, width=width)
+        other.shape = height, width, self._form.channels
+        return other
+
+    @override
+    def blocks(self, start: int, stop: int, size: int) -> Blocks:
+        """Yield the examples `start` to `stop`; see `Shard`."""
+        with self._cache.using(self._remote) as path:
+            pictures = tfrecord_pictures.RecordPictures(path)
+            if len(pictures) != self._examples:
+                raise DataError(
+                    f"{self.name}: expected {self._examples:,} pictures as {INDEX_FILE} says, "
+                    f"found {len(pictures):,}. Write it anew: deepcnn data index FOLDER"
+                )
+            with closing(decoded(pictures, self._form, start, stop, size)) as blocks:
+                yield from blocks
+
+
 # Reading an index. These functions raise ValueError.
 
 
 def _parsed(content: bytes, url: str) -> Index:
     try:
         values = _object(json.loads(content), "an object")
-        if values.get("format") != FORM:
-            raise ValueError(f"expected the format {FORM!r}, found {values.get('format')!r:.50}")
+        if values.get("format") not in (FORM, OF_PICTURES):
+            raise ValueError(
+                f"expected the format {FORM!r} or {OF_PICTURES!r}, found "
+                f"{values.get('format')!r:.50}"
+            )
+        of_pictures = values["format"] == OF_PICTURES
         classes = values.get("classes")
         if not (
             isinstance(classes, list)
@@ -167,6 +219,8 @@ def _parsed(content: bytes, url: str) -> Index:
         )
         if height * width * channels > tfrecord.MAX_IMAGE_BYTES:
             raise ValueError(f"shape: expected smaller images, found {shape}")
+        if of_pictures and channels not in (1, 3):
+            raise ValueError(f"shape: expected pictures of 1 or 3 channels, found {channels}")
         splits = _object(values.get("splits"), "splits by name")
         if not splits or not splits.keys() <= set(SPLITS):
             raise ValueError(f"splits: expected {', '.join(SPLITS)}, found {[*splits]!r:.80}")
@@ -179,13 +233,18 @@ def _parsed(content: bytes, url: str) -> Index:
             f"({error})"
         ) from error
     found: dict[Split, tuple[Entry, ...]] = {s: entries[s] for s in SPLITS if s in entries}
-    return Index(tuple(classes), (height, width, channels), found)
+    return Index(tuple(classes), (height, width, channels), found, of_pictures)
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a file's name is that of a TFRecord that is not compressed."""
+    return tfrecord.is_record_file(name) and not name.endswith((".gz", ".zlib"))
 
 
 def _entry(value: Any) -> Entry:
     values = _object(value, "an object for each shard")
     name, sha256 = values.get("file"), values.get("sha256")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not is_plain(name):
         raise ValueError(f"file: expected the name of a .tfrecords file, found {name!r:.100}")
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"{name}: sha256: expected 64 hexadecimal digits, found {sha256!r:.80}")

@@ -178,7 +178,7 @@ class Source:
 
     def resized(self, height: int, width: int) -> Source | None:
         """Return the same pictures brought to another size; None where not all can be."""
-        parts = [s.resized(height, width) for s in self.shards if isinstance(s, Listed)]
+        parts = [s.resized(height, width) for s in self.shards if isinstance(s, Resizable)]
         return Source(tuple(parts), self.classes) if len(parts) == len(self.shards) else None
 
 
@@ -319,7 +319,15 @@ class Subset:
 
 
 @runtime_checkable
-class Listed(Shard, Protocol):
+class Resizable(Shard, Protocol):
+    """A shard of encoded pictures, which may be brought to any size."""
+
+    def resized(self, height: int, width: int) -> Shard:
+        """Return the same pictures brought to another size."""
+
+
+@runtime_checkable
+class Listed(Resizable, Protocol):
     """A shard whose examples are files of their own, with labels that are known beforehand."""
 
     @property
@@ -328,9 +336,6 @@ class Listed(Shard, Protocol):
 
     def some(self, chosen: NDArray[np.int64]) -> Shard:
         """Return those at the places `chosen`, int64 [k], ascending; no other file is read."""
-
-    def resized(self, height: int, width: int) -> Shard:
-        """Return the same pictures brought to another size."""
 
 
 def _some(shard: Shard, chosen: NDArray[np.int64]) -> Shard:

@@ -267,6 +267,38 @@ class _Parts:
                 yield sources
 
 
+def decoded(listing: Pictures, form: Format, start: int, stop: int, size: int) -> Blocks:
+    """Yield the pictures `start` to `stop`, brought to one form, `size` at a time.
+
+    See `PictureShard.blocks`.
+    """
+    shape = form.height, form.width, form.channels
+    counts = [min(first + size, stop) - first for first in range(start, stop, size)]
+    at_once = max(1, min(LOOKED_AT_ONCE, MOST_AT_ONCE // math.prod(shape)))
+    done = 0
+    with closing(listing.read(start, stop)) as reading:
+        parts = _Parts(reading, counts, at_once)
+        work = spread(Decode(form), parts, lambda: (stop - start) / max(1, done) - 1)
+        with closing(work):
+            for count in counts:
+                images = np.empty((count, *shape), np.uint8)
+                labels = np.empty(count, np.int64)
+                place = 0
+                while place < count:
+                    some, bad = next(work)
+                    wheres, some_labels = zip(*parts.next(), strict=True)
+                    for where in sorted(bad)[:1]:
+                        raise DataError(
+                            f"{shown(wheres[where])}: {bad[where]}. Mend or remove the file, "
+                            "or leave such files out with --skip-bad."
+                        )
+                    images[place : place + len(some)] = some
+                    labels[place : place + len(some)] = some_labels
+                    place += len(some)
+                done += count
+                yield images, labels
+
+
 @dataclass(frozen=True, eq=False)
 class PictureShard:
     """Pictures as a `Shard`: each is decoded when it is read, by the rule of `decoding`.
@@ -318,30 +350,7 @@ class PictureShard:
 
         Raises DataError, naming the file, for one that cannot be decoded.
         """
-        counts = [min(first + size, stop) - first for first in range(start, stop, size)]
-        at_once = max(1, min(LOOKED_AT_ONCE, MOST_AT_ONCE // math.prod(self.shape)))
-        done = 0
-        with closing(self.listing.read(start, stop)) as reading:
-            parts = _Parts(reading, counts, at_once)
-            decoded = spread(Decode(self.form), parts, lambda: (stop - start) / max(1, done) - 1)
-            with closing(decoded):
-                for count in counts:
-                    images = np.empty((count, *self.shape), np.uint8)
-                    labels = np.empty(count, np.int64)
-                    place = 0
-                    while place < count:
-                        some, bad = next(decoded)
-                        wheres, some_labels = zip(*parts.next(), strict=True)
-                        for where in sorted(bad)[:1]:
-                            raise DataError(
-                                f"{shown(wheres[where])}: {bad[where]}. Mend or remove the file, "
-                                "or leave such files out with --skip-bad."
-                            )
-                        images[place : place + len(some)] = some
-                        labels[place : place + len(some)] = some_labels
-                        place += len(some)
-                    done += count
-                    yield images, labels
+        return decoded(self.listing, self.form, start, stop, size)
 
 
 @dataclass(frozen=True)
