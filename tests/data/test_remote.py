@@ -285,6 +285,8 @@ INDICES: list[tuple[dict[str, Any], str]] = [
     ({"splits": {}}, "splits: expected train"),
     ({"splits": {"train": []}}, "at least one"),
     ({"file": "../x.tfrecords"}, "expected the name of a .tfrecords file"),
+    ({"file": "x.tfrecord.gz"}, "expected the name of a .tfrecords file"),
+    ({"format": "tfrecord of pictures", "shape": [8, 6, 4]}, "pictures of 1 or 3 channels"),
     ({"file": "/etc/passwd"}, "expected the name of a .tfrecords file"),
     ({"bytes": -1}, "bytes: expected a whole number from 1"),
     ({"bytes": 10**18}, "bytes: expected a whole number from 1"),
