@@ -33,7 +33,7 @@ ROW = 8  # trainings in a process
 FRESH = 2  # trainings in processes of their own, for each row
 AT_ONCE = 2
 STEPS = 60
-LIMIT = 600  # seconds for a process
+LIMIT = 1800  # seconds for a process: a row in fp16, which few processors multiply
 
 Bits = dict[str, str]  # a digest by what it is of, in the order of time
 

@@ -31,7 +31,7 @@ CAMPAIGNS: dict[str, dict[str, list[str]]] = {
         "reduced": ["--cases", "60", "--flips", "1000"],
         "full": ["--cases", "1200", "--flips", "10000"],
     },
-    "bits_under_load": {"reduced": ["--cases", "24", "--steps", "30"], "full": []},
+    "bits_under_load": {"reduced": ["--cases", "12", "--steps", "20"], "full": []},
     "follow": {"reduced": ["--seconds", "20"], "full": ["--seconds", "300", "--followers", "3"]},
     "soak": {"reduced": ["--seconds", "60"], "full": ["--seconds", "1800"]},
 }
