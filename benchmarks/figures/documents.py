@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from deepcnn.runs.log import events
-from figures import choices, gpu, small_sets, speed, tutorial
+from figures import choices, faults, gpu, small_sets, speed, tutorial
 from figures.logged import (
     ROOT,
     counted,
@@ -229,6 +229,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "fashion_tried": choices.fashion_tried,
     "start_from": choices.start_from,
     "fashion_on_the_test_set": choices.fashion_on_the_test_set,
+    "campaigns": faults.campaigns,
     "small_sets": small_sets.compared,
     "small_sets_tried": small_sets.tried,
     "calibration_before": lambda: tutorial.calibration_error("before"),
