@@ -275,6 +275,7 @@ class _Following:
         if in_training and there == self._looked:
             return None
         self._looked = there
+        self._done = {key for key in self._done if key[0] in there}  # a training has no end
         found = self._newest(in_training)
         if found is None:
             return None
