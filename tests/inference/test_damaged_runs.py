@@ -16,7 +16,7 @@ import pytest
 import deepcnn
 from deepcnn.errors import CheckpointError
 from deepcnn.events import Evaluated, Event, Noted
-from deepcnn.inference import load, trained
+from deepcnn.inference import evaluation, load, trained
 from deepcnn.inference.evaluation import Scorer
 from deepcnn.reports.subject import subject_of
 from deepcnn.runs import checkpoint
@@ -144,3 +144,26 @@ def test_who_follows_looks_at_damage_once_and_takes_what_comes(
     assert [event.step for event in seen if isinstance(event, Evaluated)] == [20, 30]
     assert len(heard) == 1
     assert newest.is_symlink()
+
+
+def test_who_follows_for_days_remembers_no_checkpoint_that_is_gone(tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    directory.mkdir()
+    run = Run(tmp_path)
+    following = evaluation._Following(run, lambda _: None)
+    opened = iter(range(1, 6))
+
+    def newest(_: object, __: object) -> object:
+        path = checkpoint.path_of(directory, step)
+        return path, checkpoint.Checkpoint(step, {}, None)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluation, "newest_or_none", newest)
+        for step in opened:
+            for old in directory.iterdir():
+                old.unlink()
+            checkpoint.path_of(directory, step).touch()
+            found = following.next(True)
+            assert found is not None
+            assert found[1].step == step
+    assert len(following._done) == 1
