@@ -114,6 +114,12 @@ def test_names_that_deepcnn_wrote_are_turned_back(tmp_path: Path) -> None:
     assert (found.classes, found.labels.tolist()) == (("b/c", "a"), [0, 1])
 
 
+def test_names_of_classes_lie_beside_the_classes_and_not_within_them(tmp_path: Path) -> None:
+    files = {"all/b/1.png": ANY, "all/a/2.png": ANY, "all/a/classes.json": b'["x", "y"]'}
+    by_python(write(tmp_path / "plain", files), tmp_path / "x.zip")
+    assert open_dataset(tmp_path / "x.zip").classes == ("a", "b")
+
+
 def test_zip_with_sizes_of_64_bits(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name in ("cat/1.png", "dog/2.png"):

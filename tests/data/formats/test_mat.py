@@ -58,6 +58,17 @@ def test_any_range_of_a_file(tmp_path: Path, save: Callable[..., bytes], dtype: 
         assert np.array_equal(numbers, labels[start:stop])
 
 
+def test_the_limit_is_of_one_image_and_not_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = examples(7, 5, 4, 3)
+    monkeypatch.setattr(mat, "MAX_IMAGE_BYTES", 5 * 4 * 3)
+    assert len(store(tmp_path, saved(**svhn(images, labels)))) == 7
+    monkeypatch.setattr(mat, "MAX_IMAGE_BYTES", 5 * 4 * 3 - 1)
+    with pytest.raises(DataError, match="at most 59 bytes an image"):
+        store(tmp_path, saved(**svhn(images, labels)))
+
+
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_small_files(tmp_path: Path, count: int, channels: int) -> None:

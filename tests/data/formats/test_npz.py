@@ -261,6 +261,15 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: bytes, message: str) -> 
         read(store(tmp_path, content))
 
 
+def test_a_comment_of_the_archive_is_no_damage(tmp_path: Path) -> None:
+    images, labels = examples(3, 2, 2, 1)
+    buffer = io.BytesIO(saved(images=images, labels=labels))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = b"from the camera"
+    found, _ = read(store(tmp_path, buffer.getvalue()))
+    assert np.array_equal(found, images)
+
+
 def test_a_header_of_python_2_is_read(tmp_path: Path) -> None:
     assert len(read(store(tmp_path, with_images(shaped("(2L, 2L, 2L, 3L)"))))[0]) == 2
 
