@@ -342,13 +342,13 @@ def test_a_file_that_speaks_of_more_weights_than_it_holds_gets_no_memory_for_the
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about, tensors = read_weights(weights)
-    settings = about.settings | {"model": {"name": "mlp", "widths": [10**6, 10**6]}}
+    settings = about.settings | {"model": {"name": "mlp", "widths": [2000, 2000]}}
     hostile = dataclasses.replace(about, settings=settings)
     content = json.dumps(hostile.to_dict() | {"sha256": ""})
     monkeypatch.setattr(weights_module, "_digest", lambda *_: "")
     path = tmp_path / "hostile.safetensors"
     path.write_bytes(safetensors.torch.save(tensors, {"deepcnn": content}))
-    with pytest.raises(CheckpointError, match=r"hidden1\.bias: expected float32 \[1000000\]"):
+    with pytest.raises(CheckpointError, match=r"hidden1\.bias: expected float32 \[2000\]"):
         load(path)
 
 
