@@ -17,6 +17,7 @@ from deepcnn.data.arrays import Arrays
 from deepcnn.data.open import open_dataset
 from deepcnn.doctor.findings import counted
 from deepcnn.errors import DataError, RunError
+from deepcnn.events import Event, Noted
 from deepcnn.settings import DataSpec
 
 Examined = tuple[dict[str, Any], Path, int]
@@ -185,6 +186,21 @@ def test_one_is_told_in_the_singular() -> None:
     assert counted(2000, "duplicate") == "2,000 duplicates"
 
 
+def test_what_is_too_common_to_be_told_one_by_one_is_counted(
+    tmp_path: Path, cifar10_test: Arrays, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(130):
+        image = cifar10_test.images[i] if i < 70 else np.full((8, 8, 3), i, np.uint8)
+        save(image, tmp_path / "set" / CLASSES[i % 2] / f"{i:03}.png")
+    fixes = tmp_path / "fixes.csv"
+    assert run(["doctor", str(tmp_path / "set"), "--fixes", str(fixes)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("Empty: 60")
+    assert lines[place + 11] == "  … 50 more"
+    said = f"fixes: {fixes}, by which training leaves out 60 of 130 examples"
+    assert lines[-1] == said
+
+
 def test_fixes_leave_out_what_leaks(photos: Path, examined: Examined) -> None:
     _, out, _ = examined
     rows = list(csv.DictReader((out / "fixes.csv").read_text().splitlines()))
@@ -268,7 +284,10 @@ def test_a_run_stores_its_table_and_resume_notices_a_change(
         config = tiny(
             data=str(photos), skip_bad=True, exclude=str(table), steps=2, batch_size=4, feed=feed
         )
-        train(config, run_dir=path)
+        heard: list[Event] = []
+        train(config, run_dir=path, emit=heard.append)
+        notes = [event.text for event in heard if isinstance(event, Noted)]
+        assert f"{table} leaves out 8 of 86 training images." in notes
         stored = json.loads((path / "config.json").read_text())
         assert stored["exclude"] == str(table)
         inputs = json.loads((path / "inputs.json").read_text())
@@ -284,7 +303,7 @@ def test_a_run_stores_its_table_and_resume_notices_a_change(
 def test_a_training_on_senseless_data_is_warned_of_them(
     tmp_path: Path, cifar10_test: Arrays
 ) -> None:
-    from deepcnn.events import Event, Noted
+    from deepcnn.events import Noted
     from deepcnn.training.start import train
     from tests.helpers.tiny import tiny
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,9 +65,17 @@ def run(options: Options) -> int:
         say_json(found.to_dict(paths), indent=1)
     else:
         say("\n".join(map(printable, _lines(found))))
-        for what, path in (("page", options.out), ("fixes", options.fixes)):
-            if path is not None:
-                say(f"{what}: {printable(str(path))}")
+        if options.out is not None:
+            say(f"page: {printable(str(options.out))}")
+        if options.fixes is not None:
+            from deepcnn.data.exclusions import Exclusions
+
+            left_out = sum(map(len, Exclusions.read(options.fixes).rows.values()))
+            examples = sum(map(sum, found.counts.values()))
+            say(
+                f"fixes: {printable(str(options.fixes))}, by which training leaves out "
+                f"{left_out:,} of {examples:,} examples"
+            )
     return int(bool(found.leaks) or (options.strict and bool(found)))
 
 
@@ -121,18 +128,20 @@ def _lines(found: Findings) -> list[str]:
                 for s in found.suspects
             ]
         )
-    kinds = Counter(problem.kind for problem in found.problems)
-    for kind, count in kinds.items():
-        lines.append(f"{kind[0].upper()}{kind[1:]}: {count:,}")
+    for kind in dict.fromkeys(problem.kind for problem in found.problems):
         of_kind = [problem for problem in found.problems if problem.kind == kind]
-        lines += _few([f"{p.path}: {p.detail}" if p.path else p.detail for p in of_kind])
+        count = sum(problem.count for problem in of_kind)
+        lines.append(f"{kind[0].upper()}{kind[1:]}: {count:,}")
+        told = [f"{p.path}: {p.detail}" if p.path else p.detail for p in of_kind]
+        lines += _few(told, count)
     if not found:
         lines.append("Nothing was found.")
     return lines
 
 
-def _few(lines: list[str]) -> list[str]:
-    more = len(lines) - SHOWN
+def _few(lines: list[str], count: int | None = None) -> list[str]:
+    """Return the first lines, and how many more there are; `count`: in all."""
+    more = (count or len(lines)) - SHOWN
     return [f"  {line}" for line in lines[:SHOWN]] + ([f"  … {more:,} more"] if more > 0 else [])
 
 

@@ -60,11 +60,15 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Problem:
-    """Anything else: its kind (a word of `problems.KINDS`), a file or folder, and a sentence."""
+    """Anything else: its kind (a word of `problems.KINDS`), a file or folder, and a sentence.
+
+    `count`: for how many of its kind it stands.
+    """
 
     kind: str
     path: str | None
     detail: str
+    count: int = 1
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ def _limited(kind: str, told: Iterable[tuple[str | None, str]]) -> list[Problem]
     told = list(told)
     found = [Problem(kind, path, detail) for path, detail in told[:MOST]]
     if len(told) > MOST:
-        found.append(Problem(kind, None, f"{len(told) - MOST:,} more of this kind."))
+        more = len(told) - MOST
+        found.append(Problem(kind, None, f"{more:,} more of this kind.", more))
     return found
 
 
