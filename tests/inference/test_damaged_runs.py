@@ -150,7 +150,7 @@ def test_who_follows_for_days_remembers_no_checkpoint_that_is_gone(tmp_path: Pat
     directory = tmp_path / "checkpoints"
     directory.mkdir()
     run = Run(tmp_path)
-    following = evaluation._Following(run, lambda _: None)
+    following = evaluation.Following(run, lambda _: None)
     opened = iter(range(1, 6))
 
     def newest(_: object, __: object) -> object:
@@ -166,4 +166,4 @@ def test_who_follows_for_days_remembers_no_checkpoint_that_is_gone(tmp_path: Pat
             found = following.next(True)
             assert found is not None
             assert found[1].step == step
-    assert len(following._done) == 1
+    assert len(following.seen) == 1

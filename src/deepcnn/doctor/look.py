@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,8 +12,17 @@ from numpy.typing import NDArray
 
 from deepcnn.data.dataset import Dataset
 from deepcnn.data.digests import BYTES, digests
-from deepcnn.data.formats.decoding import BadPictureError, Header, fit, header_of, opened, turned
+from deepcnn.data.formats.decoding import (
+    BadPictureError,
+    Format,
+    Header,
+    fit,
+    header_of,
+    opened,
+    turned,
+)
 from deepcnn.data.formats.pictures import PictureShard
+from deepcnn.data.formats.processes import spread
 from deepcnn.data.open import open_dataset
 from deepcnn.data.shards import Block, Progress, Shard
 from deepcnn.data.source import Source, Subset
@@ -23,6 +33,7 @@ from deepcnn.events import Event, LeftOut, Listener, Reading
 from deepcnn.settings import DataSpec
 from deepcnn.shown import shown
 
+AT_ONCE = 64  # pictures that are read by a process
 EMPTY = 2.0  # deviation of an image's pixels up to which it is almost empty
 
 
@@ -152,18 +163,38 @@ def _blocks(source: Source, files: list[OfFile]) -> Iterator[Block]:
         yield from source.blocks()
         return
     labels = np.concatenate([_labels(shard) for shard in source.shards])
-    form = _form(source.shards[0])
-    for start in range(0, len(paths), 1024):
-        some = paths[start : start + 1024]
-        images = np.empty((len(some), form.height, form.width, form.channels), np.uint8)
-        for image, path in zip(images, some, strict=True):
+    parts = ([*map(str, paths[i : i + AT_ONCE])] for i in range(0, len(paths), AT_ONCE))
+    done = 0
+    work = Read(_form(source.shards[0]))
+    with closing(spread(work, parts, lambda: len(paths) / max(1, done) - 1)) as reading:
+        for images, some, bad in reading:
+            if bad is not None:
+                raise DataError(f"{shown(paths[done + len(some)])}: {bad}")
+            files += some
+            first, done = done, done + len(some)
+            yield images, labels[first:done]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read picture files, for `spread`; `form`: what each is brought to."""
+
+    form: Format
+
+    def __call__(self, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[OfFile], str | None]:
+        """Return images uint8 [k, H, W, C], what their files say, and why it ends too early."""
+        shape = self.form.height, self.form.width, self.form.channels
+        images = np.empty((len(paths), *shape), np.uint8)
+        files: list[OfFile] = []
+        for image, path in zip(images, paths, strict=True):
             try:
-                with opened(path) as picture:
-                    files.append(OfFile(header_of(picture), turned(picture), _transparent(picture)))
-                    image[...] = fit(picture, form)
+                with opened(Path(path)) as picture:
+                    said = OfFile(header_of(picture), turned(picture), _transparent(picture))
+                    image[...] = fit(picture, self.form)
             except BadPictureError as error:
-                raise DataError(f"{shown(path)}: {error}") from error
-        yield images, labels[start : start + 1024]
+                return images, files, str(error)
+            files.append(said)
+        return images, files, None
 
 
 def _labels(shard: Shard) -> NDArray[np.int64]:

@@ -209,7 +209,7 @@ class Scorer:
         what a visualizer shows of it is written to `summaries/<split>` in the run. Yields an
         `Evaluated` for each, and a `Waiting` whenever it begins to wait.
         """
-        following = _Following(self._run, self._emit)
+        following = Following(self._run, self._emit)
         with closing(_Board(self._run, self.split, self._emit)) as board:
             while True:
                 in_training = self._run.in_training()  # asked first: what it saves last is seen
@@ -255,14 +255,17 @@ class Scorer:
         )
 
 
-class _Following:
-    """Which checkpoints of a run have been seen, while it may go on; `emit` is told of damage."""
+class Following:
+    """Which checkpoints of a run have been seen, while it may go on; `emit` is told of damage.
+
+    `seen`: those of them that are still there.
+    """
 
     def __init__(self, run: Run, emit: Listener) -> None:
         self._run, self._emit = run, emit
         self._told: set[Event] = set()
         self._looked: dict[Path, checkpoint.Version | None] = {}
-        self._done: set[tuple[Path, checkpoint.Version | None]] = set()
+        self.seen: set[tuple[Path, checkpoint.Version | None]] = set()
         self._last = (-1, -1)  # step and time of what was given last
 
     def next(self, in_training: bool) -> tuple[Path, checkpoint.Checkpoint] | None:
@@ -275,16 +278,16 @@ class _Following:
         if in_training and there == self._looked:
             return None
         self._looked = there
-        self._done = {key for key in self._done if key[0] in there}  # a training has no end
+        self.seen = {key for key in self.seen if key[0] in there}  # a training has no end
         found = self._newest(in_training)
         if found is None:
             return None
         path, content = found
         key = path, checkpoint.version_of(path)
         now = content.step, key[1].modified if key[1] is not None else -1
-        if key in self._done or (now[0] <= self._last[0] and now[1] <= self._last[1]):
+        if key in self.seen or (now[0] <= self._last[0] and now[1] <= self._last[1]):
             return None
-        self._done.add(key)
+        self.seen.add(key)
         self._last = now
         return found
 
