@@ -334,3 +334,45 @@ def test_the_page_fits_a_telephone_and_asks_for_nothing(examined: Examined, brow
             assert page.complaints() == []
             broken = "[...document.images].filter((i) => !i.naturalWidth).length"
             assert page.run(broken) == 0
+
+
+def test_many_findings_of_a_kind_are_counted_in_full(
+    tmp_path: Path, cifar10_test: Arrays, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(70):  # saved with values of 0 to 1, as if they were 0 to 255
+        save(cifar10_test.images[i] // 200, tmp_path / CLASSES[i % 2] / f"{i}.png")
+    assert run(["doctor", str(tmp_path), "--fixes", str(tmp_path / "fixes.csv")]) == 0
+    out = capsys.readouterr().out
+    assert ": 2 classes; 70 train\n" in out
+    heading, first = out[out.index("Empty: ") :].splitlines()[:2]
+    assert heading == "Empty: 70"
+    assert "70 of 70 train images" in first
+    assert "values of 0 to 1" in first
+    shown = out.count("Almost all pixels are equal")
+    assert f"  … {70 - shown} more\n" in out
+    table = str(tmp_path / "fixes.csv")
+    with pytest.raises(DataError, match="leaves out all 70 examples of the train split"):
+        open_dataset(DataSpec(data=str(tmp_path), exclude=table)).split("train")
+
+
+def test_it_is_told_how_many_examples_a_table_leaves_out(photos: Path, examined: Examined) -> None:
+    _, out, _ = examined
+    spec = DataSpec(data=str(photos), skip_bad=True, exclude=str(out / "fixes.csv"))
+    dataset = open_dataset(spec)
+    assert dataset.left_out("train") == f"{out / 'fixes.csv'}: 8 of 86 train examples are left out"
+    assert dataset.left_out("test") == ""
+
+
+def test_a_large_group_of_equal_images_does_not_hide_the_others(
+    tmp_path: Path, cifar10_test: Arrays
+) -> None:
+    from deepcnn.doctor.examine import examine
+
+    for i in range(30):  # twenty of one image, and five pairs
+        image = cifar10_test.images[0 if i < 20 else i // 2]
+        save(image, tmp_path / CLASSES[0] / f"{i:02}.png")
+    save(cifar10_test.images[40], tmp_path / CLASSES[1] / "other.png")
+    found, _ = examine(DataSpec(data=str(tmp_path)))
+    assert len(found.duplicates) == 19 + 5
+    assert len({d.a for d in found.duplicates[:6]}) == 6
+    assert found.repeated == 30

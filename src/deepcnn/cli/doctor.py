@@ -108,8 +108,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _lines(found: Findings) -> list[str]:
     """Return what is printed: a summary of each kind, and its worst."""
+    from deepcnn.doctor.findings import counted
+
     total = ", ".join(f"{sum(counts):,} {split}" for split, counts in found.counts.items())
-    lines = [f"{found.data}: {len(found.classes):,} classes; {total}"]
+    lines = [f"{found.data}: {counted(len(found.classes), 'class')}; {total}"]
     leaks = [d for d in found.duplicates if d.leaks]
     others = [d for d in found.duplicates if not d.leaks]
     if leaks:
@@ -129,19 +131,21 @@ def _lines(found: Findings) -> list[str]:
             ]
         )
     for kind in dict.fromkeys(problem.kind for problem in found.problems):
+        lines.append(f"{kind[0].upper()}{kind[1:]}: {found.total(kind):,}")
         of_kind = [problem for problem in found.problems if problem.kind == kind]
-        count = sum(problem.count for problem in of_kind)
-        lines.append(f"{kind[0].upper()}{kind[1:]}: {count:,}")
-        told = [f"{p.path}: {p.detail}" if p.path else p.detail for p in of_kind]
-        lines += _few(told, count)
+        told = [f"{p.path}: {p.detail}" if p.path else p.detail for p in of_kind if p.count < 2]
+        lines += _few(told, sum(p.count for p in of_kind if p.count > 1))
+    if found.duplicates:
+        several = f"{found.repeated:,} of {sum(map(sum, found.counts.values())):,} examples"
+        lines.append(f"In all, {several} have a duplicate.")
     if not found:
         lines.append("Nothing was found.")
     return lines
 
 
-def _few(lines: list[str], count: int | None = None) -> list[str]:
-    """Return the first lines, and how many more there are; `count`: in all."""
-    more = (count or len(lines)) - SHOWN
+def _few(lines: list[str], uncounted: int = 0) -> list[str]:
+    """Return the first lines, and how many more there are; `uncounted`: besides these lines."""
+    more = max(0, len(lines) - SHOWN) + uncounted
     return [f"  {line}" for line in lines[:SHOWN]] + ([f"  … {more:,} more"] if more > 0 else [])
 
 

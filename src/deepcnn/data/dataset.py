@@ -67,6 +67,14 @@ class Dataset:
         """The digest of the table of examples that are left out, or None."""
         return None if self.exclusions is None else self.exclusions.sha256
 
+    def left_out(self, split: Split) -> str:
+        """Return a sentence on what a table leaves out of a split on disk, or ""."""
+        rows = self.exclusions.rows.get(split) if self.exclusions is not None else None
+        if self.exclusions is None or not rows:
+            return ""
+        total = len(self._own_split(split)) + len(rows)
+        return f"{self.exclusions.table}: {len(rows):,} of {total:,} {split} examples are left out"
+
     def hold_out(self, validation_size: int) -> Dataset:
         """Return the same set, of which so many training examples are held out."""
         other = Dataset(

@@ -79,7 +79,11 @@ class Exclusions:
         keep = np.ones(len(source), np.bool_)
         keep[list(rows)] = False
         if not keep.any():
-            raise DataError(f"{self.table}: leaves no example of the {split} split. Shorten it.")
+            raise DataError(
+                f"{self.table}: leaves out all {len(source):,} examples of the {split} split. See "
+                "its column reason and look at these examples; what is sound gets the action check "
+                "instead of exclude."
+            )
         return source.select(keep)
 
     def _check_paths(self, split: Split, source: Source, rows: dict[int, str]) -> None:

@@ -78,12 +78,13 @@ def _duplicates(
         same = bool(labels[a] == labels[b])
         return Duplicate(kind, place(a), place(b), similarity, same)
 
-    found: list[Duplicate] = []
+    exact: list[tuple[int, int, int]] = []
     alone = np.ones(len(labels), np.bool_)  # but one of each group of equal images
     for group in duplicates.same_pixels(digests):
         alone[group[1:]] = False
-        for a, b in _pairs(group, starts):
-            found.append(pair("exact", a, b, 1.0))
+        exact += [(turn, a, b) for turn, (a, b) in enumerate(_pairs(group, starts))]
+    exact.sort(key=lambda one: one[0])  # of each group one first, so that a large one hides none
+    found = [pair("exact", a, b, 1.0) for _, a, b in exact]
     there = np.flatnonzero(alone)
     thumbs = np.concatenate([part.thumbs for part in parts])[there]
     pairs, similarity = duplicates.alike(

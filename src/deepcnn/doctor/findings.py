@@ -10,8 +10,8 @@ from deepcnn.data.splits import Split
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a count and its noun, as "1 file" and "2,000 files"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    """Return a count and its noun, as "1 file", "2,000 files" and "2 classes"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +62,8 @@ class Suspect:
 class Problem:
     """Anything else: its kind (a word of `problems.KINDS`), a file or folder, and a sentence.
 
-    `count`: for how many of its kind it stands.
+    `count`: how many findings it stands for; more than 1 where the rest of a kind is only counted,
+    and 0 where it says something of others.
     """
 
     kind: str
@@ -93,6 +94,15 @@ class Findings:
     def __bool__(self) -> bool:
         """Whether anything was found."""
         return bool(self.duplicates or self.suspects or self.problems)
+
+    @property
+    def repeated(self) -> int:
+        """How many examples are in a pair of duplicates."""
+        return len({place for found in self.duplicates for place in (found.a, found.b)})
+
+    def total(self, kind: str) -> int:
+        """How many problems of a kind there are, those included that are only counted."""
+        return sum(problem.count for problem in self.problems if problem.kind == kind)
 
     def to_dict(self, paths: Mapping[Split, tuple[str, ...] | None]) -> dict[str, Any]:
         """Return what `deepcnn doctor --json` prints; `paths`: of each split's examples."""

@@ -126,9 +126,9 @@ def _verdict(found: Findings) -> str:
         seem = "seems" if len(found.suspects) == 1 else "seem"
         parts.append(f"{counted(len(found.suspects), 'label')} {seem} wrong")
     if found.problems:
-        problems = sum(problem.count for problem in found.problems)
-        were = "was" if problems == 1 else "were"
-        parts.append(f"{counted(problems, 'problem')} of other kinds {were} found")
+        count = sum(problem.count for problem in found.problems)
+        were = "was" if count == 1 else "were"
+        parts.append(f"{counted(count, 'problem')} of other kinds {were} found")
     return "; ".join(parts) + "."
 
 

@@ -81,21 +81,33 @@ def _of_images(split: Split, looked: Looked) -> list[Problem]:
     def which(index: int) -> str:
         return "" if paths is not None else f"{split} {index}: "
 
-    found = _limited(
+    found = _mostly_empty(split, looked.empty) + _limited(
         "empty",
-        ((name(i), which(i) + "almost all pixels are equal.") for i in _where(looked.empty)),
+        ((name(i), which(i) + "Almost all pixels are equal.") for i in _where(looked.empty)),
     )
     gray = looked.gray & ~looked.empty
     if gray.mean() < 0.5:  # else colour is the exception
-        text = "it has no colour, as most others have."
+        text = "It has no colour, as most others have."
         found += _limited("gray among colour", ((name(i), which(i) + text) for i in _where(gray)))
     else:
-        text = "it has colours, which most others lack."
+        text = "It has colours, which most others lack."
         found += _limited(
             "colour among gray",
             ((name(i), which(i) + text) for i in _where(~looked.gray & ~looked.empty)),
         )
     return found + (_of_files(looked, files) if files else [])
+
+
+def _mostly_empty(split: Split, empty: NDArray[np.bool_]) -> list[Problem]:
+    """Return what to think of where half of all images are almost of one colour."""
+    count = int(empty.sum())
+    if 2 * count < len(empty):
+        return []
+    text = (
+        f"{count:,} of {len(empty):,} {split} images are almost of one colour. Look at some: if "
+        "they are black, they may have been saved with values of 0 to 1 and not of 0 to 255."
+    )
+    return [Problem("empty", None, text, 0)]
 
 
 def _where(flags: NDArray[np.bool_]) -> list[int]:

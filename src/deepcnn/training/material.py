@@ -74,6 +74,9 @@ def open_material(
 def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: Listener) -> Material:
     """Read what a training needs of an opened data set; otherwise as `open_material`."""
     keep = needs_memory(config, feed)
+    for split in dataset.own_splits:
+        if text := dataset.left_out(split):
+            emit(Noted(text))
     train = dataset.split("train")
     if dataset.exclusions is not None and (rows := dataset.exclusions.rows.get("train")):
         there = len(rows) + len(dataset.places("train"))
