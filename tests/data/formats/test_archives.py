@@ -95,7 +95,7 @@ def test_an_archive_is_the_folder_that_it_would_unpack_to(
                 assert np.array_equal(read(shard, start, stop, size)[0], found.images[start:stop])
         assert sorted(found.labels.tolist()) == sorted(expected.labels.tolist())
     note, rule = [event.text for event in heard if isinstance(event, Noted)]
-    assert "2 of 7 pictures have not the sides of 6×5" in rule
+    assert "2 of 7 pictures have other proportions than 6×5" in rule
     assert "passed over 1 files that are no pictures:" in note
     assert "notes.txt" in note
     assert not list(tmp_path.rglob("*.png")) or sorted(tmp_path.iterdir()) == sorted(

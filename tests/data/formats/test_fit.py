@@ -65,7 +65,7 @@ def test_rules_that_change_pictures_are_said_once(tmp_path: Path) -> None:
     for each in data.splits:
         data.split(each)
     assert [event.text for event in heard if isinstance(event, Noted)] == [
-        f"{tmp_path}: 1 of 5 pictures have not the sides of 6×5: scaled and cut around their "
+        f"{tmp_path}: 1 of 5 pictures have other proportions than 6×5: scaled and cut around their "
         "centre (--fit crop; pad and squeeze keep all of a picture)",
         f"{tmp_path}: 1 of 5 pictures are gray: read as colours",
         f"{tmp_path}: 1 of 5 pictures may be transparent: laid over black",

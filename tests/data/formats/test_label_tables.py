@@ -83,7 +83,7 @@ def test_kaggles_cifar10_as_it_is_downloaded(tmp_path: Path) -> None:
     assert notes(heard) == [
         f"left out {tmp_path}/sampleSubmission.csv: a sample of answers, which are no labels",
         f"{left}: deepcnn predict RUN FOLDER",
-        f"{tmp_path}: 2 of 7 pictures have not the sides of 6×5: scaled and cut around their "
+        f"{tmp_path}: 2 of 7 pictures have other proportions than 6×5: scaled and cut around their "
         "centre (--fit crop; pad and squeeze keep all of a picture)",
     ]
 

@@ -70,7 +70,11 @@ def test_folder_names_are_turned_back_only_for_given_classes(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a/x.png": b"", "b/x.txt": b""}, r"b: expected at least one picture .*1 such"),
+        ({"a/x.png": b"", "b/.x": b""}, r"b: expected at least one picture .*found none \(1 such"),
+        (
+            {"a/x.png": b"", "b/2.heic": b"", "b/1.heic": b""},
+            r"b: .*found 2 of other kinds, such as 1\.heic \(1 such class folder\)\. Save these",
+        ),
         ({"x.png": b""}, r"expected a sub-folder for each class.*found no sub-folder"),
     ],
 )

@@ -182,10 +182,12 @@ def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
     deeper = {path.parent for path in listing.paths if len(path.parts) > depth + 1}
     if deeper:
         example = min(deeper).relative_to(root)
+        count = len(listing.classes)
+        classes = "the only class" if count == 1 else f"the {count:,} classes"
         emit(
             Noted(
                 f"{root}: found pictures in {len(deeper):,} folders below the class folders, such "
-                f"as {shown(example)}. They count to the {len(listing.classes):,} classes "
+                f"as {shown(example)}. They count to {classes} "
                 "of the first level; if the deeper folders are the classes, move these up."
             )
         )

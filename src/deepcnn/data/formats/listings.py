@@ -267,11 +267,22 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
             else:
                 others.append(folder / entry.name)
     if without:
-        raise DataError(
-            f"{shown(min(without))}: expected at least one picture ({', '.join(SUFFIXES)}), found "
-            f"none ({len(without):,} such class folders). Remove the folder, or add pictures."
-        )
+        raise _without_pictures(min(without), len(without), others)
     found.sort()
     labels = np.array([label for _, label, _ in found], np.int64)
     paths = tuple(Path(path) for *_, path in found)
     return Listing(root, paths, labels, tuple(classes), tuple(sorted(others)))
+
+
+def _without_pictures(folder: Path, count: int, others: Sequence[Path]) -> DataError:
+    """Return the error of a class folder without a picture, which names what else lies there."""
+    there = [path for path in others if folder in path.parents]
+    found, advice = "none", "Remove the folder, or add pictures."
+    if there:
+        found = f"{len(there):,} of other kinds, such as {shown(min(there).name)}"
+        advice = "Save these as JPEG or PNG if they are pictures, or remove the folder."
+    folders = f"{count:,} such class folder{'' if count == 1 else 's'}"
+    return DataError(
+        f"{shown(folder)}: expected at least one picture ({', '.join(SUFFIXES)}), found {found} "
+        f"({folders}). {advice}"
+    )

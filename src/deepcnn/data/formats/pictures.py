@@ -176,7 +176,7 @@ def rules(headers: Sequence[Header], form: Format) -> dict[str, str]:
             "squeeze": "squeezed (--fit squeeze)",
         }[form.fit]
         found["aspect"] = (
-            f"{len(odd):,} of {len(headers):,} pictures have not the sides of {form.height}×"
+            f"{len(odd):,} of {len(headers):,} pictures have other proportions than {form.height}×"
             f"{form.width}: scaled and {way}"
         )
     elif scaled:
