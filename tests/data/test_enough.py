@@ -43,6 +43,7 @@ def test_a_training_is_warned_of_the_worst_only() -> None:
     assert len(texts) == 2
     assert "3 examples, too few" in texts[0]
     assert "a single example of newt" in texts[1]
+    assert "has 1 example, too few" in senseless(NAMES, {"train": [9, 9, 9], "test": [1, 0, 0]})[0]
 
 
 def test_an_accuracy_of_the_majoritys_share_is_told() -> None:

@@ -73,3 +73,11 @@ def test_all_names_open_from_files_of_their_form(
         expected = labels + 7 if name == "cifar100_coarse" else labels
         equal(found, gray if "mnist" in name else rgb, expected)
         assert len(found.classes) == {"cifar100": 100, "cifar100_coarse": 20}.get(name, 10)
+
+
+def test_a_mistyped_path_is_answered_with_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"which is neither\. Did you mean .*photos\?"):
+        load_dataset(tmp_path / "fotos", "train")
+    with pytest.raises(DataError, match=r"which is neither\.$"):
+        load_dataset(tmp_path / "none" / "fotos", "train")

@@ -364,7 +364,7 @@ def test_it_is_told_how_many_examples_a_table_leaves_out(photos: Path, examined:
 
 
 def test_a_large_group_of_equal_images_does_not_hide_the_others(
-    tmp_path: Path, cifar10_test: Arrays
+    tmp_path: Path, cifar10_test: Arrays, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from deepcnn.doctor.examine import examine
 
@@ -376,3 +376,5 @@ def test_a_large_group_of_equal_images_does_not_hide_the_others(
     assert len(found.duplicates) == 19 + 5
     assert len({d.a for d in found.duplicates[:6]}) == 6
     assert found.repeated == 30
+    assert run(["doctor", str(tmp_path)]) == 0
+    assert "In all, 30 of 31 examples have a duplicate. If some are" in capsys.readouterr().out

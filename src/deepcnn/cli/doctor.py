@@ -137,7 +137,13 @@ def _lines(found: Findings) -> list[str]:
         lines += _few(told, sum(p.count for p in of_kind if p.count > 1))
     if found.duplicates:
         several = f"{found.repeated:,} of {sum(map(sum, found.counts.values())):,} examples"
-        lines.append(f"In all, {several} have a duplicate.")
+        text = f"In all, {several} have a duplicate."
+        if list(found.counts) == ["train"]:
+            text += (
+                " If some are held out to score on, their copies are trained on, and the accuracy "
+                "means little: leave copies out (--fixes FILE, then train --exclude FILE)."
+            )
+        lines.append(text)
     if not found:
         lines.append("Nothing was found.")
     return lines

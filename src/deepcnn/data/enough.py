@@ -57,8 +57,9 @@ def _too_small(name: str, of_class: Sequence[int]) -> list[tuple[str, str]]:
     low, high = wilson(round(total / 2), total)
     if high - low <= WIDEST:
         return []
+    examples = f"{total:,} example{'' if total == 1 else 's'}"
     text = (
-        f"{name} has {total:,} examples, too few to say how good a network is: of an accuracy of "
+        f"{name} has {examples}, too few to say how good a network is: of an accuracy of "
         f"one half the 95 % interval is {100 * low:.0f} to {100 * high:.0f} %."
     )
     return [("small split", text)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from deepcnn.data.synthetic import CLASSES, synthetic
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, ignore
 from deepcnn.settings import DataSpec
+from deepcnn.shown import shown
 
+MOST_BESIDE = 1000  # names beside one that is not there, which are compared with it
 SYNTHETIC = "synthetic"  # made, not fetched
 NAMES = (*CATALOG, SYNTHETIC)
 
@@ -82,11 +85,21 @@ def _layout(spec: DataSpec, emit: Listener) -> Layout:
         return remote.find(spec)
     if path.exists() or idx.files_of_set(path):
         return layouts.find(path, spec, emit=emit)
-    near = difflib.get_close_matches(spec.data, NAMES, n=1)
+    near = difflib.get_close_matches(spec.data, NAMES, n=1) or _like(Path(spec.data).expanduser())
     raise DataError(
         f"data: expected one of {', '.join(NAMES)} or a path, found {spec.data!r}, which is "
         "neither." + (f" Did you mean {near[0]}?" if near else "")
     )
+
+
+def _like(path: Path) -> list[str]:
+    """Return what lies beside a path that is not there and has the most similar name, if any."""
+    try:
+        beside = [entry.name for entry in itertools.islice(path.parent.iterdir(), MOST_BESIDE)]
+    except OSError:
+        return []
+    near = difflib.get_close_matches(path.name, sorted(beside), n=1)
+    return [shown(path.parent / name) for name in near]
 
 
 def _named(entry: Entry, spec: DataSpec, emit: Listener) -> dict[Split, Opener]:

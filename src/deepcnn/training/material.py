@@ -105,10 +105,11 @@ def with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[C
     if "validation" in dataset.splits or "test" in dataset.splits:
         return config, dataset
     size = max(1, round(len(dataset.split("train")) / HELD_OUT))
+    are = "is" if size == 1 else "are"
     emit(
         Noted(
-            f"{config.data} has neither a validation nor a test split: {size} of its examples are "
-            "held out to score on, each class in its proportion (--validation-size)."
+            f"{config.data} has neither a validation nor a test split: {size} of its examples "
+            f"{are} held out to score on, each class in its proportion (--validation-size)."
         )
     )
     return dataclasses.replace(config, validation_size=size), dataset.hold_out(size)
