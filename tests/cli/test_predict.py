@@ -176,7 +176,7 @@ def test_a_damaged_run_is_not_taken_for_a_folder_of_pictures(
     (run / "inputs.json").unlink()
     status, out, err = ask("photos", run=str(run))
     assert (status, out) == (1, b"")
-    assert "inputs.json: cannot be read" in err
+    assert "inputs.json: expected a file, found none" in err
 
 
 # Labelled sets

@@ -284,10 +284,7 @@ def test_a_run_stores_its_table_and_resume_notices_a_change(
         config = tiny(
             data=str(photos), skip_bad=True, exclude=str(table), steps=2, batch_size=4, feed=feed
         )
-        heard: list[Event] = []
-        train(config, run_dir=path, emit=heard.append)
-        notes = [event.text for event in heard if isinstance(event, Noted)]
-        assert f"{table} leaves out 8 of 86 training images." in notes
+        train(config, run_dir=path)
         stored = json.loads((path / "config.json").read_text())
         assert stored["exclude"] == str(table)
         inputs = json.loads((path / "inputs.json").read_text())
@@ -303,7 +300,6 @@ def test_a_run_stores_its_table_and_resume_notices_a_change(
 def test_a_training_on_senseless_data_is_warned_of_them(
     tmp_path: Path, cifar10_test: Arrays
 ) -> None:
-    from deepcnn.events import Noted
     from deepcnn.training.start import train
     from tests.helpers.tiny import tiny
 

@@ -78,9 +78,6 @@ def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: List
         if text := dataset.left_out(split):
             emit(Noted(text))
     train = dataset.split("train")
-    if dataset.exclusions is not None and (rows := dataset.exclusions.rows.get("train")):
-        there = len(rows) + len(dataset.places("train"))
-        emit(Noted(f"{config.exclude} leaves out {len(rows):,} of {there:,} training images."))
     config = config.with_steps_for(len(train))
     order = make_order(config, train)  # from the files, which a set in memory has no more
     if keep:
