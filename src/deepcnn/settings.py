@@ -184,7 +184,7 @@ class DataSpec:
     out."""
     image_size: tuple[int, int] | None = None
     """Height and width that pictures in files are brought to; one number: a square; None: those
-    most of them have."""
+    most of them have; for a new run, where they have all sizes, those in the middle of them."""
     fit: Fit = "crop"
     """How pictures of other sides are brought to it: crop cuts away what does not fit, pad adds
     black, squeeze changes their aspect."""

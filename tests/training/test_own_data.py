@@ -13,13 +13,16 @@ import deepcnn
 from deepcnn import presets
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.fetch import fetch
+from deepcnn.data.formats.decoding import encode
 from deepcnn.data.open import load_dataset
 from deepcnn.devices import Place
 from deepcnn.events import Event, Noted
 from deepcnn.inference.trained import Trained, newest
 from deepcnn.runs.run import Run
+from deepcnn.training.start import resume
 from tests.helpers.own_data import images_of, write_pictures
 from tests.helpers.shards import FASHION_MNIST
+from tests.helpers.tiny import tiny
 
 
 @pytest.mark.parametrize("preset", list(presets.PRESETS))
@@ -112,3 +115,28 @@ def test_the_mnist_program_on_real_data(tmp_path: Path) -> None:
         ("test", 10_000),
     ]
     assert 0.68 < result.scores[2].accuracy < 0.78  # 2,000 steps give about 0.80
+
+
+def test_pictures_of_all_sizes_are_brought_to_one_in_the_middle_of_them(tmp_path: Path) -> None:
+    """Not to that of a few, by which most of the others would lose half of what they show."""
+    sizes = [(20, 60), (20, 60), *((24 + i, 22 + i % 5) for i in range(18))]  # height, width
+    for index, (height, width) in enumerate(sizes):
+        path = tmp_path / "set" / "ab"[index % 2] / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
+        path.write_bytes(encode(pixels))
+    heard: list[Event] = []
+    config = tiny(data=str(tmp_path / "set"), steps=2, batch_size=4)
+    deepcnn.train(config, run_dir=tmp_path / "run", emit=heard.append)
+    run = Run(tmp_path / "run")
+    proportion = np.median([height / width for height, width in sizes])
+    area = np.median([height * width for height, width in sizes])
+    height, width = np.sqrt(area * proportion), np.sqrt(area / proportion)
+    assert run.config().image_size == (round(height), round(width))
+    notes = [event.text for event in heard if isinstance(event, Noted)]
+    told = f"all are brought to {round(height)}×{round(width)}, in the middle of them"
+    assert sum(told in note for note in notes) == 1
+    assert not any("20×60" in note for note in notes)
+    resume(tmp_path / "run", changes=lambda config: dataclasses.replace(config, steps=3))
+    # What was trained before, at the commonest size, goes on with that.
+    assert load_dataset(tmp_path / "set", "train").images.shape[1:3] == (20, 60)

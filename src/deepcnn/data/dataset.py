@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepcnn.data.class_file import MAX_CLASSES
 from deepcnn.data.exclusions import Exclusions
+from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.layouts import Layout
 from deepcnn.data.shards import Progress, by
 from deepcnn.data.source import Source, held_out, in_memory
@@ -93,6 +94,11 @@ class Dataset:
         other = Dataset(dataclasses.replace(self.spec, image_size=image_size), self._layout)
         other._own = {split: source for split, source in own.items() if source is not None}
         return other if len(other._own) == len(own) else None
+
+    def usual_size(self) -> tuple[int, int] | None:
+        """Return the height and width to bring pictures to that have all sizes, or None."""
+        shards = self._own_split(self.own_splits[0]).shards
+        return shards[0].usual if isinstance(shards[0], PictureShard) else None
 
     def fewer(self, train_size: int) -> Dataset:
         """Return the same set, of which only so many training examples are used."""

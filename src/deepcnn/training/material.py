@@ -13,7 +13,7 @@ from deepcnn.data.dataset import Dataset, reading
 from deepcnn.data.open import open_dataset
 from deepcnn.data.source import Source
 from deepcnn.data.splits import Split
-from deepcnn.events import Filling, Listener, Noted
+from deepcnn.events import Event, Filling, Listener, Noted
 from deepcnn.inference.scoring import splits_to_score
 from deepcnn.inputs.fed import Fed
 from deepcnn.inputs.shuffle import Shuffle
@@ -61,13 +61,14 @@ def open_material(
 ) -> Material:
     """Open and read what a training needs.
 
-    `feed`: where Python takes the batches from; `decide`: whether a validation split is held out
-    where the data have nothing else to be scored on, as it is for a new run. Raises DataError for
+    `feed`: where Python takes the batches from; `decide`: as a new run does, see `open_for_new`.
+    Raises DataError for
     what cannot be used.
     """
-    dataset = open_dataset(config, emit=emit)
     if decide:
-        config, dataset = with_validation(config, dataset, emit)
+        config, dataset = open_for_new(config, emit)
+    else:
+        dataset = open_dataset(config, emit=emit)
     return read_material(config, dataset, feed, emit)
 
 
@@ -97,7 +98,41 @@ def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: List
     return Material(config, train, order, filling, to_score, counts, content, dataset.excluded)
 
 
-def with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
+def open_for_new(config: Config, emit: Listener) -> tuple[Config, Dataset]:
+    """Open the data of a new run, and settle what it stores of them.
+
+    Pictures of all sizes are brought to one in the middle of them, and a validation split is held
+    out where there is nothing else to be scored on.
+    """
+    settled = False
+    notes: list[Event] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Noted) and not settled:
+            notes.append(event)
+        else:
+            emit(event)
+
+    dataset = open_dataset(config, emit=hear)
+    size = dataset.usual_size() if config.image_size is None else None
+    settled = True
+    if size is None or size == dataset.split("train").shape[:2]:
+        for event in notes:
+            emit(event)
+    else:
+        config = dataclasses.replace(config, image_size=size)
+        dataset = open_dataset(config, emit=emit)
+        height, width = size
+        emit(
+            Noted(
+                f"{config.data}: no size is that of half of the pictures; all are brought to "
+                f"{height}×{width}, in the middle of them (--image-size)."
+            )
+        )
+    return _with_validation(config, dataset, emit)
+
+
+def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
     """Hold out a tenth of the examples where the data have nothing else to be scored on."""
     if "validation" in dataset.splits or "test" in dataset.splits:
         return config, dataset

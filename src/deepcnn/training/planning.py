@@ -14,7 +14,6 @@ import numpy as np
 from deepcnn.config import Config, from_dict, to_dict
 from deepcnn.data.dataset import Dataset
 from deepcnn.data.formats.processes import gain
-from deepcnn.data.open import open_dataset
 from deepcnn.data.splits import Split
 from deepcnn.durations import seconds_of
 from deepcnn.errors import ConfigError
@@ -22,7 +21,7 @@ from deepcnn.events import Listener, Planned
 from deepcnn.inference.scoring import splits_to_score
 from deepcnn.team.team import Team
 from deepcnn.training.looks import some_of
-from deepcnn.training.material import Material, read_material, with_validation
+from deepcnn.training.material import Material, open_for_new, read_material
 from deepcnn.training.plan import Plan, fitted
 from deepcnn.training.recipes import Facts, fitting, image_size, recipe, useful_epochs
 from deepcnn.training.rehearsal import rehearse
@@ -96,8 +95,9 @@ def plan(
     Raises ConfigError where the time is too short, DataError for data that cannot be used.
     """
     opened = time.monotonic()
-    dataset = open_dataset(config, emit=emit)
-    config, dataset = with_validation(config, dataset, emit)
+    says_size = config.image_size is not None
+    config, dataset = open_for_new(config, emit)
+    settled = config.image_size
     shape = dataset.split("train").shape
     facts = _facts(dataset, config, allowed)
     least = 0
@@ -106,8 +106,10 @@ def plan(
         config = _by_recipe(facts, config, allowed.chosen | own)
     else:
         least = config.steps  # which whoever made the preset found useful
-        if config.image_size is None and facts.resizable:
+        if not says_size and facts.resizable:
             config = dataclasses.replace(config, image_size=image_size(shape))
+    if config.image_size is None:  # no smaller one is wanted
+        config = dataclasses.replace(config, image_size=settled)
     if config.image_size is not None:
         dataset = dataset.resized(config.image_size) or dataset
     config, dataset = _readable(config, dataset, allowed)

@@ -161,6 +161,24 @@ def choose_format(
     return Format(height, width, channels, fit)
 
 
+def usual_size(headers: Sequence[Header]) -> tuple[int, int] | None:
+    """Return a height and a width in the middle of all, where no size is that of half of them.
+
+    Of the proportions and of the areas it is the median, so that little is cut away from most.
+    Where that is above MAX_SIDE, it is scaled down as in `choose_format`. None: there is such a
+    size.
+    """
+    counts = Counter((header.height, header.width) for header in headers)
+    if 2 * max(counts.values()) >= len(headers):
+        return None
+    sides = np.array([*counts.elements()], np.float64)
+    height_to_width = math.sqrt(np.median(sides[:, 0] / sides[:, 1]))
+    side = math.sqrt(np.median(sides[:, 0] * sides[:, 1]))
+    height, width = side * height_to_width, side / height_to_width
+    factor = min(1.0, MAX_SIDE / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
 def rules(headers: Sequence[Header], form: Format) -> dict[str, str]:
     """Return what is to be said of pictures that do not stay as they are, by the kind of rule."""
     size = form.height, form.width
@@ -304,10 +322,12 @@ class PictureShard:
     """Pictures as a `Shard`: each is decoded when it is read, by the rule of `decoding`.
 
     A block holds its own arrays, and while it is made one decoded picture, of at most MAX_PIXELS.
+    `usual`: see `usual_size`.
     """
 
     listing: Listing | Inspected
     form: Format
+    usual: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -393,7 +413,8 @@ def prepare_all(
     if not headers:
         raise _unread(listings[0], bad, "No picture is left.")
     form = form or choose_format(headers, image_size, fit)
-    shards = tuple(PictureShard(each, form) for each in good)
+    usual = usual_size(headers)
+    shards = tuple(PictureShard(each, form, usual) for each in good)
     return Prepared(shards, bad, rules(headers, form))
 
 
