@@ -44,8 +44,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({CONFIG: "{}"}, r"inputs\.json: cannot be read"),
-        ({CONFIG: json.dumps(to_dict(TINY))}, r"inputs\.json: cannot be read"),
+        ({CONFIG: "{}"}, r"inputs\.json: expected a file, found none"),
+        ({CONFIG: json.dumps(to_dict(TINY))}, r"inputs\.json: expected a file, found none"),
         ({CONFIG: '{"name": "vite"}', INPUTS: '{"keys": 3}'}, "has no inputs or no classes"),
         ({CONFIG: "{}", INPUTS: json.dumps(ABOUT)}, r"config\.json: config: missing setting"),
         ({CONFIG: "[]", INPUTS: json.dumps(ABOUT)}, "expected a JSON object"),
