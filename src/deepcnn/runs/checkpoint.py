@@ -263,7 +263,7 @@ def _is_whole(path: Path) -> bool:
 
 # All that a run keeps: each saving asks about them all in turn, and where one were forgotten for
 # the next, each saving would read them all.
-@functools.lru_cache(maxsize=1 << 12)
+@functools.lru_cache(maxsize=1 << 10)
 def _was_whole(path: Path, version: Version) -> bool:  # noqa: ARG001
     """Tell whether a file was whole when it was of a version, read only once."""
     try:

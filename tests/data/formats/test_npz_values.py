@@ -87,7 +87,7 @@ def test_rows_that_are_not_one_hot_are_named(tmp_path: Path, row: list[float]) -
 
 def test_arrays_alone_are_told_how_to_be_written(tmp_path: Path) -> None:
     np.save(tmp_path / "x_train.npy", IMAGES)
-    with pytest.raises(DataError, match=r"expected images\.npy and labels\.npy.*found x_train\.npy"):
+    with pytest.raises(DataError, match=r"expected images\.npy .*found x_train\.npy"):
         open_dataset(tmp_path)
 
 
