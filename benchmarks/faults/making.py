@@ -233,20 +233,16 @@ def nested_lists(depth: int = 200_000) -> str:
 
 def link_at(where: str, to: str, more: Make | None = None) -> Make:
     """Return what makes a link."""
-
-    def make(place: Path) -> None:
-        if more is not None:
-            more(place)
-        path = place / where
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.symlink_to(to)
-
-    return make
+    return _in_place_of(where, lambda path: path.symlink_to(to), more)
 
 
 def pipe_at(where: str, more: Make | None = None) -> Make:
     """Return what makes a pipe that nobody writes to."""
+    return _in_place_of(where, os.mkfifo, more)
+
+
+def _in_place_of(where: str, put: Make, more: Make | None) -> Make:
+    """Return what makes `more`, then puts something there, in place of what may be there."""
 
     def make(place: Path) -> None:
         if more is not None:
@@ -254,7 +250,7 @@ def pipe_at(where: str, more: Make | None = None) -> Make:
         path = place / where
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        os.mkfifo(path)
+        put(path)
 
     return make
 

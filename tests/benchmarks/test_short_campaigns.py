@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -28,18 +29,24 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_kills_power_cuts_and_pairs_lose_nothing(tmp_path: Path) -> None:
+def cases_of(program: str, scratch: Path) -> list[dict[str, Any]]:
+    """Return the cases that a program of campaigns prints; none of them failed."""
     done = subprocess.run(
-        [sys.executable, "-c", SHORT],
+        [sys.executable, "-c", program],
         cwd=BENCHMARKS,
-        env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     assert [case for case in found if not case["ok"]] == []
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_kills_power_cuts_and_pairs_lose_nothing(tmp_path: Path) -> None:
+    found = cases_of(SHORT, tmp_path)
     assert sum(len(case.get("killed", [])) for case in found) >= 7
     assert len(found) == 7 + 7 + 3
 
@@ -141,16 +148,7 @@ print(json.dumps([*hostile.cases(len(only), 1, only)]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory a child took")
 def test_files_made_to_hurt_take_no_time_and_no_memory_and_change_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HOSTILE],
-        cwd=BENCHMARKS,
-        env=os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert [case for case in found if not case["ok"]] == []
+    found = cases_of(HOSTILE, tmp_path)
     assert len({case["what"] for case in found}) == 13
 
 

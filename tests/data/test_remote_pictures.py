@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepcnn import presets
 from deepcnn.cli.main import run as cli
 from deepcnn.data import web
 from deepcnn.data.dataset import Dataset
@@ -85,18 +84,7 @@ def test_pictures_elsewhere_are_those_of_the_folder(
 def test_a_training_on_pictures_elsewhere_has_the_bits_of_one_here_and_resumes(
     server: Server, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(
-        presets.tiny(),
-        summary_every=0,
-        device="cpu",
-        precision="fp32",
-        steps=4,
-        save_every=2,
-        batch_size=2,
-        feed="streamed",
-        shuffle_buffer=4,
-        image_size=(16, 16),
-    )
+    config = foreign.TRAINING
     train(dataclasses.replace(config, data=str(server.folder)), run_dir=tmp_path / "here")
     elsewhere_too = dataclasses.replace(config, data=server.url, data_dir=str(tmp_path / "first"))
     train(elsewhere_too, run_dir=tmp_path / "there")

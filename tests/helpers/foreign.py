@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from deepcnn import presets
 from tests import golden
 
 FOREIGN = Path(golden.__file__).parent / "foreign"
@@ -19,6 +21,18 @@ NAMES = ("cat", "dog", "owl")
 TOLD: dict[str, Any] = json.loads((FOREIGN / "pictures.json").read_text())
 FILES = [bytes.fromhex(each) for each in TOLD["pictures"]]  # of PNG, not all of one size
 LABELS: list[int] = TOLD["labels"]
+TRAINING = dataclasses.replace(
+    presets.tiny(),
+    summary_every=0,
+    device="cpu",
+    precision="fp32",
+    steps=4,
+    save_every=2,
+    batch_size=2,
+    feed="streamed",
+    shuffle_buffer=4,
+    image_size=(16, 16),
+)
 
 
 def expected(height: int = 6, width: int = 5) -> NDArray[np.uint8]:

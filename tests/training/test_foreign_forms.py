@@ -12,26 +12,13 @@ import numpy as np
 import pytest
 
 import deepcnn
-from deepcnn import presets
 from deepcnn.data.convert import convert
 from deepcnn.runs import checkpoint
 from deepcnn.settings import DataSpec
 from tests.helpers import foreign
 from tests.helpers.tiny import last
 
-BASE = dataclasses.replace(
-    presets.tiny(),
-    summary_every=0,
-    device="cpu",
-    precision="fp32",
-    steps=4,
-    save_every=2,
-    batch_size=2,
-    feed="streamed",
-    shuffle_buffer=4,
-    image_size=(16, 16),
-    validation_size=2,
-)
+BASE = dataclasses.replace(foreign.TRAINING, validation_size=2)
 OF_TENSORFLOW = np.load(foreign.FOREIGN / "written_by_tensorflow.npz")
 LABELS = np.array(foreign.LABELS)
 
