@@ -19,7 +19,7 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/deepcnn data fetch cifar10
 	$(BIN)/python tests/packages.py
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/installed
 	$(BIN)/pytest -n 2 --cov --cov-report=term
