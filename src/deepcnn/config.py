@@ -1,8 +1,8 @@
 """Every setting of a run, as frozen dataclasses; a preset is a function that returns one.
 
 A run stores its whole configuration as JSON. Reading it back is strict: a key that is unknown,
-missing or of the wrong type is an error; only settings that runs of older versions could not have
-may be missing.
+missing or of the wrong type is an error. Only settings that older versions did not have may be
+missing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _ADDED_LATER = frozenset(
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Config(DataSpec):
-    """A run: what is trained, on what (the fields of `DataSpec`), and how."""
+    """All settings of a run: what is trained, on which data (the fields of `DataSpec`), and how."""
 
     preset: Annotated[str, Suppress]
     """The preset that this configuration started from."""
@@ -76,62 +76,67 @@ class Config(DataSpec):
     inputs: TransformConfig
     optimizer: OptimizerConfig
     steps: int
-    """Updates to make in all."""
+    """Number of updates in the whole training."""
     epochs: float | None = None
-    """Passes over the training set to make, instead of steps: so many whole batches, at least one.
-    A run stores their number as its steps, and None here."""
+    """Passes over the training set, instead of steps. They become a number of whole batches, at
+    least one. A run stores this number as its steps, and None here."""
     pace: tuple[tuple[int, int], ...] = ()
-    """Where a training changed its number of steps to keep its budget: up to which step it went as
-    if it had how many in all. What happens at a share of the training goes on from the share that
-    was done by then, and ends at the last step."""
+    """Set by a training with a budget when it changes its number of steps. Each pair is a step, and
+    the total number of steps that was planned up to this step. Schedules go on from the share of
+    the training that was done by then, and end at the last step."""
     batch_size: int
-    """Examples per update, over all devices together; with --num-gpus, of each of them."""
+    """Examples per update, over all devices together; with --num-gpus, for each device."""
     label_smoothing: float = 0.0
-    """Share of each label that is spread evenly over all classes."""
+    """Share of each label that is distributed evenly over all classes."""
     average_decay: float | None = 0.9999
     """Largest decay of the parameters' moving averages; None: no averages."""
     evaluate_on: tuple[Literal["train", "validation", "test"], ...] = ()
     """Splits to score on; empty: the validation split if there is one, else the test set."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: an example counts in the loss inversely to how often its class occurs."""
+    """balanced: the rarer a class is, the more each of its examples counts in the loss."""
     feed: Literal["preloaded", "fed", "queued", "streamed"] = "preloaded"
-    """How data come in: all in the device's memory; handed over by Python step by step; read by
-    threads into a shuffling queue; or streamed from files in constant memory."""
+    """How data come in. preloaded: all are in the device's memory. fed: Python hands them over step
+    by step. queued: threads read them into a shuffling queue. streamed: they are read from files,
+    in constant memory."""
     order: Literal["epochs", "queue"] = "epochs"
-    """Of a set in memory (preloaded, fed): a new permutation of all its examples each epoch, or the
-    order in which the shuffling queue of the queued feed would give them."""
+    """Order of a set in memory (preloaded, fed). epochs: a new permutation of all examples each
+    epoch. queue: the order in which the shuffling queue of the queued feed would give them."""
     readers: int = 16
-    """Places in the files that a queue and a stream read from at once; threads if queued."""
+    """Queued, streamed: how many places in the files are read at once; with queued, by one thread
+    each."""
     min_fraction_of_examples_in_queue: float = 0.4
-    """Queue: share of the examples that wait before training starts, and at any time after."""
+    """Queued: share of the examples that wait in the queue, before the first step and ever
+    after."""
     shuffle_buffer: int = 20_000
-    """Streamed: examples among which the next one is chosen."""
+    """Streamed: number of examples from which the next one is chosen."""
     seed: int = 0
     """Determines the initial weights, the order of the data and every distortion."""
     start_from: str | None = None
-    """What another training learned, to begin with: the directory of its run, one of its
-    checkpoints, or a file of `deepcnn export --to safetensors`. All layers are taken whose names
-    and shapes fit, the last one only where the classes are the same. None: nothing."""
+    """Begin with what another training has learned: the directory of its run, one of its
+    checkpoints, or a file of `deepcnn export --to safetensors`. All layers with the same names and
+    shapes are taken over; the last layer only if the classes are the same. None: nothing."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the multiplications; weights are always fp32. auto: the fastest of fp32 and bf16 here."""
+    """Number format of the multiplications; weights are always fp32. auto: fp32 or bf16, whichever
+    is faster here."""
     threads: int | None = None
-    """Processor threads; None: torch's choice, or of several processes each its share."""
+    """Processor threads. None: torch's choice; several processes each take their share."""
     towers: int = 0
-    """Replicas in this process, each on a device and with its part of every batch, with the
-    parameters on the processor; they share devices where there are fewer. 0: a single device."""
+    """Number of replicas in this process. Each has a device and its part of every batch; the
+    parameters are on the processor. If there are fewer devices, replicas share them. 0: a single
+    device without replicas."""
     sync_batch_norm: bool = False
-    """Normalize batches by the statistics of all devices together, not by each one's own."""
+    """Batch normalization uses the statistics of all devices together, not of each device alone."""
     deterministic: bool = False
-    """On a GPU: only kernels that give the same bits every time (the CPU's always do)."""
+    """On a GPU: use only kernels that give the same bits every time. (On a CPU all do.)"""
     steps_per_plan: int | None = None
-    """Steps that the host plans at once, in one process and from memory; more than 1: a GPU then
-    replays recorded steps (CUDA graphs) instead of waiting for the host. None: 100 where one GPU
-    trains alone from memory, elsewhere 1."""
+    """Steps that the host plans at once, in one process and with the data in memory. If more than
+    1, a GPU replays recorded steps (CUDA graphs) and does not wait for the host. None: 100 if one
+    GPU trains alone from memory, otherwise 1."""
     compile: bool = False
-    """Of planned steps on a GPU: compile the network and the update (torch.compile), which takes up
-    to a minute before the first step and then fewer passes over memory."""
+    """Planned steps on a GPU: compile the network and the update (torch.compile). This takes up to
+    a minute before the first step; after that, each step makes fewer passes over memory."""
     log_every: int = 10
     """Steps from one line of the log to the next."""
     summary_every: int = 100
@@ -141,22 +146,23 @@ class Config(DataSpec):
     evaluate_every: int = 0
     """Steps from one evaluation to the next; 0: only after the last step."""
     keep: int = 5
-    """Newest checkpoints to keep."""
+    """How many of the newest checkpoints are kept."""
     keep_best: bool = False
-    """Keep the checkpoint with the best score on the validation split, too, as told by every
-    evaluation; all that comes after training takes that one."""
+    """Also keep the checkpoint with the best score on the validation split, of all evaluations.
+    After the training, every command uses this checkpoint."""
     on_nan: Literal["stop", "rollback"] = "stop"
-    """What happens where a loss, a gradient or a weight is no longer finite. stop: the training
-    ends, with the last good checkpoint. rollback: it goes back to that at half the learning rate,
-    at most three times, and so keeps two checkpoints or more."""
+    """What to do if a loss, a gradient or a weight is no longer finite. stop: end the training,
+    with the last good checkpoint. rollback: go back to this checkpoint and halve the learning rate,
+    at most three times. rollback keeps at least two checkpoints."""
 
     def __repr__(self) -> str:
         return _changed_from_default(self)
 
     def with_steps_for(self, examples: int) -> Config:
-        """Return the configuration with `epochs` of so many training examples as `steps`.
+        """Return the configuration with its `epochs` turned into `steps`.
 
-        Whole batches, rounded down, at least one; without `epochs` it stays as it is.
+        `examples`: of the training set. The steps are whole batches, rounded down, at least one.
+        Without `epochs`, the configuration is returned as it is.
         """
         if self.epochs is None:
             return self
@@ -166,11 +172,11 @@ class Config(DataSpec):
 
     @property
     def even_steps(self) -> int:
-        """How many steps there would be if all went as evenly as the first ones."""
+        """How many steps the whole training would have at the pace of its first steps."""
         return self.pace[0][1] if self.pace else self.steps
 
     def even_step(self, step: float) -> float:
-        """Return at which of `even_steps` a training is before a step."""
+        """Return where among `even_steps` a training is before a step."""
         begun, even = 0, 0.0  # where the stretch begins that the step is in
         for until, steps in self.pace:
             if step < until:
@@ -303,7 +309,7 @@ class Config(DataSpec):
 
 
 def _changed_from_default(settings: Any) -> str:
-    """Return a group of settings as Python writes it, without those that are as they always are."""
+    """Return a group of settings as Python would write it, without those at their default."""
     shown = []
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
@@ -314,12 +320,12 @@ def _changed_from_default(settings: Any) -> str:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Return the configuration as nested dictionaries, fit for JSON."""
+    """Return the configuration as nested dictionaries that JSON can hold."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Undo `to_dict`, also after a trip through JSON; raise ConfigError for what does not fit."""
+    """Undo `to_dict`, also for what went through JSON; raise ConfigError for what does not fit."""
     config: Config = read(Config, values, "config", may_lack=_ADDED_LATER)
     return config
 

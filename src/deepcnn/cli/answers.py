@@ -39,8 +39,8 @@ _NUMBER = re.compile(r"[+-]?[0-9.]*")  # and the sign alone, for standard input
 class Style:
     """How answers are written: `form` is table, csv, json or jsonl.
 
-    `classes`: of the network; `top`: how many of them a table shows, None for all; `columns`: of
-    the terminal that a table has to fit, None for lines of any length.
+    `classes`: of the network; `top`: how many of them a table shows, None for all; `columns`: the
+    width of the terminal for a table, None for lines of any length.
     """
 
     form: str
@@ -51,7 +51,7 @@ class Style:
 
 @contextmanager
 def writer(style: Style, out: Path | None) -> Iterator[Writer]:
-    """Give what writes answers one by one, to a file that appears whole or to standard output."""
+    """Give what writes the answers one by one: to standard output, or a file that appears whole."""
     if out is None:
         on_terminal = sys.stdout.isatty()
         if on_terminal:
@@ -73,7 +73,7 @@ def writer(style: Style, out: Path | None) -> Iterator[Writer]:
 
 
 def _to_terminal(content: bytes) -> None:
-    """Print what cannot command the terminal; a progress bar may stand below it."""
+    """Print text without what could command the terminal; a progress bar may stand below it."""
     text = printable(content.decode(errors="surrogateescape"))
     encoding = sys.stdout.encoding
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -133,7 +133,7 @@ def _csv(answer: Answer) -> bytes:
 
 
 def _no_formula(text: str, before: str) -> str:
-    """Return a cell with a sign before it where a spreadsheet would compute it."""
+    """Return a cell, with a sign before it if a spreadsheet would compute it as a formula."""
     return before + text if text[:1] in tuple("=+-@") and not _NUMBER.fullmatch(text) else text
 
 

@@ -1,4 +1,4 @@
-"""How arguments become options, and names text that a terminal can be given."""
+"""How arguments become options, and how runs and networks are found by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def parse(command: str, kind: type[T], arguments: list[str]) -> T:
-    """Return the options of a command; on --help and for what it cannot read the program ends."""
+    """Return the options of a command; for --help and unreadable arguments the program ends."""
     return tyro.cli(kind, prog=f"deepcnn {command}", args=arguments)
 
 
@@ -43,13 +43,13 @@ def describe_presets() -> str:
 
 
 def with_dashes(argument: str) -> str:
-    """Spell a flag as here, --num_gpus like --num-gpus: the parser takes both."""
+    """Spell a flag as we do, --num_gpus as --num-gpus; the parser takes both."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
 def squares(arguments: list[str]) -> list[str]:
-    """Return arguments in which the one number of an --image-size stands twice: a square."""
+    """Return arguments in which a single number of an --image-size stands twice, for a square."""
     found: list[str] = []
     for i, argument in enumerate(arguments):
         name, equals, value = with_dashes(argument).partition("=")
@@ -65,7 +65,7 @@ def squares(arguments: list[str]) -> list[str]:
 
 
 def own_network(name: str | None) -> str | None:
-    """Return the name of a network of the user's own, which is found from here, or None."""
+    """Return the name of the user's own network, found from the current folder, or None."""
     if name is None or ":" not in name:
         return None
     here = str(Path.cwd())

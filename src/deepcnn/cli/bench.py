@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Options:
     """Measure how fast this machine distorts, trains, scores and answers, in about two minutes.
 
-    The data are CIFAR-10's where they are on disk, else synthetic ones of the same shape. Torch
-    answers, and all runtimes that are installed.
+    It uses CIFAR-10 if it is on disk, else synthetic data of the same shape. It measures answers by
+    torch and by all runtimes that are installed.
     """
 
     device: str = "auto"

@@ -22,23 +22,23 @@ class Options:
     """
 
     run: tyro.conf.Positional[Path | None] = None
-    """Directory of the run, which keeps what is found; None: the newest below runs/."""
+    """Directory of the run. The result is stored in it. None: the newest run below runs/."""
     error: float = 0.02
-    """Share of the answers that may be wrong; the others are called unsure."""
+    """Share of the sure answers that may be wrong. All other answers are called unsure."""
     data: str | None = None
-    """Another labelled data set to find it on: a name or a path; None: the run's own."""
+    """Another labelled data set to calibrate on: a name or a path; None: the run's own."""
     split: Literal["train", "validation", "test"] | None = None
-    """Which examples; None: those that the training was scored on."""
+    """Which split to use; None: the one that the training was scored on."""
     step: int | None = None
-    """Step of the checkpoint; None: the best where it is kept, else the newest."""
+    """Step of the checkpoint. None: the best one, if the run keeps it; else the newest."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where the run keeps them."""
+    """Use the moving averages of the parameters, if the run keeps them."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
     json: bool = False
-    """Print what is found as one JSON object."""
+    """Print the result as one JSON object."""
 
 
 def run(options: Options) -> int:

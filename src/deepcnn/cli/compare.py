@@ -29,34 +29,35 @@ SHOWN = 20  # images that are printed; all of them go into JSON and CSV
 class Options:
     """Say whether one of two runs is better on the same images, and on which they differ.
 
-    McNemar's exact test looks at the images that only one of both got right. It compares these two
-    networks, not their settings: for that train several seeds, see `deepcnn sweep`.
+    McNemar's exact test looks at the images that only one of the two got right. It compares these
+    two networks, not their settings. To compare settings, train several seeds; see `deepcnn sweep`.
     """
 
     runs: tyro.conf.Positional[tuple[Path, Path]]
     """Directories of two runs."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """CSV file for all images on which they differ."""
+    """CSV file for all images on which the two runs differ."""
     split: Literal["train", "validation", "test"] | None = None
-    """Which examples; None: those that each training was scored on, which must be the same."""
+    """Which split to use. None: the one that each training was scored on; it must be the same for
+    both."""
     data: str | None = None
-    """Another labelled data set, or the runs' own at another place: a name or a path."""
+    """Another labelled data set, or the runs' own data at another place: a name or a path."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where a run keeps them."""
+    """Use the moving averages of the parameters, if a run keeps them."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     threads: int | None = None
     """Processor threads; None: torch's choice."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
     data_dir: Path | None = None
     """Folder of all data sets; None: the runs' own."""
     json: bool = False
-    """Print one JSON object with all that was found."""
+    """Print one JSON object with all results."""
 
 
 def run(options: Options) -> int:
-    """Let both runs answer, and print what is found."""
+    """Let both runs answer, and print the comparison."""
     if options.runs[0].resolve() == options.runs[1].resolve():
         raise ConfigError(f"{options.runs[0]}: expected two runs, found the same one twice")
     from deepcnn.console import console

@@ -17,40 +17,40 @@ from deepcnn.shown import quoted
 class Options:
     """Write a data set in another format, with all its splits, into a new folder.
 
-    Read: CIFAR's binary version, MNIST's IDX, SVHN's .mat, TFRecord, .npz, pictures in class
+    It reads CIFAR's binary version, MNIST's IDX, SVHN's .mat, TFRecord, .npz, pictures in class
     folders (root/class/*.png, or root/train/class/*.png with val and test), pictures with a table
-    of labels (.csv), tables of pixels (.csv), records of one length (.bin with records.json).
+    of labels (.csv), tables of pixels (.csv), and records of one length (.bin with records.json).
     """
 
     source: tyro.conf.Positional[str]
     """Name of a data set, or a path."""
     target: tyro.conf.Positional[Path]
-    """The new folder; --data reads it."""
+    """The new folder. Give it to --data afterwards."""
     to: Literal["tfrecord", "npz", "folder", "cifar", "csv"]
     """The format. folder: PNG files in class folders; cifar: CIFAR-10's, for images of 32×32×3;
     csv: a label and the pixels in each row, for square images."""
     validation_size: int = 0
     """Training examples to split off for validation."""
     validation_choice: Literal["stratified", "first"] = "stratified"
-    """Which of them: a random share of each class, or the first ones."""
+    """Which examples are split off: a random share of each class, or the first ones."""
     validation_seed: int = 0
     """Determines the random share."""
     train_on_extra: bool = False
-    """Write the split extra, where there is one, as part of train."""
+    """Write the split extra, if there is one, as part of train."""
     shards: int = 1
-    """Files that each split is divided into."""
+    """Number of files for each split."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures in files are brought to; one number: a square; None: those
-    most of them have."""
+    """Height and width to which pictures in files are scaled. One number: a square. None: the size
+    that most of them have."""
     fit: Fit = "crop"
-    """How pictures of other sides are brought to it: crop cuts away what does not fit, pad adds
-    black, squeeze changes their aspect."""
+    """How pictures with another aspect are brought to this size: crop cuts off what does not fit,
+    pad adds black, squeeze changes their aspect."""
     skip_bad: bool = False
-    """Leave out picture files that cannot be read, naming them."""
+    """Leave out picture files that cannot be read, and name them."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
     json: bool = False
-    """Print events as JSON, a line each, then an object with the counts."""
+    """Print events as JSON, one on each line, then an object with the counts."""
 
 
 def run(options: Options) -> int:

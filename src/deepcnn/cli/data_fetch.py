@@ -18,11 +18,11 @@ class Options:
     name: tyro.conf.Positional[str] = "cifar10"
     """Name of the data set."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """An archive or a folder that you have; None: from the network."""
+    """Take the data from this archive or folder; None: from the network."""
     data_dir: Path | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
     json: bool = False
-    """Print events as JSON, a line each."""
+    """Print events as JSON, one on each line."""
 
 
 def run(options: Options) -> int:

@@ -14,13 +14,14 @@ from deepcnn.console import console, say, say_json
 class Options:
     """Write index.json into a folder of TFRecord files, which a server then hands out as it is.
 
-    They may be of pixels or of pictures, as TF-Slim and TFDS write them, and are not changed.
+    The files may hold pixels or encoded pictures, as TF-Slim and TFDS write them. They are not
+    changed.
     """
 
     folder: tyro.conf.Positional[Path]
     """The folder."""
     json: bool = False
-    """Print events as JSON, a line each, then an object with the counts."""
+    """Print events as JSON, one on each line, then an object with the counts."""
 
 
 def run(options: Options) -> int:

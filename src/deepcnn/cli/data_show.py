@@ -28,17 +28,17 @@ class Options:
     out: Path | None = None
     """File for the sheet; None: NAME-SPLIT.png in the current directory."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures in files are brought to; one number: a square; None: those
-    most of them have."""
+    """Height and width to which pictures in files are scaled. One number: a square. None: the size
+    that most of them have."""
     fit: Fit = "crop"
-    """How pictures of other sides are brought to it: crop cuts away what does not fit, pad adds
-    black, squeeze changes their aspect."""
+    """How pictures with another aspect are brought to this size: crop cuts off what does not fit,
+    pad adds black, squeeze changes their aspect."""
     skip_bad: bool = False
-    """Leave out picture files that cannot be read, naming them."""
+    """Leave out picture files that cannot be read, and name them."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
     json: bool = False
-    """Print events as JSON, a line each, then an object with the counts."""
+    """Print events as JSON, one on each line, then an object with the counts."""
 
 
 def run(options: Options) -> int:

@@ -29,21 +29,22 @@ class Options:
     """
 
     data: tyro.conf.Positional[str]
-    """Name of a data set, a path, or the directory of a run, whose data are looked at."""
+    """Name of a data set, a path, or the directory of a run; then its data are examined."""
     out: Path | None = None
     """File for a page with the pictures of what was found (HTML)."""
     fixes: Path | None = None
-    """File for a table of fixes (CSV), which deepcnn train --exclude takes."""
+    """File for a table of fixes (CSV), for deepcnn train --exclude."""
     labels: bool = False
-    """Look for wrong labels, too: several short trainings."""
+    """Also look for wrong labels. This takes several short trainings."""
     strict: bool = False
     """Exit status 1 if anything is found."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures in folders are brought to; None: those most of them have."""
+    """Height and width to which pictures in folders are scaled; None: the size that most of them
+    have."""
     data_dir: str | None = None
     """Folder of all data sets; None: $DEEPCNN_DATA or the user's cache directory."""
     json: bool = False
-    """Print one JSON object with all that was found, and nothing else, on standard output."""
+    """Print one JSON object with all that was found on standard output, and nothing else."""
 
 
 def run(options: Options) -> int:
@@ -80,7 +81,7 @@ def run(options: Options) -> int:
 
 
 def _spec(options: Options) -> DataSpec:
-    """Return which data are meant: of a run its own, with the validation split it held out."""
+    """Return which data are meant; for a run its own, with the validation split it held out."""
     changes = {
         name: value
         for name in ("image_size", "data_dir")

@@ -31,38 +31,38 @@ class Options:
     run: tyro.conf.Positional[Path | None] = None
     """Directory of the run; None: the newest below runs/."""
     split: Literal["train", "validation", "test", "extra"] | None = None
-    """Which examples; None: those that the training was scored on."""
+    """Which split to use; None: the one that the training was scored on."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where the run keeps them."""
+    """Use the moving averages of the parameters, if the run keeps them."""
     step: int | None = None
     """Step of the checkpoint; None: the newest."""
     data: str | None = None
-    """Another labelled data set, or the run's own at another place: a name or a path."""
+    """Another labelled data set, or the run's own data at another place: a name or a path."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the multiplications; bf16 is faster where the hardware has it."""
+    """Number format of the multiplications. bf16 is faster if the hardware has it."""
     views: Views | None = None
-    """Over which views of an image answers are averaged, see deepcnn train --help; None: the run's.
-    Nothing is written into the run then."""
+    """Views of an image over which answers are averaged (see deepcnn train --help). None: the run's
+    views. With others, nothing is written into the run."""
     verbose: bool = False
-    """Print how each class fares, too."""
+    """Also print precision, recall and F1 of each class."""
     examples: int | None = None
-    """Score only the first so many; None: all."""
+    """Score only this many examples, from the first one on; None: all."""
     follow: bool = False
-    """Score every newest checkpoint while the run is trained, and write summaries; wait for a run
-    that has not begun."""
+    """While the run is trained, score each new checkpoint and write summaries. If the run has not
+    begun yet, wait for it."""
     interval: float = 300.0
     """With --follow: seconds from one look for a new checkpoint to the next."""
     device: str = "auto"
-    """auto (cuda, else mps, else cpu), or any device that torch knows. Beside a training choose
-    another one than its own, or few --threads: memory and processor are shared."""
+    """auto (cuda, else mps, else cpu), or any device that torch knows. While a training runs,
+    choose another device than the training's, or few --threads: both share memory and processor."""
     threads: int | None = None
     """Processor threads; None: torch's choice."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
     data_dir: Path | None = None
     """Folder of all data sets; None: the run's own."""
     json: bool = False
-    """Print events as JSON, a line each."""
+    """Print events as JSON, one on each line."""
 
 
 def run(options: Options) -> int:

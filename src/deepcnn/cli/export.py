@@ -21,19 +21,19 @@ class Options:
     run: tyro.conf.Positional[Path | None] = None
     """Directory of the run; None: the newest below runs/."""
     to: Literal["onnx", "html", "safetensors"] = "onnx"
-    """onnx: from pixels to probabilities, for any program that reads ONNX; every image that the run
-    was scored on is answered by both, and the file appears only if they agree. html: a page that
-    answers about a picture by itself, to send to a friend. safetensors: the weights, for deepcnn
-    and for --start-from."""
+    """onnx: the whole way from pixels to probabilities, for any program that reads ONNX. Run and
+    file both answer about every image that the run was scored on; the file appears only if they
+    agree. html: a page that answers about a picture by itself, to send to a friend. safetensors:
+    the weights, for deepcnn and for --start-from."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The file; None: export/model.onnx, .html or .safetensors in the run."""
     step: int | None = None
-    """Step of the checkpoint; None: the best where it is kept, else the newest."""
+    """Step of the checkpoint. None: the best one, if the run keeps it; else the newest."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where the run keeps them."""
+    """Use the moving averages of the parameters, if the run keeps them."""
     data: str | None = None
-    """For onnx: where the images that the run was scored on lie now, a name or a path; None: as the
-    run says."""
+    """For onnx: where the images that the run was scored on lie now, a name or a path; None: where
+    the run says."""
     data_dir: Path | None = None
     """For onnx: folder of all data sets; None: the run's own."""
     device: str = "auto"
@@ -42,9 +42,9 @@ class Options:
     threads: int | None = None
     """For onnx: processor threads; None: torch's choice."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
     json: bool = False
-    """Print events and what was found as JSON, a line each."""
+    """Print events and the result as JSON, one on each line."""
 
 
 def run(options: Options) -> int:
@@ -80,7 +80,7 @@ def run(options: Options) -> int:
 
 
 def _of_onnx(record: dict[str, Any]) -> list[str]:
-    """Return lines about how an ONNX file was proved."""
+    """Return lines that tell how an ONNX file was proved."""
     version = record["versions"]["onnxruntime"]
     margin = record["at_margin"]
     either = f"; {margin} at the margin of a second look are answered as either" if margin else ""

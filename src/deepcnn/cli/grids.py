@@ -33,7 +33,7 @@ NOT_TO_CHOOSE = {
 
 
 def taken_out(flag: str, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments without a flag, and all its values, wherever and however often given."""
+    """Return the arguments without a flag, and all its values, from all places where it stands."""
     rest, values, inside = [], [], False
     for argument in arguments:
         if argument == flag or argument.startswith(flag + "="):
@@ -50,8 +50,8 @@ def taken_out(flag: str, arguments: list[str]) -> tuple[list[str], list[str]]:
 def choices(base: Config, grid: list[str], arguments: list[str]) -> tuple[Choice, ...]:
     """Return all combinations of a grid; none without one.
 
-    `arguments`: those of the training, as typed, which the values of the grid follow. Raises
-    ConfigError for what is no grid, or names a setting twice.
+    `arguments`: those of the training, as typed; the values of the grid come after them. Raises
+    ConfigError for text that is no grid, or if a setting is named twice.
     """
     if not grid:
         return ()
@@ -73,7 +73,7 @@ def choices(base: Config, grid: list[str], arguments: list[str]) -> tuple[Choice
 
 
 def check_varies(config: Config, dataset: Dataset, found: tuple[Choice, ...]) -> None:
-    """Raise ConfigError for a grid of how pictures are read where the images are arrays.
+    """Raise ConfigError for a grid of how pictures are read, if the images are arrays.
 
     All settings would be trained on the same images.
     """
@@ -110,7 +110,7 @@ def _line(base: Config, text: str) -> tuple[str, list[str]]:
 
 
 def _words(base: Config, name: str, value: str) -> list[str]:
-    """Return what says a setting to `train`."""
+    """Return the words that tell `train` a setting."""
     if not isinstance(flat(to_dict(base))[name.replace("-", "_")], bool):
         return squares([f"--{name}", *shlex.split(value)])
     if value not in ("true", "false"):

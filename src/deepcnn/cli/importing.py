@@ -1,4 +1,4 @@
-"""Importing sooner what is large."""
+"""Importing large modules faster."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import torch, or what imports it, without Python's collector of garbage.
+    """Import torch, or a module that imports it, without Python's garbage collector.
 
-    The many objects that torch is made of stay as long as the process. Yet the collector would look
-    through all of them again and again: while they come, later, and as the process ends.
+    torch consists of many objects, which stay as long as the process. Yet the collector would look
+    through all of them again and again: while they are made, later, and when the process ends.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

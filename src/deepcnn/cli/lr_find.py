@@ -33,9 +33,9 @@ NOT_OF_A_TEST = (
 class Options:
     """Find a learning rate, in a short training at growing rates.
 
-    It goes through the rates from far too low to far too high, all layers' at once, shows how the
-    loss goes, and suggests one. It leaves no run behind. PRESET and every other FIELD are those of
-    `deepcnn train`, whose help explains them.
+    It raises the rates of all layers together, from far too low to far too high. It shows how the
+    loss changes, and suggests a rate. It leaves no run behind. PRESET and every other FIELD are
+    those of `deepcnn train`; see its help.
     """
 
     lowest: float | None = None
@@ -43,17 +43,17 @@ class Options:
     highest: float | None = None
     """Learning rate of the last step; None: 100 times the preset's."""
     tries: int = 200
-    """Steps of the test; more of them show more where a network is slow to begin."""
+    """Number of steps of the test. More steps show more if a network learns slowly at first."""
     png: Path | None = None
     """File for a picture of the loss over the rates."""
     json: bool = False
     """Print one JSON object with all figures instead of text."""
     config: tyro.conf.Suppress[Config | None] = None
-    """What all other arguments say, as `train` reads them."""
+    """All other arguments, as `train` reads them."""
 
 
 def parse_options(arguments: list[str]) -> Options:
-    """Return the options; what is none of this command's is read as `train` does."""
+    """Return the options; `train` reads the arguments that are not this command's."""
     arguments = [with_dashes(argument) for argument in arguments]
     options, rest = tyro.cli(
         Options,

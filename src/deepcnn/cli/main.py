@@ -29,7 +29,7 @@ from deepcnn.stopping import (
 
 
 class Command(NamedTuple):
-    """What help tells of a command: what follows its name, and what it does."""
+    """What the help says about a command: the arguments, and what it does."""
 
     usage: str
     does: str
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _status() -> int:
-    """Do what the arguments ask for, and return the exit status; tell of an error."""
+    """Run what the arguments ask for, print any error, and return the exit status."""
     try:
         return run(sys.argv[1:])
     except DeepcnnError as error:
@@ -115,12 +115,12 @@ def _complain(text: str) -> None:
 
 
 def _leave_output() -> None:
-    """Write to nowhere what Python would still write to standard output in the end."""
+    """Discard what Python would still write to standard output at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: list[str]) -> int:
-    """Do what arguments ask for, and return the exit status."""
+    """Run what arguments ask for, and return the exit status."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         say(_help())
         return 0

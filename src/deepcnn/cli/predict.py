@@ -38,45 +38,45 @@ class Options:
     """Say what is on pictures, with a trained network."""
 
     run: tyro.conf.Positional[str] = ""
-    """Directory of the run, or a file of deepcnn export, .onnx or .safetensors; or the first
-    picture: then the newest run below runs/ answers."""
+    """Directory of the run, or a file of deepcnn export (.onnx or .safetensors). If this is a
+    picture instead, the newest run below runs/ answers."""
     pictures: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Files, folders with all below them, patterns such as 'photos/*.png', tables of pixels (.csv),
-    or - for paths on standard input, one a line or apart by NUL."""
+    """Files, folders with all pictures below them, patterns such as 'photos/*.png', or tables of
+    pixels (.csv). - reads paths from standard input, one on each line or separated by NUL."""
     data: str | None = None
     """A labelled data set instead: a name or a path."""
     split: Literal["train", "validation", "test", "extra"] | None = None
-    """With --data: which examples; None: as evaluate does."""
+    """With --data: which split; None: the same one as evaluate."""
     format: Literal["table", "csv", "json", "jsonl"] | None = None
     """None: a table on a terminal, else CSV."""
     top: int = 3
-    """Classes that the table shows of each picture."""
+    """Number of classes that the table shows for each picture."""
     all: bool = False
     """Show all classes in the table."""
     out: Path | None = None
     """File for the answers; None: standard output."""
     sort_into: Path | None = None
-    """Copy each picture into the folder of its class below this one, and those that are unsure
-    into unsure/. Nothing is overwritten."""
+    """Copy each picture into the folder of its class, below this folder. Pictures with an unsure
+    answer go into unsure/. Nothing is overwritten."""
     step: int | None = None
     """Step of the checkpoint; None: the newest."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where the run keeps them."""
+    """Use the moving averages of the parameters, if the run keeps them."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the multiplications; bf16 is faster where the hardware has it."""
+    """Number format of the multiplications. bf16 is faster if the hardware has it."""
     threads: int | None = None
     """Processor threads; None: the runtime's choice."""
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    """What computes. auto: torch for a run and for weights; for an ONNX file what is fastest of
+    """What computes. auto: torch for a run and for weights; for an ONNX file, the faster one of
     ONNX Runtime and OpenVINO."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
 
 
 def run(options: Options) -> int:
-    """Answer about every picture, in order; 3 where some could not be read."""
+    """Answer about every picture, in order; return 3 if some could not be read."""
     from deepcnn.cli.answers import Style, writer
     from deepcnn.inference.load import load
 
@@ -231,7 +231,7 @@ def _is_table(picture: str) -> bool:
 
 
 def _found(picture: str) -> Iterator[One]:
-    """Yield the files that an argument means, by path; of a table of pixels the images."""
+    """Yield the files that an argument means, by path; for a table of pixels, its images."""
     from deepcnn.data.formats.pixel_csv import images_in
     from deepcnn.inference.classifier import pictures_below
 
@@ -255,7 +255,7 @@ def _paths(pictures: tuple[str, ...]) -> Iterator[One]:
 
 
 def _from_standard_input() -> Iterator[str]:
-    """Yield paths as they come: bytes of file names that are no UTF-8 are kept."""
+    """Yield paths as they come; bytes of file names that are not UTF-8 are kept."""
     rest, separator = b"", b"\n"
     while piece := _piece():
         rest += piece

@@ -21,7 +21,7 @@ class Options:
     """Write a page about a trained network, or compare several.
 
     The page is one HTML file that opens from disk, with a box to drop pictures into. Beside it lie
-    its twin with the ending .json and all answers with the ending .csv.
+    two files: the same content as .json, and all answers as .csv.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -29,23 +29,23 @@ class Options:
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """File for the page; None: report.html in the run, comparison.html here for several."""
     split: Literal["train", "validation", "test"] | None = None
-    """Which examples; None: those that the training was scored on."""
+    """Which split to use; None: the one that the training was scored on."""
     step: int | None = None
-    """Step of the checkpoint; None: the best where it is kept, else the newest."""
+    """Step of the checkpoint. None: the best one, if the run keeps it; else the newest."""
     data: str | None = None
-    """Another labelled data set, or the run's own at another place: a name or a path."""
+    """Another labelled data set, or the run's own data at another place: a name or a path."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where the run keeps them."""
+    """Use the moving averages of the parameters, if the run keeps them."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     threads: int | None = None
     """Processor threads; None: torch's choice."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
     data_dir: Path | None = None
     """Folder of all data sets; None: the run's own."""
     json: bool = False
-    """Print where the page is as JSON."""
+    """Print the page's path as JSON."""
 
 
 def run(options: Options) -> int:

@@ -1,8 +1,8 @@
 """Flags of TensorFlow's programs that are spelt differently here.
 
-They are refused with our spelling and a whole command to type, since each would otherwise be an
-unknown option. Those that are spelt alike (`--batch_size`, `--data_dir`, `--num_gpus`,
-`--log_device_placement`, `--validation_size`) are simply taken.
+Each of them would otherwise be an unknown option. So it is refused with our spelling and a whole
+command to type. Flags that are spelt alike (`--batch_size`, `--data_dir`, `--num_gpus`,
+`--log_device_placement`, `--validation_size`) are simply accepted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ON, _OFF = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 @dataclass(frozen=True)
 class Flag:
-    """What is typed here instead of a flag of theirs.
+    """What you type here instead of one of TensorFlow's flags.
 
-    `here`: the words, `{}` for the value, empty where the flag is left out; `off`: of a switch, the
-    words where it is off, None for a flag with a value; `values`: the words for each value, of a
-    flag that has only a few; `says`: what is said instead of "is spelt … here".
+    `here`: the words, with `{}` for the value; empty if the flag is left out. `off`: for a switch,
+    the words that turn it off; None for a flag with a value. `values`: for a flag with only a few
+    values, the words for each. `says`: the message instead of "is spelt … here".
     """
 
     here: str
@@ -79,7 +79,7 @@ _HIDDEN = {"hidden1": "128", "hidden2": "32"}  # units that their program takes 
 
 
 def refuse(command: str, arguments: list[str]) -> None:
-    """Raise ConfigError where arguments hold flags of TensorFlow's that are spelt otherwise."""
+    """Raise ConfigError if arguments hold flags of TensorFlow that are spelt differently here."""
     flags = FLAGS.get(command, {})
     told: dict[str, None] = {}
     typed: list[str] = []
@@ -130,7 +130,7 @@ def _value(flag: Flag, rest: list[str]) -> str | None:
 
 
 def _here(flag: Flag, on: bool, value: str | None) -> tuple[list[str], str]:
-    """Return the words that stand for a flag with its value, and what is said of it."""
+    """Return the words that replace a flag with its value, and the message about it."""
     template = flag.here
     if flag.off is not None:
         on = on and (value or "true").lower() not in _OFF

@@ -26,9 +26,9 @@ class Options:
     """List the runs in a folder, newest first."""
 
     folder: tyro.conf.Positional[Path] = Path("runs")
-    """Where they are."""
+    """The folder."""
     json: bool = False
-    """Print one JSON object a line."""
+    """Print one JSON object on each line."""
 
 
 def run(options: Options) -> int:

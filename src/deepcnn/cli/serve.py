@@ -30,47 +30,49 @@ PACKAGES = ("starlette", "uvicorn", "python_multipart")  # what the extra brings
 class Options:
     """Answer about pictures over HTTP, with a trained network: a page, POST /predict, GET /health.
 
-    In the page the network answers by itself, and no picture is sent; where a page cannot compute
-    it, the page sends pictures here. Stop it with Ctrl-C or SIGTERM: what is under way is finished.
+    In the page the network answers by itself, and no picture is sent. If the page cannot compute
+    the network, it sends pictures here. Stop the server with Ctrl-C or SIGTERM; it finishes the
+    requests that it has begun.
     """
 
     run: tyro.conf.Positional[Path | None] = None
-    """Directory of the run, or a file of deepcnn export, .onnx or .safetensors; None: the newest
+    """Directory of the run, or a file of deepcnn export (.onnx or .safetensors); None: the newest
     run below runs/."""
     host: str = "127.0.0.1"
-    """Address to listen at. One that other machines reach needs a token."""
+    """Address to listen at. If other machines can reach it, a token is needed."""
     port: int = 8000
-    """Port to listen at; 0: any that is free."""
+    """Port to listen at; 0: any free port."""
     token: str | None = None
-    """What requests must bear, as Authorization: Bearer TOKEN; browsers ask for it as a password.
-    None: the environment's DEEPCNN_TOKEN, which no list of processes shows."""
+    """Secret that each request must carry, as Authorization: Bearer TOKEN; browsers ask for it as a
+    password. None: the environment variable DEEPCNN_TOKEN, which no list of processes shows."""
     cors: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Another site whose pages may ask, such as https://example.org; may be given again."""
+    """Another site whose pages may send requests, such as https://example.org. May be given several
+    times."""
     verbose: bool = False
     """Print a line for each request on standard error."""
     max_bytes: int = 16 * 2**20
-    """Bytes of a request, at most."""
+    """Largest size of a request, in bytes."""
     max_pictures: int = 64
-    """Pictures of a request, at most."""
+    """Most pictures in a request."""
     max_waiting: int = 128
-    """Requests that wait for their answer; one more is told to try again."""
+    """Most requests that wait for an answer at a time; any further one is told to try again."""
     timeout: float = 10.0
-    """Seconds that a peer may be silent in a request."""
+    """Seconds for which a peer may be silent during a request."""
     step: int | None = None
-    """Step of the checkpoint; None: the best where it is kept, else the newest."""
+    """Step of the checkpoint. None: the best one, if the run keeps it; else the newest."""
     averaged: bool = True
-    """Use the moving averages of the parameters, where the run keeps them."""
+    """Use the moving averages of the parameters, if the run keeps them."""
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or any device that torch knows."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the multiplications; bf16 is faster where the hardware has it."""
+    """Number format of the multiplications. bf16 is faster if the hardware has it."""
     threads: int | None = None
     """Processor threads; None: torch's choice."""
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    """What computes. auto: torch for a run and for weights; for an ONNX file what is fastest of
+    """What computes. auto: torch for a run and for weights; for an ONNX file, the faster one of
     ONNX Runtime and OpenVINO."""
     model: Annotated[str | None, tyro.conf.arg(name="model.name")] = None
-    """A network of your own, named again as package.module:function: else its code does not run."""
+    """Your own network, as package.module:function. Its code runs only if you name it here."""
 
 
 def run(options: Options) -> int:

@@ -39,41 +39,42 @@ NOT_OF_A_SWEEP = {
 class Options:
     """Train several seeds, and with --grid several settings, and say how sure the best one is.
 
-    Each run is a training of its own. With --grid the settings are scored on a validation split,
-    and the best one is trained once on everything and scored on the test set. What was killed goes
-    on by the same command, or by --resume. PRESET and every other FIELD are those of
-    `deepcnn train`, whose help explains them.
+    Each run is a training of its own. With --grid the settings are scored on a validation split.
+    Then the best one is trained once on everything and scored on the test set. If the sweep was
+    killed, the same command goes on with it, and so does --resume. PRESET and every other FIELD are
+    those of `deepcnn train`; see its help.
     """
 
     seeds: int = 5
-    """Runs of each setting: with --seed and those that follow it."""
+    """Number of runs of each setting: with --seed and the seeds that follow it."""
     grid: tuple[str, ...] = ()
     """Settings to choose from, FIELD=VALUE,VALUE each; all combinations are trained."""
     final_seeds: int = 1
     """With --grid: how many times the best setting is trained on everything; 0: not at all."""
     budget: str | None = None
-    """Time for all of it: 20m, 1h30m, or seconds. As many seeds are trained as fit."""
+    """Time for the whole sweep: 20m, 1h30m, or seconds. As many seeds are trained as fit into
+    it."""
     dir: Path | None = None
     """Folder of the sweep; None: an unfinished one of this command below runs/, or a new one."""
     resume: Path | None = None
     """Go on with the sweep in this folder."""
     jobs: int | None = None
-    """Trainings at once, each with its share of the cores; None: on processors as many as there are
-    cores and memory for, on another device one."""
+    """Number of trainings at once, each with its share of the cores. None: on processors, as many
+    as the cores and the memory allow; on another device, one."""
     report: bool = True
-    """Write comparison.html at the end: the runs against each other."""
+    """At the end, write comparison.html, which compares the runs with each other."""
     json: bool = False
     """Print one JSON object a line; the last one has the table."""
     base: tyro.conf.Suppress[Config | None] = None
-    """What all other arguments say, as `train` reads them."""
+    """All other arguments, as `train` reads them."""
     choices: tyro.conf.Suppress[tuple[Choice, ...]] = ()
     """The settings of the grid."""
     model: tyro.conf.Suppress[str | None] = None
-    """The network of one's own that is named in this very command."""
+    """Your own network, if this command itself names it."""
 
 
 def parse_options(arguments: list[str]) -> Options:
-    """Return the options; what is none of this command's is read as `train` does."""
+    """Return the options; `train` reads the arguments that are not this command's."""
     rest, grid = taken_out(GRID, [with_dashes(argument) for argument in arguments])
     options, rest = tyro.cli(
         Options,
@@ -204,7 +205,7 @@ def _plan(options: Options, tell: Listener) -> Plan:
 
 
 def _to_choose_by(base: Config, settings: tuple[Choice, ...], tell: Listener) -> tuple[int, bool]:
-    """Return how many examples to hold out to choose by, and whether there is a test set."""
+    """Return how many examples to hold out for the choice, and whether there is a test set."""
     from deepcnn.data.open import open_dataset
 
     dataset = open_dataset(base, emit=tell)
@@ -237,11 +238,11 @@ def _folder(plan: Plan, tell: Listener) -> Path:
 
 
 def _fitting(base: Config, trainings: int) -> int:
-    """Return how many of so many trainings are best made at once, where nobody says.
+    """Return how many of so many trainings to make at once, if no option says it.
 
-    A training for each core is done sooner than one after another with all cores
-    (`benchmarks/run.py sweep_parallel`), as far as there is memory. On another device they would
-    share it.
+    One training for each core is faster than one after another with all cores (`benchmarks/run.py
+    sweep_parallel`), as far as there is memory. On another device the trainings would have to share
+    it.
     """
     from deepcnn.devices import Place
 

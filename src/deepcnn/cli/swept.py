@@ -1,4 +1,4 @@
-"""What is shown of a sweep: a table that is drawn anew on a terminal, or a line for each run."""
+"""What is shown of a sweep: on a terminal a table that is redrawn, else a line for each run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = ("setting", "n", "mean", "deviation", "95 % interval", "")
 
 
 class Show:
-    """Listens to a sweep, and prints; `tell` prints events that other commands have, too."""
+    """Listens to a sweep and prints; `tell` prints the events that other commands have, too."""
 
     def __init__(self, tell: Listener, *, as_json: bool) -> None:
         self._tell, self._json = tell, as_json
@@ -93,7 +93,7 @@ class Show:
             self.say(f"Report: {found.report}")
 
     def close(self) -> None:
-        """Take away the table that is drawn."""
+        """Remove the table that is drawn."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -111,7 +111,7 @@ class Show:
 
 @contextmanager
 def showing(*, as_json: bool) -> Iterator[Show]:
-    """Give what shows a sweep."""
+    """Give the object that shows a sweep."""
     with console(as_json) as tell:
         show = Show(tell, as_json=as_json)
         try:
@@ -121,7 +121,7 @@ def showing(*, as_json: bool) -> Iterator[Show]:
 
 
 def lines_of(rows: Sequence[Row]) -> list[str]:
-    """Return the table in lines, with what the accuracies are of."""
+    """Return the table in lines, and say what the accuracies were measured on."""
     cells = [COLUMNS, *(_cells(row, several=len(rows) > 1) for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(set_cell_size, each, widths)).rstrip() for each in cells]
@@ -151,7 +151,7 @@ def _cells(row: Row, *, several: bool) -> tuple[str, ...]:
 
 
 def _choice(rows: Sequence[Row]) -> str:
-    """Say which setting is the best, and from which others that cannot be told."""
+    """Say which setting is the best, and which others may be just as good."""
     best = next((row for row in rows if row.is_best and row.complete), None)
     if best is None:
         return "No setting has all its runs, so none is chosen."

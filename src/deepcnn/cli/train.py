@@ -35,42 +35,44 @@ class Options:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     budget: str | None = None
-    """Time that the whole command may take: 30s, 5m, 2h. So many steps are made as fit, and help.
-    With --data but neither a preset nor steps or epochs, all settings are chosen for the data, and
-    None means 5m."""
+    """Time that the whole command may take: 30s, 5m, 2h. It makes as many steps as fit into this
+    time and still help. With --data, but without a preset, steps or epochs, all settings are chosen
+    for the data, and None means 5m."""
     run_dir: Path | None = None
     """Directory for the run; None: a new one below runs/."""
     resume: Path | None = None
     """Go on with this run from its newest checkpoint."""
     more: Path | None = None
-    """Go on with what this finished run has learned, for the --budget (None: 5m): in a new run with
-    its settings, from whole images on, under a schedule that begins again."""
+    """Train this finished run further, for the --budget (None: 5m). This makes a new run with the
+    same settings. Images have their full size from the beginning, and the schedule starts again."""
     overwrite: bool = False
-    """Replace the run that --run-dir holds: delete its content."""
+    """Replace the run in --run-dir: delete its content."""
     devices: int | None = None
-    """Processes to start on this machine, each with a device; for many machines see torchrun."""
+    """Number of processes to start on this machine, each with a device. For many machines, use
+    torchrun."""
     num_gpus: int | None = None
-    """So many towers, each with a batch of --batch-size, as in TensorFlow's tutorial: a step has so
-    many times as many examples. --towers divides a batch instead."""
+    """Number of towers, each with a batch of --batch-size, as in TensorFlow's tutorial. So a step
+    has this many times --batch-size examples. --towers divides one batch instead."""
     report: bool = True
-    """Write report.html in the run at the end: what the network is worth, with a box to try it."""
+    """At the end, write report.html in the run: how good the network is, with a box to try it."""
     max_time: str | None = None
-    """Save and end after this time, with status 0 and the command to go on with: 55m, 1h30m, or
-    seconds. A step, or the images that are scored at a time, are finished first."""
+    """Save and end after this time: 55m, 1h30m, or seconds. The exit status is 0, and the command
+    to go on with is printed. A step, or a block of images that is being scored, is finished
+    first."""
     log_device_placement: bool = False
-    """Print what lies on which device: variables, and the operations of a step."""
+    """Print which device holds each variable and computes each operation of a step."""
     launch: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The arguments themselves, for the processes that --devices starts."""
     model: tyro.conf.Suppress[str | None] = None
-    """The network of one's own that is named in this very command."""
+    """Your own network, if this command itself names it."""
     chosen: tyro.conf.Suppress[frozenset[str] | None] = None
-    """Where a recipe gives the settings: the names of those that were given here."""
+    """If a recipe gives the settings: the names of the settings that were given here."""
     json: bool = False
-    """Print events as JSON, a line each."""
+    """Print events as JSON, one on each line."""
 
 
 def parse_options(arguments: list[str]) -> Options:
-    """Return the options: the fields of a preset, or of the run that is resumed, are defaults."""
+    """Return the options. Defaults are the fields of a preset, or of the run that is resumed."""
     arguments = [with_dashes(argument) for argument in arguments]
     rest, preset = arguments, presets.DEFAULT
     named = bool(arguments) and not arguments[0].startswith("-")
@@ -115,8 +117,8 @@ def parse_options(arguments: list[str]) -> Options:
 def _chosen(arguments: list[str]) -> frozenset[str] | None:
     """Return the names of settings among arguments, such as model.widths; None without a recipe.
 
-    A recipe gives all the others where there are data, and nothing says how long to train or what
-    cannot be planned.
+    A recipe gives all other settings if data are given, and if no argument says how long to train
+    or asks for something that cannot be planned.
     """
     flags = {argument.partition("=")[0] for argument in arguments}
     if value_of("--data", arguments) is None or flags & {*SAYS_STEPS, *NOT_PLANNED}:
@@ -133,7 +135,7 @@ def _chosen(arguments: list[str]) -> frozenset[str] | None:
 def _further(run_dir: str) -> Config:
     """Return the settings of a run that goes on with all that another one learned.
 
-    Its images are whole from the beginning, and its pace is its own.
+    Its images have their full size from the beginning, and it has a pace of its own.
     """
     config = _config_of(run_dir)
     whole = dataclasses.replace(config.inputs, scales=())
@@ -141,7 +143,7 @@ def _further(run_dir: str) -> Config:
 
 
 def _check_more(arguments: list[str], *, named: bool) -> None:
-    """Raise ConfigError for what contradicts going on with a run."""
+    """Raise ConfigError for options that contradict going on with a run."""
     flags = {argument.partition("=")[0] for argument in arguments}
     if named or flags & {"--resume", "--start-from"}:
         raise ConfigError(
@@ -151,7 +153,7 @@ def _check_more(arguments: list[str], *, named: bool) -> None:
 
 
 def _check_budget(arguments: list[str]) -> None:
-    """Raise ConfigError for what says how long to train beside a budget."""
+    """Raise ConfigError for options beside a budget that say how long to train."""
     for flag in (*SAYS_STEPS, "--devices"):
         if value_of(flag, arguments) is not None:
             why = {
@@ -196,7 +198,7 @@ def run(options: Options) -> int:
 
 
 def _allowance(options: Options) -> Allowance | None:
-    """Return the time that the command is given, which began with its process."""
+    """Return the time that the command may take; it began with the process."""
     more = options.more is not None and not {"--steps", "--epochs"} & {
         argument.partition("=")[0] for argument in options.launch
     }
@@ -217,7 +219,7 @@ def _preset(name: str, arguments: list[str]) -> Config:
 
 
 def _begun(preset: str, arguments: list[str], *, named: bool) -> Config:
-    """Return a preset; with --start-from that run's, unless it is named, and that run's widths."""
+    """Return a preset; with --start-from that run's widths, and its preset unless one is named."""
     start_from = value_of("--start-from", arguments)
     if start_from is None:
         return _preset(preset, arguments)
