@@ -1,4 +1,4 @@
-"""Trains small-image classifiers: what the classic CIFAR-10 tutorial did, and far past it."""
+"""Trains small-image classifiers: all that the classic CIFAR-10 tutorial did, and much more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained network as a file that does without its run: which forms there are."""
+"""The forms of file in which a trained network works without its run."""
 
 from __future__ import annotations
 
@@ -46,20 +46,21 @@ def export(
     data_dir: str | Path | None = None,
     emit: Listener = ignore,
 ) -> Exported:
-    """Write the network of a run as a file, which appears whole, or not at all.
+    """Write the network of a run as a file, which appears whole or not at all.
 
-    `to`: a form of `FORMS`; `out`: the file, None: `export/model` with the form's ending in the
-    run; `step`: of the checkpoint, None: the best where it is kept, else the newest; `averaged`:
-    with the moving averages of the parameters, if the run keeps any; `model`: the network again,
-    where it is none of this package.
+    `to`: a form of `FORMS`. `out`: the file; None: `export/model` with the form's ending, in the
+    run. `step`: of the checkpoint; None: the best one if the run keeps it, else the newest.
+    `averaged`: use the moving averages of the parameters, if the run keeps any. `model`: the
+    network again, if it is not one of this package.
 
-    An ONNX file is compared with the run on every image that the run was scored on, so these must
-    be there. For this alone are `device` and `threads`, where the run's own answers are computed,
-    `data` and `data_dir`, where its images lie now, and `emit`, which hears how far it is. Weights
-    are read back, and a page is compared on images of its own.
+    An ONNX file is compared with the run on every image that the run was scored on, so these images
+    must be there. Four arguments are only for this comparison, and so is `emit`, which hears how
+    far it is: `device` and `threads` say where the run's own answers are computed; `data` and
+    `data_dir` say where its images lie now. Weights are read back and compared, and a page is
+    compared on images of its own.
 
-    Raises ExportError where something differs, and then writes nothing; another DeepcnnError for
-    what is missing or does not fit.
+    Raises ExportError if something differs, and then writes nothing; another DeepcnnError for what
+    is missing or does not fit.
     """
     if to not in FORMS:
         raise ConfigError(f"to: expected one of {', '.join(FORMS)}, found {to!r}")

@@ -1,4 +1,4 @@
-"""Presets: whole configurations, each a function of nothing; `train` starts from one of them."""
+"""Presets: functions without arguments that return whole configurations for `train`."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def fashion() -> Config:
 
 
 def svhn() -> Config:
-    """SVHN's cropped digits, not mirrored; not yet tried on the real ones."""
+    """SVHN's cropped digits, without mirroring; not yet tried on the real digits."""
     preset = fashion()
     return replace(
         preset,
@@ -147,7 +147,7 @@ def tutorial() -> Config:
 
 
 def cuda_convnet() -> Config:
-    """cuda-convnet's locally connected layers: published are 89 % over ten views, 87 % over one."""
+    """cuda-convnet's locally connected layers; published: 89 % over ten views, 87 % over one."""
     epochs, rate = 470, 0.001
     return Config(
         preset="cuda_convnet",

@@ -30,10 +30,10 @@ NAMES = (*CATALOG, SYNTHETIC)
 def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dataset:
     """Open a data set by name or path; its splits are opened when they are asked for.
 
-    `spec`: a name of `NAMES`, a path (`layouts` says what may lie there), the URL of a folder of
-    shards (`remote`), or these with settings.
-    A named set that is not in the folder of all data sets is fetched when a split of it is opened,
-    which `emit` is told of. Raises DataError where there is neither.
+    `spec`: a name of `NAMES`, a path (see `layouts` for what may lie there), the URL of a folder of
+    shards (see `remote`), or a `DataSpec` with one of these and settings. If a named set is not in
+    the folder of all data sets, it is fetched when a split of it is opened; `emit` hears of this.
+    Raises DataError if there is no such set and no such path.
     """
     if not isinstance(spec, DataSpec):
         spec = DataSpec(data=str(spec))
@@ -41,7 +41,7 @@ def open_dataset(spec: DataSpec | str | Path, *, emit: Listener = ignore) -> Dat
 
 
 def check_still_there(data: str) -> None:
-    """Raise DataError where a run's data are a path at which nothing lies any more."""
+    """Raise DataError if a run's data are at a path where nothing is any more."""
     path = Path(data).expanduser()
     if remote.is_url(data):
         return
@@ -57,9 +57,9 @@ def load_dataset(
 ) -> Arrays:
     """Load a split of a data set into memory.
 
-    `data`: a name of `NAMES` or a path; `settings`: what else a `DataSpec` has, such as
-    `validation_size` or `data_dir`. Raises DataError where the data cannot be had, is damaged, or
-    has no such split.
+    `data`: a name of `NAMES` or a path. `settings`: other fields of a `DataSpec`, such as
+    `validation_size` or `data_dir`. Raises DataError if the data cannot be had, are damaged, or
+    have no such split.
     """
     spec = DataSpec(data=str(data), **settings)
     return open_dataset(spec, emit=emit).split(split).load(reading(split, emit))
@@ -93,7 +93,7 @@ def _layout(spec: DataSpec, emit: Listener) -> Layout:
 
 
 def _like(path: Path) -> list[str]:
-    """Return what lies beside a path that is not there and has the most similar name, if any."""
+    """Return the most similar name among what lies beside a path that is missing, if any."""
     try:
         beside = [entry.name for entry in itertools.islice(path.parent.iterdir(), MOST_BESIDE)]
     except OSError:
@@ -103,7 +103,7 @@ def _like(path: Path) -> list[str]:
 
 
 def _named(entry: Entry, spec: DataSpec, emit: Listener) -> dict[Split, Opener]:
-    """Return what opens each split of a named set."""
+    """Return the functions that open the splits of a named set."""
 
     def opener(entry: Entry, files: tuple[File, ...]) -> Opener:
         return partial(fetch.open_named, entry, files, spec.data_dir, emit)

@@ -29,7 +29,7 @@ Many = Iterable[One]
 
 
 class Network(Protocol):
-    """What answers: with torch, ONNX Runtime or OpenVINO."""
+    """A network that answers: with torch, ONNX Runtime or OpenVINO."""
 
     def logits(self, images: Pixels) -> Floats:
         """Return the logits, float32 [N, classes], of images uint8 [N, H, W, C]."""
@@ -39,10 +39,10 @@ class Network(Protocol):
 class Prediction:
     """The answer for a picture.
 
-    `source`: its path, or its number where it has none; `label`: the likeliest class, always;
-    `probability`: that of the label; `probabilities`: float32 [classes], in the order of
-    `Classifier.classes`; `unsure`: "error" where an answer that is no surer is too likely to be
-    wrong, "unknown" where the picture is unlike all that was learned, else None.
+    `source`: the picture's path, or its number if it has no path. `label`: the likeliest class,
+    even if it is unsure. `probability`: that of the label. `probabilities`: float32 [classes], in
+    the order of `Classifier.classes`. `unsure`: "error" if answers as unsure as this one are too
+    often wrong, "unknown" if the picture is unlike everything in the training set, else None.
     """
 
     source: str
@@ -63,11 +63,14 @@ class Unread:
 class Classifier:
     """A trained network that answers about pictures; `deepcnn.load` opens one.
 
-    `classes`: the names, in the order of the probabilities; `image_shape`: height, width and
-    channels, 1 for gray and 3 for RGB, that every picture is brought to as the training set's were:
-    turned as EXIF says, transparency laid over black, converted to gray or RGB, then scaled with
-    its aspect kept until it covers that size, and cut around its centre, or with another `fit` as
-    `DataSpec.fit` says. `form` is both together.
+    `classes`: the names, in the order of the probabilities. `image_shape`: height, width and
+    channels (1 for gray, 3 for RGB) of the images that the network takes.
+
+    Every picture is brought to this shape in the same way as the training set's pictures. It is
+    rotated as EXIF says, laid over black where it is transparent, and converted to gray or RGB.
+    Then it is scaled, with its aspect kept, until it covers the size, and cropped around its
+    centre. With another `fit` it is scaled as `DataSpec.fit` says. `form` holds the shape and the
+    fit.
     """
 
     def __init__(
@@ -101,10 +104,12 @@ class Classifier:
         """Yield the answer for each picture, in order; memory does not grow with their number.
 
         `what`: a path, a folder (all pictures below it, by path), the bytes of a file, a PIL image,
-        an array uint8 [H, W] or [H, W, C], or many of these; an array [N, H, W, C] is many too. A
-        PIL image counts with the pixels that it has: those of a file may differ from them a
-        little, for a large JPEG is decoded at a fraction of its size. Raises DataError, naming it,
-        for a picture that cannot be read, and for what is none of these.
+        an array uint8 [H, W] or [H, W, C], or many of these. An array [N, H, W, C] holds many, too.
+
+        A PIL image is used with the pixels that it has. The pixels of the same file may differ a
+        little, since a large JPEG file is decoded at a fraction of its size.
+
+        Raises DataError for a picture that cannot be read, naming it, and for anything else.
         """
         for found in self.try_predict(what):
             if isinstance(found, Unread):
@@ -123,7 +128,7 @@ class Classifier:
                 yield Unread(name, pixels) if isinstance(pixels, str) else next(answers)
 
     def answer(self, images: Pixels, names: Sequence[str]) -> Iterator[Prediction]:
-        """Yield the answer for each of images uint8 [N, *image_shape], with these names."""
+        """Yield the answer for each of the images uint8 [N, *image_shape], with these names."""
         self._check(images)
         if not len(images):
             return
@@ -171,7 +176,7 @@ class Classifier:
             return fit(Image.fromarray(flat), form)
 
     def _check_channels(self) -> None:
-        """Raise BadPictureError where no picture is what the network takes."""
+        """Raise BadPictureError if the network takes images that no picture can become."""
         if self.image_shape[2] not in (1, 3):
             raise BadPictureError(
                 f"expected an array uint8 {list(self.image_shape)}: pictures are gray or RGB, and "
@@ -187,10 +192,10 @@ class Classifier:
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """Yield the pictures of a folder and of all below it, by path, hidden ones left out.
+    """Yield the pictures in a folder and in all folders below it, by path, without hidden ones.
 
-    Of each folder on the way only the names are held. A folder that cannot be listed is yielded
-    itself. A link to a folder that it lies in is passed over.
+    Only the names in each folder on the way are held in memory. If a folder cannot be listed, the
+    folder itself is yielded. A link to a folder that contains it is skipped.
     """
     return _below(folder, frozenset())
 
@@ -230,7 +235,7 @@ def _each(what: One | Many) -> Iterator[One]:
 
 
 def _holds_others(what: object) -> bool:
-    """Tell whether something is to be asked for pictures, one by one; no tensor or buffer is."""
+    """Tell whether something is iterated over for pictures; a tensor or a buffer is not."""
     is_values = isinstance(what, bytearray | memoryview) or hasattr(what, "__array__")
     return isinstance(what, Iterable) and not is_values
 

@@ -82,16 +82,20 @@ def evaluate(
 class Scorer:
     """Scores checkpoints of a run on a whole split or its first `examples`, each counted once.
 
-    `split`: None is the one that the training was scored on; `averaged`: with the moving averages
-    of the parameters, if the run keeps any; `device`, `threads`, `precision`: where and how to
-    compute, independent of the training; `data`: another labelled data set, or the same at another
-    place; `data_dir`: the folder of all data sets, None: the run's own; `model`: the network again,
-    where it is none of this package; `views`: over which the answers are averaged, None: as the run
-    says; of others nothing is written into the run, and the calibration does not hold; `emit` is
-    told if data has to be fetched, and which damaged checkpoints are passed over. Raises RunError,
-    ConfigError or DataError, saying what is missing or does not fit.
+    `split`: the split to score on; None: the one that the training was scored on. `data`: another
+    labelled data set, or the same one at another place. `data_dir`: the folder of all data sets;
+    None: the run's own.
 
-    `source`: the examples; `split`: what they are called.
+    `averaged`: use the moving averages of the parameters, if the run keeps any. `device`,
+    `threads`, `precision`: where and how to compute; they may differ from the training's. `views`:
+    the views over which the answers are averaged; None: as the run says. With other views nothing
+    is written into the run, and the calibration does not hold.
+
+    `model`: the network again, if it is not one of this package. `emit` hears if data must be
+    fetched, and which damaged checkpoints are skipped. Raises RunError, ConfigError or DataError,
+    which say what is missing or does not fit.
+
+    The attribute `source` holds the examples, and `split` their name.
     """
 
     def __init__(
@@ -133,9 +137,9 @@ class Scorer:
         self._blocks = partial(blocks_to_score, self.source, values, self._place, Team())
 
     def once(self, step: int | None = None) -> Evaluated:
-        """Score the checkpoint of a step, None: the newest, and write its summaries.
+        """Score the checkpoint of a step (None: the newest), and write its summaries.
 
-        Raises CheckpointError where there is none.
+        Raises CheckpointError if there is none.
         """
         evaluated, summary = self._score(self._load(step))
         if self._own and self._views is None and self._config.summary_every:
@@ -144,9 +148,9 @@ class Scorer:
         return evaluated
 
     def answered(self, step: int | None = None) -> tuple[Trained, Answered]:
-        """Return the network of a checkpoint, None: the best or the newest, and all its answers.
+        """Return the network of a checkpoint (None: the best or the newest), and all its answers.
 
-        Raises DataError where there are too many for the memory.
+        Raises DataError if there are too many answers for the memory.
         """
         trained = self._load(step)
         logits, labels, _ = self._all_answers(trained.answers(self._place))
@@ -157,8 +161,8 @@ class Scorer:
     def calibrate(self, step: int | None = None, *, error: float = ERROR) -> Calibration:
         """Find a temperature and thresholds on the split, and store them in the run.
 
-        `error`: the share of the answers that may be wrong. Raises ConfigError for one that is no
-        share, DataError where there are too many examples for the memory.
+        `error`: the share of the answers that may be wrong. Raises ConfigError if it is not a
+        share, and DataError if there are too many examples for the memory.
         """
         if not 0 < error < 1:
             raise ConfigError(f"error: expected above 0 and below 1, found {error}")
@@ -205,9 +209,9 @@ class Scorer:
     def follow(self, interval: float) -> Iterator[Event]:
         """Score the newest checkpoint again and again, until the run's training ends or dies.
 
-        Every `interval` seconds the newest whole checkpoint, if there is a new one, is scored, and
-        what a visualizer shows of it is written to `summaries/<split>` in the run. Yields an
-        `Evaluated` for each, and a `Waiting` whenever it begins to wait.
+        Every `interval` seconds it looks for a new checkpoint. If there is one, it scores the
+        newest whole one and writes summaries for a visualizer to `summaries/<split>` in the run.
+        Yields an `Evaluated` for each, and a `Waiting` whenever it begins to wait.
         """
         following = Following(self._run, self._emit)
         with closing(_Board(self._run, self.split, self._emit)) as board:
@@ -256,7 +260,7 @@ class Scorer:
 
 
 class Following:
-    """Which checkpoints of a run have been seen, while it may go on; `emit` is told of damage.
+    """Knows which checkpoints of a run have been seen, while it may go on; `emit` hears of damage.
 
     `seen`: those of them that are still there.
     """
@@ -271,8 +275,9 @@ class Following:
     def next(self, in_training: bool) -> tuple[Path, checkpoint.Checkpoint] | None:
         """Return the newest whole checkpoint if it is a new one, else None.
 
-        What is older than the last one, though never seen, is not new: it comes to light when that
-        was damaged. Raises CheckpointError where there is none, and none will come.
+        A checkpoint that is older than the last one is not new, even if it was never seen: it
+        appears when the last one was damaged. Raises CheckpointError if there is none and none will
+        come.
         """
         there = checkpoint.versions(self._run.checkpoints)
         if in_training and there == self._looked:
@@ -307,8 +312,8 @@ class Following:
 class _Board:
     """The summaries of an evaluation, in a folder of its own beside those of the training.
 
-    It is opened at the first step that is shown: what an earlier evaluation wrote for that and
-    later steps is dropped from view.
+    It is opened at the first step that is shown. What an earlier evaluation wrote for this and
+    later steps is no longer shown.
     """
 
     def __init__(self, run: Run, split: Split, emit: Listener) -> None:
@@ -356,9 +361,10 @@ def other_split(
 ) -> tuple[Split, Source]:
     """Read a split of other data, or of the same data at another place, with a run's labels.
 
-    Where these are as many examples of each class as the run was trained on, they count as the
-    same: then what was held out is held out again, and scored if that is what the training was
-    scored on. Pictures of other sizes are brought to the run's. `split`: None for the likeliest.
+    If these data have as many examples of each class as the run's data, they count as the same.
+    Then the same examples are held out again, and they are scored if the training was scored on
+    them. Pictures of other sizes are brought to the run's size. `split`: None for the likeliest
+    one.
     """
     height, width, _ = trained_on.transform.image_shape
     moved = dataclasses.replace(config, data=data, image_size=(height, width))
@@ -383,7 +389,7 @@ def other_split(
 
 
 def _fits(dataset: Dataset, trained_on: TrainedOn) -> bool:
-    """Tell whether what a run left out is left out of these data, too: they are the same."""
+    """Tell whether the examples that a run left out are left out here, as in the same data."""
     try:
         return _is_same(dataset, trained_on)
     except DataError:  # the table names examples that are not there

@@ -34,14 +34,17 @@ def load(
 ) -> Classifier:
     """Open the network of a run, or of a file that was exported from one, to ask about pictures.
 
-    `run`: its directory, or a file .onnx or .safetensors of `deepcnn export`; `step`: of the
-    checkpoint, None: the newest whole one; `averaged`: with the moving averages of the parameters,
-    if the run keeps any; `device`, `precision`, `threads`: where and how to compute; "bf16" is
-    faster and less exact; `runtime`: what computes; "auto": torch for a run and for weights; for
-    ONNX, which needs no torch, what is fastest of ONNX Runtime and OpenVINO as far as they are
-    installed (see `runtimes`); `model`: the network again, where it is none of this package; `emit`
-    is told which damaged checkpoints are passed over. A file is of one step, with the averages or
-    without. Raises a DeepcnnError that says what is missing or does not fit.
+    `run`: its directory, or a file .onnx or .safetensors of `deepcnn export`. A file holds one
+    step, with the averages or without. `step`: of the checkpoint; None: the newest whole one.
+    `averaged`: use the moving averages of the parameters, if the run keeps any.
+
+    `device`, `precision`, `threads`: where and how to compute; "bf16" is faster and less exact.
+    `runtime`: what computes. "auto" is torch for a run and for weights. For ONNX, which needs no
+    torch, it is the faster one of ONNX Runtime and OpenVINO, as far as they are installed (see
+    `runtimes`).
+
+    `model`: the network again, if it is not one of this package. `emit` hears which damaged
+    checkpoints are skipped. Raises a DeepcnnError that says what is missing or does not fit.
     """
     path = Path(run)
     if is_onnx(path):
@@ -78,7 +81,7 @@ def open_trained(
 ) -> tuple[Trained, Place]:
     """Open the network of a run or of a file of weights, and the place where it is to compute.
 
-    For the arguments and the errors see `load`. The network is on the processor yet.
+    For the arguments and the errors see `load`. The network is still on the processor.
     """
     path = Path(run)
     if not path.exists():
@@ -102,12 +105,12 @@ def open_trained(
 
 
 def is_onnx(path: Path) -> bool:
-    """Tell whether a path is a network in an ONNX file, by its name."""
+    """Tell by a path's name whether it is a network in an ONNX file."""
     return path.suffix == ONNX and path.is_file()
 
 
 def is_file_of_network(path: Path) -> bool:
-    """Tell whether a path is a file that `load` opens, by its name."""
+    """Tell by a path's name whether it is a file that `load` opens."""
     return path.suffix in (ONNX, WEIGHTS) and path.is_file()
 
 

@@ -1,4 +1,4 @@
-"""Networks by name, and those that come from elsewhere."""
+"""Networks of this package, by name, and networks that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def build_model(
 ) -> nn.Module:
     """Build a network of this package with its initial weights, in channels_last memory.
 
-    `shape`: channels, height and width of its input; `widths`: the filters or units of its
-    layers, or empty for those of the literature; the weights are a function of `seed`. Raises
-    ConfigError for an unknown name, or widths and a shape that do not fit the network.
+    `shape`: channels, height and width of its input. `widths`: the filters or units of its layers;
+    empty: those of the literature. The weights are a function of `seed`. Raises ConfigError for an
+    unknown name, and if widths or shape do not fit the network.
     """
     if name not in BUILDERS:
         raise ConfigError(f"model: expected one of {', '.join(BUILDERS)}, found {name!r}")
@@ -53,7 +53,7 @@ def build_model(
 
 
 def _check_room(make: Callable[..., nn.Module], widths: tuple[int, ...]) -> None:
-    """Raise ConfigError for a network that cannot be trained in this machine's memory."""
+    """Raise ConfigError if this machine's memory is too small to train a network."""
     with torch.device("meta"):  # whose tensors have a shape, and no values
         model = make()
     tensors = [*model.parameters(), *model.buffers()]
@@ -79,9 +79,9 @@ def build_given(
     """Return a network that comes from elsewhere, and check that it does what is asked of it.
 
     A function or a class is called with those of `shape`, `classes`, `widths` and `seed` that it
-    has parameters for; torch's generator starts at `seed` for it. An `nn.Module` is taken as it
-    is, and trained in place. Raises ConfigError where it cannot be made, or does not map images
-    [N, *shape] to logits [N, classes].
+    has parameters for. torch's generator starts at `seed` for this call. An `nn.Module` is taken as
+    it is, and trained in place. Raises ConfigError if the network cannot be made, or if it does not
+    map images [N, *shape] to logits [N, classes].
     """
     given = import_named(given) if isinstance(given, str) else given
     with torch.random.fork_rng(devices=[]):
@@ -100,9 +100,10 @@ def build_given(
 def widths_to_take(
     config: ModelConfig, channels: int, weights: Mapping[str, Tensor]
 ) -> tuple[int, ...]:
-    """Return the widths with which a network of this package takes weights of one of its kind.
+    """Return the widths that a network of this package needs to take the weights of a similar one.
 
-    `channels`: of its own images, which may be others than those of the weights, by name.
+    `channels`: of the new network's own images; the images for which the weights were learned may
+    have others. The weights are given by name.
     """
     kind = BUILDERS.get(config.name)
     if isinstance(kind, type) and issubclass(kind, Speednet):
@@ -111,7 +112,7 @@ def widths_to_take(
 
 
 def import_named(name: str) -> Callable[..., nn.Module]:
-    """Return what `package.module:function` names; this runs that module's code."""
+    """Return the object that `package.module:function` names; this runs the module's code."""
     module_name, _, path = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
@@ -128,9 +129,9 @@ def import_named(name: str) -> Callable[..., nn.Module]:
 
 
 def name_of(given: Given) -> str:
-    """Return the name by which a network is stored: where it can be imported from.
+    """Return the name under which a network is stored: where it can be imported from.
 
-    What has no such name gets one in parentheses, which tells a reader what it was.
+    A network without such a name gets one in parentheses, which tells a reader what it was.
     """
     if isinstance(given, str):
         return given
@@ -152,8 +153,8 @@ def network(
 ) -> nn.Module:
     """Build the network that a configuration names, or `given`.
 
-    A name of somebody's own network is only imported where it is given again: a configuration may
-    come from elsewhere, and must not run code. Raises ConfigError where it is not.
+    A user's own network is only imported if its name is given again, since a configuration may come
+    from elsewhere and must not run code. Raises ConfigError if it is not given.
     """
     if given is not None:
         return build_given(given, shape=shape, classes=classes, widths=config.widths, seed=seed)
@@ -173,7 +174,7 @@ def network(
 
 
 def _wanted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """Return what a function has parameters for."""
+    """Return those of the arguments for which a function has parameters."""
     parameters = inspect.signature(function).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return offered
@@ -200,7 +201,7 @@ def _check(model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
 
 
 def _in_channels_last(model: nn.Module) -> nn.Module:
-    """Put the filters of convolutions in the order that is fast."""
+    """Put the filters of convolutions into the memory order that is fast."""
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

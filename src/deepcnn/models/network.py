@@ -1,7 +1,7 @@
-"""What a trainer asks of a network, with answers for those that say nothing.
+"""What a training asks of a network, with defaults for networks that do not answer.
 
-Any `nn.Module` that maps images [N, C, H, W] to logits [N, classes] can be trained. One that has
-more to say derives from `Network`.
+Any `nn.Module` that maps images [N, C, H, W] to logits [N, classes] can be trained. A network that
+wants to say more derives from `Network`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ INITIAL_BLOCK = 500  # of them at a time
 class Network(nn.Module):
     """A network that says how it wants to be trained.
 
-    `penalties`: the factor of ½‖w‖² in the loss for the weights of these names; `smallest_side`:
-    the network takes images of any size from so many pixels a side on; None: of one size only.
+    `penalties`: for weights, by name, the factor of ½‖w‖² in the loss. `smallest_side`: the network
+    takes images of any size with at least this many pixels a side; None: of one size only.
     """
 
     penalties: ClassVar[Mapping[str, float]] = {}
     smallest_side: int | None = None
 
     def initialize(self, images: Tensor) -> None:
-        """Set initial weights that are made from the data; here: none.
+        """Set initial weights that are made from the data. By default there are none.
 
         `images`: undistorted training input, float32 [N, C, H, W], at most `INITIAL_IMAGES`.
         """
 
     def initialize_by_blocks(self, blocks: Iterable[Tensor]) -> None:
-        """Set these weights from images that come one block of `INITIAL_BLOCK` after another.
+        """Set these weights from images that come in blocks of `INITIAL_BLOCK`.
 
-        By default all are joined. A network that need not have them in memory at once overrides it.
+        By default all blocks are joined. A network that does not need them all in memory overrides
+        this.
         """
         self.initialize(torch.cat(list(blocks)))
 
@@ -46,11 +47,11 @@ def penalties_of(model: nn.Module) -> Mapping[str, float]:
 
 
 def smallest_side_of(model: nn.Module) -> int | None:
-    """Return the fewest pixels a side of images that a network takes; None: it takes one size."""
+    """Return the smallest side, in pixels, of a network's images; None: it takes only one size."""
     return model.smallest_side if isinstance(model, Network) else None
 
 
 def initialize(model: nn.Module, blocks: Callable[[], Iterable[Tensor]]) -> None:
-    """Let a network make initial weights from images; they are only asked for where it does."""
+    """Let a network make initial weights from images; `blocks` is only called if it does so."""
     if isinstance(model, Network) and type(model).initialize is not Network.initialize:
         model.initialize_by_blocks(blocks())

@@ -48,25 +48,35 @@ def train(
 ) -> Result:
     """Train a new run to its last step and score it.
 
-    `config`: a configuration or the name of a preset; `settings`: fields of it to change, as in
-    `train("quick", data="photos", epochs=3)`; with `start_from` a preset has the widths of that
-    run, if it trains the same kind of network. `budget`: the time that all may take, seconds or a
-    text such as "5m": so many steps are made as fit, and are useful. With `data` but neither a
-    `config` nor steps or epochs, as in `train(data="photos", budget="2m")`, the settings are chosen
-    for the data, too, and the budget is 5 minutes where none is given. `progress`: print what the
-    command line prints. `report`: write `report.html` in the run at the end.
+    `config`: a configuration or the name of a preset. `settings`: fields of it to change, as in
+    `train("quick", data="photos", epochs=3)`. With `start_from`, a preset takes the widths of that
+    run if it trains the same kind of network.
+
+    `budget`: the time that the whole training may take, in seconds or as a text such as "5m". It
+    makes as many steps as fit into this time and still help. With `data`, but without a `config`,
+    steps or epochs, as in `train(data="photos", budget="2m")`, all settings are chosen for the
+    data. The budget is then 5 minutes if none is given.
+
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
-    run that is there. `feed`: where the batches come from instead of the training set, which then
-    only tells the classes and the statistics, see `inputs.fed.Fed`; a name is the setting.
-    `model`: a network of your own, any `nn.Module`, which is trained in place, or what makes one,
-    or where that is imported from; see `models.build.build_given`. `emit` is told of everything
-    that happens; where it raises BrokenPipeError while steps are made, nobody listens any more: the
-    training saves and returns. So it does at the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; the
-    second stops at once. And so it does after `max_time`: 55m, 1h30m, or seconds. Processes that
-    torchrun has started train together: each calls this, one of them writes and emits. A log, a
-    summary or a checkpoint that cannot be written is told and tried again, see `Result.saved`.
-    Raises a DeepcnnError that says what to do: for settings or data that cannot be used, a
-    directory that is taken or cannot be written, or a loss that is not finite.
+    run that is there. `report`: write `report.html` in the run at the end. `progress`: print what
+    the command line prints.
+
+    `feed`: where the batches come from instead of the training set (see `inputs.fed.Fed`). The set
+    then only gives the classes and the statistics. A name is the setting `feed`. `model`: your own
+    network: an `nn.Module`, which is trained in place, or a function that makes one, or its name to
+    import; see `models.build.build_given`.
+
+    `emit`: is called with every event. If it raises BrokenPipeError while steps are made, nobody
+    listens any more, so the training saves and returns. It also saves and returns at the first
+    SIGINT, SIGTERM, SIGHUP or SIGUSR1; the second one stops at once. It does the same after
+    `max_time`: 55m, 1h30m, or seconds.
+
+    Processes that torchrun has started train together: each calls this function, and one of them
+    writes and emits. If a log, a summary or a checkpoint cannot be written, this is reported and
+    tried again; see `Result.saved`.
+
+    Raises a DeepcnnError that says what to do: for settings or data that cannot be used, for a
+    directory that is taken or cannot be written, and for a loss that is not finite.
     """
     if isinstance(feed, str):
         feed, settings = None, settings | {"feed": feed}
@@ -96,7 +106,7 @@ def train(
 def _from_python(
     config: Config, feed: FeedSource | Fed | None, model: Given | None
 ) -> tuple[Config, FromPython]:
-    """Return the configuration as it is stored, and beside it what none can hold."""
+    """Return the configuration to store, and beside it what no configuration can hold."""
     if model is None and config.model.name not in BUILDERS:
         model = config.model.name  # whoever calls names it here
     if model is not None:
@@ -118,15 +128,17 @@ def resume(
     max_time: str | float | None = None,
     emit: Listener = ignore,
 ) -> Result:
-    """Go on with a run from its newest checkpoint, or from the start where it has none.
+    """Go on with a run from its newest checkpoint, or from the start if it has none.
 
-    On the same kind of device, versions, threads and processes the result is, bit for bit, that of
-    a training that was never interrupted; on a GPU where it is `deterministic`. `changes` maps the
-    run's configuration to the one to go on with; only what does not change the numbers
-    (`checks.FREE_TO_CHANGE`) may differ, and `steps` only where nothing depends on their number. A
-    run that was fed from Python needs its `feed` again, as a function of the step or with its state
-    restored; one whose network is none of this package needs its `model` again. Otherwise as
-    `train`.
+    The result equals that of a training that was never interrupted, bit for bit. This needs the
+    same kind of device, versions, threads and processes; on a GPU the run must also be
+    `deterministic`.
+
+    `changes`: a function from the run's configuration to the one to go on with. Only settings that
+    do not change the numbers (`checks.FREE_TO_CHANGE`) may differ, and `steps` only if nothing
+    depends on their number. `feed`: needed again for a run that was fed from Python, as a function
+    of the step or with its state restored. `model`: needed again for a network that is not one of
+    this package. All else is as in `train`.
     """
     limit = _limit(max_time)
     with join() as team, _heard(emit, progress) as heard:
@@ -165,7 +177,7 @@ def _limit(max_time: str | float | None) -> float | None:
 
 
 def _finished(session: Session, plan: Plan | None = None, *, report: bool) -> Result:
-    """Make all steps, and write the report of a run that was not interrupted."""
+    """Make all steps. If the run was not interrupted, write its report."""
     result = make_steps(session, plan, report=report)
     if result.evaluated is not None:
         _warn(session, result.evaluated)
@@ -181,7 +193,7 @@ def _finished(session: Session, plan: Plan | None = None, *, report: bool) -> Re
 
 
 def _warn(session: Session, scored: Evaluated) -> None:
-    """Say what makes a score mean little."""
+    """Warn if a score means little."""
     counts = session.trained_on.counts
     warnings = senseless(session.trained_on.classes, counts)
     luck = majority(scored.split, scored.correct, counts.get(scored.split, ()))
@@ -190,7 +202,7 @@ def _warn(session: Session, scored: Evaluated) -> None:
 
 
 def _again(session: Session) -> str:
-    """Return what to type for the same run, by its steps."""
+    """Return the command for the same run, with its number of steps."""
     from deepcnn.reports.commands import repeating
 
     (_, command), *_ = repeating(session.config, session.run.path, fed=False)
@@ -219,7 +231,7 @@ def _config(config: Config | str, settings: dict[str, Any]) -> Config:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as JSON would bring it, so that it is checked as what comes from there."""
+    """Return a setting in the form that JSON gives it, so that it is checked like one from JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return str(value) if isinstance(value, Path) else value
@@ -227,7 +239,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def _heard(emit: Listener, progress: bool) -> Iterator[Listener]:
-    """Give what hears of events: `emit`, and with `progress` a console."""
+    """Give the listener of events: `emit`, and with `progress` also a console."""
     if not progress:
         yield emit
         return
