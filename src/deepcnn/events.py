@@ -1,4 +1,4 @@
-"""What the library tells its listeners while it works; the library itself prints nothing.
+"""The events that the library tells its listeners; the library itself prints nothing.
 
 A listener is a function of one event. The command line's lines and progress bars, the JSON-lines
 log and TensorBoard are listeners.
@@ -29,7 +29,7 @@ def ignore(event: Event) -> None:
 
 @dataclass(frozen=True)
 class Fetching(Event):
-    """Bytes of a data set have arrived; `total` is None where nobody knows it."""
+    """Bytes of a data set have arrived; `total` is None if it is not known."""
 
     dataset: str
     source: str
@@ -48,7 +48,7 @@ class SourceFailed(Event):
 
 @dataclass(frozen=True)
 class Fetched(Event):
-    """A data set lies verified in `folder`."""
+    """A data set has been verified and lies in `folder`."""
 
     dataset: str
     folder: str
@@ -56,7 +56,7 @@ class Fetched(Event):
 
 @dataclass(frozen=True)
 class Reading(Event):
-    """A pass over many examples has come so far; `total` is None where nobody knows it."""
+    """A pass over many examples has come this far; `total` is None if it is not known."""
 
     what: str
     done: int
@@ -65,7 +65,7 @@ class Reading(Event):
 
 @dataclass(frozen=True)
 class Noted(Event):
-    """Something that a user should know and need not act on."""
+    """Something that a user should know, but need not act on."""
 
     text: str
 
@@ -82,7 +82,7 @@ class LeftOut(Noted):
 class Filling(Event):
     """A queue is about to be filled with this many examples, before the first step.
 
-    `data`: what is said of the images, such as CIFAR, or nothing.
+    `data`: the name of the images in the message, such as CIFAR, or nothing.
     """
 
     examples: int
@@ -93,12 +93,14 @@ class Filling(Event):
 class Planned(Event):
     """What a training will do in the time that it is given.
 
-    `shape`: of the images as they are read, height, width and channels, and `original` as they lie
-    there; `growing`: shares of each side to which they are scaled, one after another, none where
-    they are whole from the beginning; `examples`: to train on, and `left_out` for lack of time;
-    `scored`: of the split that counts. Seconds: `before` are gone, `training`, `scoring` and
-    `report` will take so many, of the `budget` of the whole process. `enough`: more steps than
-    these would not help. `reading`: seconds that went into reading `data`, where that is pictures.
+    `shape`: height, width and channels of the images as they are read; `original`: as they are
+    stored. `growing`: the shares of each side to which they are scaled, one after another; none if
+    they have their full size from the beginning. `examples`: the number to train on; `left_out`:
+    the number left out for lack of time; `scored`: the number in the split that counts.
+
+    In seconds: `before` have passed; `training`, `scoring` and `report` are expected; `budget` is
+    for the whole process; `reading` went into reading `data`, if those are pictures. `enough`: more
+    steps than these would not help.
     """
 
     shape: tuple[int, int, int]
@@ -143,9 +145,9 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class BeganWith(Event):
-    """A new training took layers of another one; the fields are those of `runs.beginning`.
+    """A new training has taken layers from another one; `runs.beginning` explains the fields.
 
-    `text`: the same in a line.
+    `text`: the same in one line.
     """
 
     path: str
@@ -162,7 +164,7 @@ class BeganWith(Event):
 
 @dataclass(frozen=True)
 class Placed(Event):
-    """A table of what lies on which device."""
+    """A table that shows what is on which device."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -170,20 +172,22 @@ class Placed(Event):
 
 @dataclass(frozen=True)
 class EnvironmentChanged(Event):
-    """A resumed run has another environment, so it goes on but not bit for bit."""
+    """A resumed run has another environment. It goes on, but not bit for bit."""
 
     differences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """A step to log. `losses`: those of this step; `averages`: moving averages of the same.
+    """A step to log. `losses`: those of this step; `averages`: their moving averages.
 
-    `seconds` are per step, `examples_per_second` for all devices together, both since the last
-    such event; `learning_rate` is the one that this step used. `correct` of the `total` images of
-    the step's batch were answered rightly, as training sees them and by the network before the
-    update; None where nobody counted. `seconds_left`: until all is done, scoring and the report,
-    too, as far as it can be told.
+    `seconds` are for one step, `examples_per_second` for all devices together; both are averages
+    since the last such event. `learning_rate`: the one that this step used.
+
+    `correct` of the `total` images of the step's batch were answered correctly, as they are
+    distorted in training and by the network before the update; None if nobody counted.
+    `seconds_left`: until everything is done, including scoring and the report, as far as this is
+    known.
     """
 
     step: int
@@ -199,10 +203,10 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class Advanced(Event):
-    """A step has been handed to the device: for progress bars. Its result may not be there yet.
+    """A step has been handed to the device; for progress bars. Its result may not be there yet.
 
-    `work`: the share of all the training's work that is done, where steps differ; `seconds_left`:
-    until all is done, scoring and the report, too, as far as it can be told.
+    `work`: the share of the training's work that is done, if steps differ. `seconds_left`: until
+    everything is done, including scoring and the report, as far as this is known.
     """
 
     step: int
@@ -215,8 +219,8 @@ class Advanced(Event):
 class Histogram:
     """How often values fall into buckets of equal width: `counts` [n] between `edges` [n + 1].
 
-    `total` and `squares` are the sum of all values and of their squares; values that are not
-    finite are left out.
+    `total` is the sum of all values, `squares` the sum of their squares. Values that are not finite
+    are left out.
     """
 
     edges: NDArray[np.float64]
@@ -245,7 +249,7 @@ class Traced(Event):
 
 @dataclass(frozen=True)
 class Summarized(Event):
-    """What a visualizer shows of a step, by tag; images are uint8 [H, W, C]."""
+    """What a visualizer shows about a step, by tag; images are uint8 [H, W, C]."""
 
     step: int
     scalars: dict[str, float] = field(repr=False)
@@ -265,8 +269,9 @@ class Saved(Event):
 class RolledBack(Event):
     """Something was not finite at a step: the training goes on from a checkpoint at half the rate.
 
-    `what`: what was not finite, in words; `back_to`: the checkpoint's step; `rollbacks`: how many
-    there were, with this one; `learning_rate`: of the optimizer from now on, before any schedule.
+    `what`: what was not finite, in words. `back_to`: the checkpoint's step. `rollbacks`: how many
+    there were, including this one. `learning_rate`: of the optimizer from now on, before any
+    schedule.
     """
 
     step: int
@@ -277,7 +282,7 @@ class RolledBack(Event):
 
     @property
     def text(self) -> str:
-        """The same in a line."""
+        """The event in one line."""
         return (
             f"{self.what[0].upper()}{self.what[1:]} was not finite at step {self.step:,}. Back to "
             f"the checkpoint of step {self.back_to:,}, at half the learning rate: "
@@ -311,9 +316,9 @@ class Waiting(Event):
 
 @dataclass(frozen=True)
 class Interrupted(Event):
-    """Training was asked to stop, and has saved, unless that failed.
+    """Training was asked to stop. It has saved, unless saving failed.
 
-    `reason`: what asked, such as SIGTERM.
+    `reason`: what asked it to stop, such as SIGTERM.
     """
 
     step: int
@@ -333,6 +338,6 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Reported(Event):
-    """A report about the run was written: a page, with its twin and its answers beside it."""
+    """A report about the run was written: a page, the same as JSON, and all answers."""
 
     path: str

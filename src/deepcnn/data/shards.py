@@ -1,7 +1,8 @@
 """Shards: files of examples that can be read in order, a block at a time.
 
-Every format's reader is a class with the interface `Shard`. Loading a set into memory, streaming
-one that is larger than memory and converting one all read through it.
+The reader of every format is a class with the interface `Shard`. Everything reads through this
+interface: loading a set into memory, streaming a set that is larger than memory, and converting a
+set.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Progress = Callable[[int, int], None]  # (examples so far, examples in all)
 class Shard(Protocol):
     """Examples in a fixed order: a file, or a few that belong together.
 
-    Making one reads headers and checks them; it does not read the images. All methods raise
-    DataError, naming the file, the offset where there is one, and what to do.
+    Making a shard reads headers and checks them; it does not read the images. All methods raise
+    DataError, which names the file, the offset if there is one, and what to do.
     """
 
     @property
@@ -41,13 +42,13 @@ class Shard(Protocol):
 
     @property
     def seekable(self) -> bool:
-        """Whether reading may start anywhere, or must pass over all that lies before."""
+        """Whether reading can start anywhere, or must read and skip all that comes before."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
-        """Yield the examples `start` to `stop` in order, `size` at a time, the last time fewer.
+        """Yield the examples `start` to `stop` in order, `size` at a time, fewer at the end.
 
         The arrays belong to the caller. 0 <= start <= stop <= len(self), size >= 1. Memory is
         bounded by the size of a block and of a file's own unit of compression. Closing the
@@ -57,21 +58,21 @@ class Shard(Protocol):
 
 @runtime_checkable
 class Awaited(Protocol):
-    """A shard that is brought from elsewhere before it is read, or holds one that is."""
+    """A shard that is fetched from elsewhere before it is read, or that holds such a shard."""
 
     def expect(self) -> None:
-        """Begin to bring it, as it is going to be read soon; return at once."""
+        """Begin to fetch it, since it will be read soon; return at once."""
 
 
 def expect(shard: Shard) -> None:
-    """Tell a shard that it is going to be read soon; of files on this machine nothing happens."""
+    """Tell a shard that it will be read soon; for files on this machine nothing happens."""
     if isinstance(shard, Awaited):
         shard.expect()
 
 
 @dataclass(frozen=True)
 class ToWrite:
-    """What is written into one file: `count` examples in `blocks`, images of `shape`."""
+    """The content of a file to write: `count` examples in `blocks`, with images of `shape`."""
 
     count: int
     shape: Shape
@@ -80,10 +81,10 @@ class ToWrite:
 
 
 def check_unpacked(name: str, count: int, shape: Shape, packed: int) -> None:
-    """Raise DataError for a compressed file that would take far more memory than it is long.
+    """Raise DataError for a compressed file that would take far more memory than its length.
 
-    `count`: images, each of which takes 8 bytes of memory for its label, too; `packed`: bytes of
-    the file. Files of honest images are not compressed to a hundredth.
+    `count`: number of images; each takes 8 more bytes of memory for its label. `packed`: bytes of
+    the file. Honest images are never compressed to a hundredth.
     """
     unpacked = count * (math.prod(shape) + 8)
     if unpacked > MOST_UNPACKED and unpacked > MOST_PACKED * packed:
@@ -100,7 +101,7 @@ def by(shape: Shape) -> str:
 
 
 def numbered_files(split: str, shards: int, suffix: str) -> list[str]:
-    """Return the names of a split's files, numbered where there are several."""
+    """Return the names of a split's files, numbered if there are several."""
     if shards == 1:
         return [f"{split}.{suffix}"]
     return [f"{split}-{i:05}-of-{shards:05}.{suffix}" for i in range(shards)]

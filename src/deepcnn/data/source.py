@@ -1,4 +1,4 @@
-"""A split of a data set, as shards: read block by block, loaded into memory, or surveyed."""
+"""A split of a data set, as shards. It is read block by block, loaded into memory, or surveyed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ BLOCK, BLOCK_BYTES = 1024, 1 << 22  # what is read at a time: the smaller of the
 
 @dataclass(frozen=True)
 class Source:
-    """The examples of a split: those of `shards`, one after another, of these `classes`.
+    """The examples of a split: those of `shards`, one after another, with these `classes`.
 
-    An example's index is its place in that sequence. Raises DataError where there is no shard, or
-    where the shards differ in the shape of their images.
+    An example's index is its place in this sequence. Raises DataError if there is no shard, or if
+    the shards' images differ in shape.
     """
 
     shards: tuple[Shard, ...]
@@ -61,10 +61,10 @@ class Source:
     def blocks(self, size: int | None = None, *, index: int = 0, count: int = 1) -> Blocks:
         """Yield all examples in order, at most `size` at a time, with their labels checked.
 
-        With a `count` above 1 only part `index` of as many is read. The parts are runs of whole
-        blocks, the very blocks that a single reader sees, so that what is computed of a block does
-        not depend on how many share the work. Raises DataError for a label that is no index of a
-        class, naming the file and the example.
+        If `count` is above 1, only part `index` of `count` parts is read. The parts consist of
+        whole blocks, the same blocks that a single reader sees. So what is computed from a block
+        does not depend on how many readers share the work. Raises DataError for a label that is not
+        the index of a class, naming the file and the example.
         """
         size = size or self._block
         of_shards = [-(-len(shard) // size) for shard in self.shards]
@@ -80,9 +80,9 @@ class Source:
                     yield from reading
 
     def load(self, progress: Progress | None = None) -> Arrays:
-        """Read everything into memory; raises DataError as `blocks` does, or if it cannot fit.
+        """Read everything into memory; raises DataError as `blocks` does, or if it does not fit.
 
-        A set that is there already is not copied.
+        A set that is in memory already is not copied.
         """
         if len(self.shards) == 1 and isinstance(only := self.shards[0], Memory):
             return Arrays(only.arrays.images, only.arrays.labels, self.classes)
@@ -125,8 +125,8 @@ class Source:
     def labels_and_content(self, progress: Progress | None = None) -> tuple[NDArray[np.int64], str]:
         """Return the labels, int64 [N], and a digest of all pixels and labels, in one pass.
 
-        The digest is CRC-32C, which finds what changed by accident and takes no time beside the
-        reading; it does not depend on the size of blocks and files.
+        The digest is CRC-32C. It detects accidental changes, and takes hardly any time compared
+        with the reading. It does not depend on the sizes of blocks and files.
         """
         found = np.empty(len(self), np.int64)
         place, digest = 0, 0
@@ -139,16 +139,16 @@ class Source:
         return found, f"crc32c {google_crc32c.extend(digest, found.astype('<i8').tobytes()):08x}"
 
     def known_labels(self) -> NDArray[np.int64] | None:
-        """Return the labels, int64 [N], where no file need be read for them; else None."""
+        """Return the labels, int64 [N], if no file must be read for them; else None."""
         parts = [shard.labels for shard in self.shards if isinstance(shard, Listed)]
         return np.concatenate(parts) if len(parts) == len(self.shards) else None
 
     def first_images(self, count: int) -> NDArray[np.uint8]:
-        """Return the first `count` images, or all where there are fewer: uint8 [k, H, W, C]."""
+        """Return the first `count` images, or all if there are fewer: uint8 [k, H, W, C]."""
         return next(self.first_blocks(count, count))
 
     def first_blocks(self, count: int, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the first `count` images, or all where there are fewer, `size` at a time."""
+        """Yield the first `count` images, or all if there are fewer, `size` at a time."""
         parts: list[NDArray[np.uint8]] = []
         have = 0
         with closing(self.blocks()) as blocks:
@@ -166,7 +166,7 @@ class Source:
             yield np.concatenate(parts)
 
     def select(self, keep: NDArray[np.bool_]) -> Source:
-        """Return the examples where `keep` [N] is true; they get new indices, in the same order."""
+        """Return the examples where `keep` [N] is true, with new indices, in the same order."""
         ends = list(itertools.accumulate(len(shard) for shard in self.shards))
         parts = [
             (shard, np.flatnonzero(keep[end - len(shard) : end]))
@@ -177,13 +177,13 @@ class Source:
         )
 
     def resized(self, height: int, width: int) -> Source | None:
-        """Return the same pictures brought to another size; None where not all can be."""
+        """Return the same pictures in another size; None if not all of them can be resized."""
         parts = [s.resized(height, width) for s in self.shards if isinstance(s, Resizable)]
         return Source(tuple(parts), self.classes) if len(parts) == len(self.shards) else None
 
 
 def relabeled(source: Source, classes: tuple[str, ...]) -> Source:
-    """Return a source with the labels of other `classes`, which have all of its own by name.
+    """Return a source with the labels of other `classes`, which must contain its own by name.
 
     Raises DataError for a class that they lack.
     """
@@ -229,7 +229,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Relabeled:
-    """Another shard with other labels: `table` int64 [classes] has the new label of each."""
+    """A shard with other labels: `table` int64 [classes] has the new label for each class."""
 
     shard: Shard
     table: NDArray[np.int64]
@@ -265,7 +265,7 @@ class Relabeled:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the examples of another shard: those at the places `chosen`, int64 [k], ascending."""
+    """Some examples of another shard: those at the places `chosen`, int64 [k], ascending."""
 
     shard: Shard
     chosen: NDArray[np.int64]
@@ -295,7 +295,7 @@ class Subset:
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield the examples `start` to `stop`, `size` at a time; see `Shard`.
 
-        What lies between chosen examples is read and passed over.
+        Examples between the chosen ones are read and skipped.
         """
         wanted = self.chosen[start:stop]
         if not len(wanted):
@@ -320,7 +320,7 @@ class Subset:
 
 @runtime_checkable
 class Resizable(Shard, Protocol):
-    """A shard of encoded pictures, which may be brought to any size."""
+    """A shard of encoded pictures, which can be brought to any size."""
 
     def resized(self, height: int, width: int) -> Shard:
         """Return the same pictures brought to another size."""
@@ -328,7 +328,7 @@ class Resizable(Shard, Protocol):
 
 @runtime_checkable
 class Listed(Resizable, Protocol):
-    """A shard whose examples are files of their own, with labels that are known beforehand."""
+    """A shard in which each example is a file, with labels that are known beforehand."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -365,8 +365,9 @@ def held_out(
 ) -> NDArray[np.bool_]:
     """Choose `size` of the examples for validation: bool [N], the same ones for the same seed.
 
-    "stratified": at random, each class in its proportion, to the example; "first": the first ones,
-    as the MNIST programs of old do. Raises DataError where no example would be left for training.
+    "stratified": at random, with each class in its proportion, exact to the example. "first": the
+    first ones, as the old MNIST programs do. Raises DataError if no example would be left for
+    training.
     """
     n = len(labels)
     if not 0 <= size < n:

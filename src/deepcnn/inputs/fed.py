@@ -1,4 +1,4 @@
-"""The feed that Python hands its batches to, step by step."""
+"""The feed for batches that Python hands over, step by step."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Fed:
     """What Python feeds a training with: `deepcnn.train(config, feed=Fed(source, prepared=True))`.
 
     `source`: a function of the step, an iterable, or a `Stream`. A batch is (images, labels) or
-    (images, labels, index), as NumPy arrays or torch tensors: images uint8 [batch_size, H, W, C],
-    labels any integers [batch_size] from 0 to classes - 1, index (which examples these are, for
-    whoever distorts an example the same way each epoch) likewise; without it an example is known by
-    its place in the epoch. An iterable is asked again for an iterator when it has ended; an
-    iterator that ends is an error.
+    (images, labels, index), as NumPy arrays or torch tensors. images: uint8 [batch_size, H, W, C].
+    labels: any integers [batch_size] from 0 to classes - 1. index: integers [batch_size] that say
+    which examples these are, for distortions that treat an example the same way each epoch. Without
+    an index, an example is known by its place in the epoch. When an iterable has ended, it is asked
+    for a new iterator; an iterator that ends is an error.
 
     `prepared`: images are the network's input, float32 [batch_size, C, H, W] or, for the network
-    mlp, [batch_size, H·W·C]. They are trained on as they are. Scoring and predictions make their
-    input of the set's images by the run's transform, as always: prepare yours as that does.
+    mlp, [batch_size, H·W·C]. The training uses them as they are. Scoring and predictions use the
+    run's transform on the set's images, as always; so prepare your images in the same way.
 
-    `ends`: the training ends where the source does, if that is before the last step, as if its
-    `steps` had been so many: with a checkpoint and a score. An iterable is then asked for one
-    iterator only; a function says by None that there are no more; examples that are too few for a
-    batch are left out. A stream that is told to `repeat` ends without being asked to.
+    `ends`: if the source ends before the last step, the training ends there, too. It ends with a
+    checkpoint and a score, as if `steps` had been this number. An iterable is then asked for one
+    iterator only; a function returns None when there are no more batches; examples that are too few
+    for a batch are left out. A stream with `repeat` ends without this option.
     """
 
     source: FeedSource
@@ -49,12 +49,12 @@ class Fed:
 
     @classmethod
     def of(cls, feed: Fed | FeedSource) -> Fed:
-        """Return a source as what is fed."""
+        """Return a source as a `Fed`."""
         return feed if isinstance(feed, Fed) else cls(feed)
 
     @property
     def has_end(self) -> bool:
-        """Whether the training ends where the source does."""
+        """Whether the training ends when the source ends."""
         return self.ends or (isinstance(self.source, Stream) and self.source.epochs is not None)
 
 
@@ -62,9 +62,9 @@ class Fed:
 class Expected:
     """What the batches of a feed must be.
 
-    `shape`: of the images, [H, W, C]; `input_shape`: of the network's input, [C, H, W]; `flat`: it
-    may also be handed over as rows of pixels; `examples`: of the training set, by which epochs are
-    counted where the source does not.
+    `shape`: of the images, [H, W, C]. `input_shape`: of the network's input, [C, H, W]. `flat`: it
+    may also be handed over as rows of pixels. `examples`: of the training set; they define an epoch
+    if the source does not count epochs.
     """
 
     batch_size: int
@@ -78,8 +78,9 @@ class Expected:
 class PythonFeed(Feed):
     """Python hands over each batch, which is checked.
 
-    A stream's batches are read ahead in a thread, which `close` ends. `fed_by` tells how far the
-    source can be resumed, see `handed.Supply`, and what else a resumed run's must have in common.
+    A stream's batches are read ahead in a thread, which `close` ends. `fed_by` tells how the source
+    can be resumed (see `handed.Supply`), and what else the source of a resumed run must have in
+    common with it.
     """
 
     def __init__(self, fed: Fed, expected: Expected) -> None:
@@ -139,7 +140,7 @@ class PythonFeed(Feed):
             self._supply.restore(state)
 
     def _hand_over(self, step: int) -> HostBatch | None:
-        """Return the checked batch of a step, None where a source that may end has ended."""
+        """Return the checked batch of a step; None if a source that may end has ended."""
         found = self._supply.batch(step)
         if found is None and (self._fed.has_end or self._supply.kind != "function"):
             return None
@@ -184,7 +185,7 @@ class PythonFeed(Feed):
         return images, labels, index[0] if index else None
 
     def _shapes(self, count: int) -> list[tuple[int, ...]]:
-        """Return the shapes that so many images may have."""
+        """Return the shapes that a batch of this many images may have."""
         if not self.prepared:
             return [(count, *self._expected.shape)]
         input_shape = self._expected.input_shape
@@ -192,7 +193,7 @@ class PythonFeed(Feed):
         return [(count, *input_shape), *flat]
 
     def _as_input(self, step: int, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return prepared images as [B, C, H, W], in memory as the transform would give them."""
+        """Return prepared images as [B, C, H, W], in the memory order of the transform's output."""
         if not np.isfinite(images).all():
             raise self._wrong(step, "a value that is not finite")
         channels, height, width = self._expected.input_shape

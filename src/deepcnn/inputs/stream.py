@@ -1,17 +1,18 @@
 """Pipelines: composable steps from files to batches.
 
-A `Stream` is a training set on its way: extract, map, filter, flat_map, interleave, zip, cache,
-take, shuffle, repeat; each makes a new stream of it. Nothing is read before batches are asked for,
-and memory is bounded by the shuffle buffer and the blocks on their way, whatever the size of the
-files (but for `cache`).
+A `Stream` is a training set on its way from files to batches. Its methods extract, map, filter,
+flat_map, interleave, zip, cache, take, shuffle and repeat each return a new stream. Nothing is read
+before batches are asked for. Memory holds only the shuffle buffer and the blocks on their way, for
+any size of the files (except with `cache`).
 
     stream = Stream.of(source, seed=0).filter(lambda block: block[1] < 5).shuffle()
     for batch in stream.repeat(3).batch(128):
         batch.images, batch.labels
 
-Functions are given a block (images, labels), arrays [k, …], and should treat each example alone:
-how large blocks are is not told. They must give the same for the same, since going on calls them
-again. What each step does with an epoch, and what it keeps to go on, is in `steps.py`.
+Functions are given a block (images, labels), arrays [k, …]. They should treat each example by
+itself, since blocks may have any size. They must give the same output for the same input, since
+resuming calls them again. `steps.py` says what each step does with an epoch, and what it keeps for
+resuming.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ class HostBatch:
 
 @dataclass(frozen=True)
 class Stream:
-    """A training set as a flow of examples, a function of the epoch.
+    """A training set as a flow of examples, which is a function of the epoch.
 
-    `step`: the last step of the pipeline; `order`: seed, readers and buffer of `shuffle`;
-    `by_step`: whether its batches are functions of the step alone, as those of extract, map and
-    shuffle are; `epochs`: after how many it ends, None for never.
+    `step`: the last step of the pipeline. `order`: seed, readers and buffer of `shuffle`.
+    `by_step`: whether its batches are functions of the step alone; this is so for extract, map and
+    shuffle. `epochs`: after how many epochs it ends, None for never.
     """
 
     step: Step
@@ -67,56 +68,56 @@ class Stream:
     ) -> Stream:
         """Read a split of a data set, as `open_dataset(…).split("train")` is one.
 
-        `readers`: places in the files that are read from in turn; `buffer`: examples among which
-        `shuffle` chooses the next one.
+        `readers`: how many places in the files are read in turn. `buffer`: how many examples
+        `shuffle` chooses the next one from.
         """
         order = Shuffle.of(source.shards, seed=seed, readers=readers, buffer=buffer)
         return cls.extract(source.shards, order)
 
     @classmethod
     def extract(cls, shards: Sequence[Shard], shuffle: Shuffle, *, threads: bool = False) -> Stream:
-        """Read the shards, in the order of the readers of `shuffle`, which was made for them.
+        """Read the shards, in the order that the readers of `shuffle` have.
 
-        With `threads` each reader is a thread, ahead of the others' turns by a few blocks; the
-        order is the same.
+        With `threads` each reader is a thread, which reads a few blocks ahead. The order stays the
+        same.
         """
         return cls(Extract(shards, shuffle, threads), shuffle)
 
     def map(self, function: Callable[[Any], Any]) -> Stream:
-        """Change each block: from (images, labels) to as many of them.
+        """Change each block: (images, labels) to as many examples.
 
-        What it gives may be of any type and shape; a training takes uint8 images of the set's shape
-        or, `Fed(…, prepared=True)`, the network's input.
+        The result may be of any type and shape. A training takes uint8 images of the set's shape
+        or, with `Fed(…, prepared=True)`, the network's input.
         """
         return Stream(Map(self.step, function), self.order, self.by_step, self.epochs)
 
     def filter(self, function: Callable[[Any], Any]) -> Stream:
-        """Keep the examples of a block for which the function gives True: bool [k]."""
+        """Keep the examples for which the function gives True: bool [k] for a block."""
         return self._then(Filter(self.step, function))
 
     def flat_map(self, function: Callable[..., Any]) -> Stream:
-        """Make several examples of one, or none: (image, label) to arrays of any equal length."""
+        """Make any number of examples of one: (image, label) to arrays of equal length."""
         return self._then(FlatMap(self.step, function))
 
     def interleave(self, *others: Stream, length: int = 1) -> Stream:
-        """Take `length` examples of this one and of the others in turn, until all have ended."""
+        """Take `length` examples of each stream in turn, this one first, until all have ended."""
         _at_least_one("interleave: length", length)
         steps = (self.step, *(other.step for other in others))
         return self._then(Interleave(steps, length), *others)
 
     def zip(self, *others: Stream) -> Stream:
-        """Put what others give beside it: blocks (images, labels, their images, their labels …).
+        """Put the blocks of others beside its own: (images, labels, their images, their labels …).
 
-        A `map` then makes (images, labels) of them. An epoch ends with the shortest one.
+        A `map` then makes (images, labels) of them. An epoch ends when the shortest stream ends.
         """
         return self._then(Zip((self.step, *(other.step for other in others))), *others)
 
     def cache(self) -> Stream:
-        """Read and compute the first epoch once, keep it in memory, and give it every epoch."""
+        """Read and compute the first epoch once, keep it in memory, and repeat it every epoch."""
         return self._then(Cache(self.step))
 
     def take(self, count: int) -> Stream:
-        """End each epoch after so many examples."""
+        """End each epoch after this many examples."""
         _at_least_one("take", count)
         return self._then(Take(self.step, count))
 
@@ -125,18 +126,19 @@ class Stream:
         return Stream(Mix(self.step, self.order), self.order, self.by_step, self.epochs)
 
     def repeat(self, epochs: int) -> Stream:
-        """End after so many epochs; without it a stream never ends."""
+        """End after this many epochs; without `repeat` a stream never ends."""
         _at_least_one("repeat", epochs)
         return Stream(self.step, self.order, self.by_step, epochs)
 
     def batch(self, size: int, *, first_step: int = 0, remainder: Remainder = "join") -> Batches:
-        """Return the batches of `size` examples of `first_step` and of every step after it.
+        """Return the batches of `size` examples, from `first_step` on.
 
-        `remainder`: what becomes of the examples at the end of an epoch that are too few for a
-        batch: the next epoch follows without a seam, and only the last batch of all is smaller
-        (join); they are a smaller batch (keep); or they are left out (drop). What comes before
-        `first_step` is read and passed over at once: of its epoch, or where `by_step` is not true
-        of all before.
+        `remainder`: what happens at the end of an epoch to examples that are too few for a batch.
+        join: the next epoch's examples fill the batch; only the very last batch is smaller. keep:
+        they are a smaller batch. drop: they are left out.
+
+        The examples before `first_step` are read and skipped at once: those of its epoch, or, if
+        `by_step` is false, those of all epochs before it, too.
         """
         _at_least_one("batch: size", size)
         return Batches(self, size, first_step, remainder)
@@ -147,10 +149,11 @@ class Stream:
 
 
 class Batches(Iterator[HostBatch]):
-    """The batches of a stream, which can stop before any of them and go on there.
+    """The batches of a stream. They can stop before any batch and go on there later.
 
-    `state_dict` gives a few numbers, fit for JSON; after `load_state_dict` of these, of the same
-    stream and the same size, the very same batches follow. Close it when it is not read to its end.
+    `state_dict` gives a few numbers that JSON can hold. After `load_state_dict` of these numbers,
+    with the same stream and batch size, the very same batches follow. If you do not read it to its
+    end, close it.
     """
 
     def __init__(self, stream: Stream, size: int, first_step: int, remainder: Remainder) -> None:
@@ -175,12 +178,12 @@ class Batches(Iterator[HostBatch]):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where it stands: epoch, position, and the state of the steps."""
+        """Return the present place: epoch, position, and the state of the steps."""
         state = None if self._taker is None else self._taker.state()
         return {"epoch": self._epoch, "position": self._position, "steps": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from a place that `state_dict` gave."""
         self.close()
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
         self._taker, self._closed = None, False
@@ -188,13 +191,13 @@ class Batches(Iterator[HostBatch]):
             self._taker = Taker(self._stream.step, self._epoch, state["steps"])
 
     def close(self) -> None:
-        """Close the files, and stop the threads that read them; no batch follows."""
+        """Close the files, and stop the threads that read them. No batch follows."""
         if self._taker is not None:
             self._taker.close()
         self._closed = True
 
     def _pass_over(self, steps: int) -> None:
-        """Go to a step. Where its place is not known, all before it is made."""
+        """Go to a step. If its place is not known, make all batches before it."""
         examples = self._stream.step.examples
         if not (self._stream.by_step and self._remainder == "join" and examples):
             for _ in range(steps):
@@ -212,7 +215,7 @@ class Batches(Iterator[HostBatch]):
         return self._stream.epochs is not None and self._epoch >= self._stream.epochs
 
     def _take(self, count: int) -> HostBatch | None:
-        """Take so many examples, or fewer where an epoch or the stream ends; None at its end."""
+        """Take this many examples, or fewer if an epoch or the stream ends; None at its end."""
         parts: list[Columns] = []
         places: list[tuple[int, int, int]] = []  # epoch, first and last position
         left = count

@@ -2,17 +2,17 @@
 
 A training image is distorted in this order:
 
-1. It is turned about its centre, and moved; a window is cut out of it, and mirrored. What lies
-   beyond an edge is the image's reflection.
-2. Brightness is added, and clipped to 0 to 255; then its saturation is multiplied, and its hue
-   turned, which both stay within 0 to 255 by themselves.
+1. It is rotated about its centre, and moved. A window is cut out of it, and mirrored. Beyond the
+   edges, the image is continued by its reflection.
+2. Brightness is added, and clipped to 0 to 255. Then its saturation is multiplied, and its hue
+   turned; both stay within 0 to 255 by themselves.
 3. A rectangle of it is erased.
-4. The contrast of each channel about its own mean is multiplied, which nothing clips, as in the
-   reference; and it is standardized. See `standardize`.
-5. A square of it is blanked. It is scaled, where images grow.
+4. The contrast of each channel is multiplied, about the channel's own mean. As in the reference,
+   nothing is clipped here. Then the image is standardized (see `standardize`).
+5. A square of it is blanked. If images grow, it is scaled.
 
-After each of the first three it is a picture again, uint8. At last it is mixed with another one of
-the batch (`mixing`).
+After each of the first three steps it is a picture again, uint8. At the end it may be mixed with
+another image of the batch (see `mixing`).
 """
 
 from __future__ import annotations
@@ -45,26 +45,29 @@ from deepcnn.settings import Views
 class Transform:
     """The training and the evaluation transform of a run, with the statistics of its data.
 
-    `height`, `width`, `channels`: of the images; `crop_height`, `crop_width`: of the network's
-    input; `pad`: pixels of reflection added at each edge before a random crop; `flip`: "random"
-    (each time anew), "alternate" (each image every other epoch) or "none"; `contrast`: range of
-    the factor, or None; `cutout`: pixels a side of the square, wholly inside, that becomes zero in
-    a standardized image, 0 for none (DeVries and Taylor: "Improved regularization of convolutional
-    neural networks with cutout", 2017); `standardize`: by each "image" alone, or by the mean and
-    the standard deviation of each channel of the training set ("dataset"), which `mean` and `std`
-    hold, in pixel values of 0 to 255; "unit" only divides by 255; "mean_image" only subtracts the
-    mean image, see `mean_image`, whose crop_height · crop_width · channels values `mean` then
-    holds; `scales`: from which share of the
-    training on distorted images are scaled to which share of each side, empty for never, but not to
-    less than `least_side` pixels. (Images that grow while a network is trained: Howard et al.,
-    DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.) `views`: over which views
-    of an image scoring averages, see `views_of`.
+    `height`, `width`, `channels`: of the images. `crop_height`, `crop_width`: of the network's
+    input. `pad`: pixels of reflection added at each edge before a random crop. `flip`: "random" (a
+    new choice each time), "alternate" (each image every other epoch) or "none". `contrast`: range
+    of the factor, or None. `cutout`: side, in pixels, of a square inside the standardized image
+    that becomes zero; 0 for none (DeVries and Taylor: "Improved regularization of convolutional
+    neural networks with cutout", 2017).
 
-    `translation`: largest shift up, down, left and right, in whole pixels; `rotation`: largest
-    angle to either side, in degrees; `brightness`: largest amount that is added or taken away, in
-    pixel values; `saturation`: range of the factor, or None; `hue`: largest turn to either side, as
-    a share of the circle; `erase`: the probability of random erasing; `mixup`, `cutmix`: their
-    alphas. All are drawn evenly, and 0 is for never.
+    `standardize`: "image" uses each image's own mean and standard deviation. "dataset" uses those
+    of each channel of the training set, which `mean` and `std` hold, in pixel values of 0 to 255.
+    "unit" only divides by 255. "mean_image" only subtracts the mean image (see `mean_image`);
+    `mean` then holds its crop_height · crop_width · channels values.
+
+    `scales`: pairs of a share of the training and a share of each side. From that share of the
+    training on, distorted images are scaled to that share of each side, but to no less than
+    `least_side` pixels. Empty: never. (Images that grow while a network is trained: Howard et al.,
+    DAWNBench, 2018; Karras et al., "Progressive growing of GANs", 2018.) `views`: the views of an
+    image over which scoring averages; see `views_of`.
+
+    `translation`: largest shift up, down, left and right, in whole pixels. `rotation`: largest
+    angle to either side, in degrees. `brightness`: largest amount that is added or subtracted, in
+    pixel values. `saturation`: range of the factor, or None. `hue`: largest turn to either side, as
+    a share of the circle. `erase`: the probability of random erasing. `mixup`, `cutmix`: their
+    alphas. All are drawn from uniform distributions, and 0 means never.
     """
 
     height: int
@@ -102,8 +105,9 @@ class Transform:
     ) -> Transform:
         """Make the inputs for a training set.
 
-        `crop` is the share of each side that is seen; `settings`: the other fields but the sizes,
-        `mean` and `std`. Raises ConfigError for what images of this size cannot have.
+        `crop`: the share of each side that the network sees. `settings`: the other fields, except
+        for the sizes, `mean` and `std`. Raises ConfigError for settings that images of this size
+        cannot have.
         """
         height, width, channels = source.shape
         crop_height, crop_width = (max(1, round(crop * side)) for side in (height, width))
@@ -166,7 +170,7 @@ class Transform:
             )
 
     def seen_from(self, views: Views) -> Transform:
-        """Return the transform with other views; raise ConfigError where it cannot have them."""
+        """Return the transform with other views; raise ConfigError if it cannot have them."""
         changed = replace(self, views=views)
         changed._check_views()
         return changed
@@ -182,7 +186,7 @@ class Transform:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, fit for JSON."""
+        """Return the fields in a form that JSON can hold."""
         return asdict(self)
 
     @property
@@ -207,16 +211,16 @@ class Transform:
 
     @property
     def statistics(self) -> Statistics | None:
-        """What `standardize` subtracts and divides by, or None for each image's own."""
+        """What `standardize` subtracts and divides by; None: each image's own statistics."""
         return None if self.standardize == "image" else (self.mean, self.std)
 
     @property
     def mixes(self) -> bool:
-        """Whether an image is mixed with another one of the batch, after `train`."""
+        """Whether images are mixed with others of the batch, after `train`."""
         return bool(self.mixup or self.cutmix)
 
     def _ranges(self) -> dict[str, tuple[int, float, float]]:
-        """Return, of choices that are even in a range, the stream, the least and the most."""
+        """Return the stream, the least and the largest value of each choice that is uniform."""
         ranges = {
             "contrast": (hashing.CONTRAST, self.contrast),
             "brightness": (hashing.BRIGHTNESS, _either_side(self.brightness)),
@@ -231,9 +235,9 @@ class Transform:
         }
 
     def draw(self, seed: int, *, index: Tensor, epoch: Tensor, position: Tensor) -> Draws:
-        """Make the random choices for B examples: functions of (seed, epoch, position) alone.
+        """Make the random choices for B examples; they depend on (seed, epoch, position) alone.
 
-        `index`, `epoch`, `position`: int64 [B], as a feed's batch has them.
+        `index`, `epoch`, `position`: int64 [B], from a feed's batch.
         """
         ranges = self._ranges()
         streams = (hashing.ROW, hashing.COLUMN, hashing.FLIP, *(r[0] for r in ranges.values()))
@@ -278,7 +282,7 @@ class Transform:
     def work_at(self, progress: float) -> float:
         """Return the share of the work that is done at `progress`, 0 to 1, of the training.
 
-        A step's work is taken to go with the pixels.
+        The work of a step is assumed to be proportional to the pixels.
         """
         phases = self.scales or ((0.0, 1.0),)
         stops = [*(start for start, _ in phases[1:]), 1.0]
@@ -331,7 +335,7 @@ class Transform:
         return resize_by_products(distorted, self.scaled(scale))
 
     def pictures(self, images: Tensor, draws: Draws) -> Tensor:
-        """Distort a batch of training images up to what makes no picture: contrast and all after.
+        """Distort training images as far as they stay pictures: all before the contrast.
 
         `images`: uint8 [B, H, W, C]. Returns uint8 [B, crop_height, crop_width, C].
         """
@@ -348,13 +352,13 @@ class Transform:
         return pictures if draws.erase_key is None else erasing.erase(pictures, draws)
 
     def _crops_only(self, draws: Draws) -> bool:
-        """Tell whether pictures are only cut out, mirrored, and standardized by fixed numbers."""
+        """Tell whether images are only cropped, mirrored, and standardized by fixed numbers."""
         more = (draws.angle, draws.brightness, draws.saturation, draws.hue, draws.erase_key)
         by_channel = self.standardize in ("dataset", "unit")
         return by_channel and draws.contrast is None and more == (None,) * 5
 
     def evaluate(self, images: Tensor) -> Tensor:
-        """Prepare images for evaluation: the central crop, not distorted. Shapes as in `train`."""
+        """Prepare images for evaluation: the central crop, undistorted. Shapes as in `train`."""
         row = (self.height - self.crop_height) // 2
         column = (self.width - self.crop_width) // 2
         crops = images[:, row : row + self.crop_height, column : column + self.crop_width]
@@ -363,11 +367,11 @@ class Transform:
     def views_of(self, images: Tensor) -> list[tuple[float, Tensor]]:
         """Return the views that scoring averages over, each with its weight; the weights sum to 1.
 
-        "one": what `evaluate` returns; "mirrored": that and its mirror image; "shifted": half the
-        weight for these two, and half for `shifted_views_of`; "unsure": as "mirrored", and who
-        scores asks for `shifted_views_of` the images that these leave unsure; "ten": the crops at
-        the centre and in the four corners, and their mirror images. Logits are averaged, and of
-        "ten" probabilities.
+        "one": what `evaluate` returns. "mirrored": this and its mirror image. "shifted": half the
+        weight for these two, and half for `shifted_views_of`. "unsure": like "mirrored"; the
+        scoring code then asks for `shifted_views_of` the images that these leave unsure. "ten": the
+        crops at the centre and in the four corners, and their mirror images. Logits are averaged;
+        for "ten", probabilities are.
         """
         if self.views == "ten":
             crops = ten_crops(images, (self.crop_height, self.crop_width))
@@ -383,7 +387,7 @@ class Transform:
     def shifted_views_of(self, images: Tensor) -> list[tuple[float, Tensor]]:
         """Return views with weights that sum to 1, for images uint8 [B, H, W, C].
 
-        They are `evaluate`'s, shifted by a pixel, and their mirror images.
+        They are the images of `evaluate`, shifted by a pixel, and their mirror images.
         """
         return shifted(self.evaluate(images))
 

@@ -52,10 +52,10 @@ def train(
     `train("quick", data="photos", epochs=3)`. With `start_from`, a preset takes the widths of that
     run if it trains the same kind of network.
 
-    `budget`: the time that the whole training may take, in seconds or as a text such as "5m". It
-    makes as many steps as fit into this time and still help. With `data`, but without a `config`,
-    steps or epochs, as in `train(data="photos", budget="2m")`, all settings are chosen for the
-    data. The budget is then 5 minutes if none is given.
+    `budget`: the time that the whole training may take, in seconds or as a text such as "5m". The
+    training makes as many steps as fit into this time and still help. With `data`, but without a
+    `config`, steps or epochs, as in `train(data="photos", budget="2m")`, all settings are chosen
+    for the data. The budget is then 5 minutes if none is given.
 
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `report`: write `report.html` in the run at the end. `progress`: print what
