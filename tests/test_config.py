@@ -139,6 +139,7 @@ batch_size
 cache_gigabytes
 class_weights
 compile
+copies_together
 data
 data_dir
 deterministic

@@ -42,6 +42,7 @@ _ADDED_LATER = frozenset(
         "config.inputs.saturation",
         "config.inputs.translation",
         "config.cache_gigabytes",
+        "config.copies_together",
         "config.epochs",
         "config.exclude",
         "config.fit",

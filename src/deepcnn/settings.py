@@ -185,6 +185,9 @@ class DataSpec:
     validation_seed: int = 0
     """Determines which examples are held out. It does not depend on seed, so runs can be
     compared."""
+    copies_together: bool = False
+    """Hold out all copies of an image, or none of them. A training that itself chooses what to
+    hold out does this."""
     train_on_extra: bool = False
     """Also train on the split extra, if the data have one, as SVHN does. None of it is held out."""
     image_size: tuple[int, int] | None = None

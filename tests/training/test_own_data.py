@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import deepcnn
 from deepcnn import presets
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.fetch import fetch
 from deepcnn.data.formats.decoding import encode
-from deepcnn.data.open import load_dataset
+from deepcnn.data.open import load_dataset, open_dataset
 from deepcnn.devices import Place
 from deepcnn.events import Event, Noted
 from deepcnn.inference.trained import Trained, newest
@@ -71,6 +73,45 @@ def test_a_folder_without_splits_trains_and_is_scored_on_held_out_examples(
     assert (result.evaluated.split, result.evaluated.total) == ("validation", 30)
     assert result.evaluated.accuracy == 1.0
     assert deepcnn.evaluate(tmp_path / "run", "validation") == result.evaluated
+
+
+def test_copies_of_an_image_are_held_out_together_and_counted(tmp_path: Path) -> None:
+    """Each of 30 images is there four times: a tenth at random would have copies of most."""
+    images, labels = four_times(*images_of(30, 8, 8, 3))
+    write_pictures(tmp_path / "set", images, labels)
+    heard: list[Event] = []
+    config = tiny(data=str(tmp_path / "set"), steps=4)
+    result = deepcnn.train(config, run_dir=tmp_path / "run", emit=heard.append)
+    (told,) = [e.text for e in heard if isinstance(e, Noted) and "held out" in e.text]
+    assert "12 of its examples are held out to score on" in told
+    assert "90 copies of other images are kept on the same side as these" in told
+    stored = Run.open(result.run).config()
+    assert (stored.validation_size, stored.copies_together) == (12, True)
+    train, held = (
+        {image.tobytes() for image in open_dataset(stored).split(split).load().images}
+        for split in ("train", "validation")
+    )
+    assert (len(train), len(held), len(train & held)) == (27, 3, 0)
+    assert deepcnn.evaluate(tmp_path / "run", "validation") == result.evaluated
+    deepcnn.train(dataclasses.replace(stored, steps=2), run_dir=tmp_path / "half")
+    again = resume(tmp_path / "half", changes=lambda c: dataclasses.replace(c, steps=4))
+    assert again.evaluated == result.evaluated
+
+
+def test_a_held_out_size_of_ones_own_keeps_its_examples_unless_asked(tmp_path: Path) -> None:
+    images, labels = four_times(*images_of(30, 8, 8, 3))
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    config = tiny(data=str(tmp_path / "set.npz"), steps=1, validation_size=12)
+    for together, told in ((False, 0), (True, 1)):
+        heard: list[Event] = []
+        chosen = dataclasses.replace(config, copies_together=together)
+        result = deepcnn.train(chosen, run_dir=tmp_path / f"{together}", emit=heard.append)
+        assert sum(isinstance(e, Noted) and "90 copies" in e.text for e in heard) == told
+        assert Run.open(result.run).config().copies_together == together
+
+
+def four_times(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Any, Any]:
+    return np.repeat(images, 4, axis=0), np.repeat(labels, 4)
 
 
 def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_a_folder_alone_is_planned_for_and_the_run_can_be_repeated(
     assert told.enough
     assert told.before + told.training + told.scoring + told.report < 60
     assert (config.threads, config.pace, config.validation_size) == (1, (), 9)
+    assert config.copies_together
     again = train(config, run_dir=tmp_path / "b")
     assert last(result.run) == last(again.run)
     (typed,) = [e.text for e in heard if isinstance(e, Noted) and "same run again" in e.text]
@@ -86,6 +87,7 @@ def test_what_is_chosen_stays_and_a_recipe_gives_the_rest(
     result = train(data=photos, run_dir=tmp_path / "run", **settings)
     config = Run.open(result.run).config()
     assert (config.image_size, config.validation_size, config.keep) == ((16, 16), 30, 2)
+    assert config.copies_together
     assert config.batch_size != presets.quick().batch_size
 
 

@@ -23,7 +23,7 @@ NOT_TO_CHOOSE = {
     **dict.fromkeys(
         (
             *("data", "data_dir", "skip_bad", "exclude", "train_size"),
-            *("validation_size", "validation_choice", "validation_seed"),
+            *("validation_size", "validation_choice", "validation_seed", "copies_together"),
         ),
         "the settings would be scored on different images",
     ),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcnn.data.class_file import MAX_CLASSES
+from deepcnn.data.copies import first_of_each, of_files
+from deepcnn.data.digests import digests
 from deepcnn.data.exclusions import Exclusions
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.layouts import Layout
@@ -38,6 +41,7 @@ class Dataset:
         self._labels: dict[Split, NDArray[np.int64]] = {}
         self._content: dict[Split, str] = {}
         self._held_out: NDArray[np.bool_] | None = None  # which of the training set are
+        self._first: NDArray[np.int64] | None = None  # copy of each, if they are kept together
         exclude = spec.exclude
         self.exclusions = Exclusions.read(Path(exclude).expanduser()) if exclude else None
 
@@ -76,13 +80,23 @@ class Dataset:
         total = len(self._own_split(split)) + len(rows)
         return f"{self.exclusions.table}: {len(rows):,} of {total:,} {split} examples are left out"
 
-    def hold_out(self, validation_size: int) -> Dataset:
-        """Return the same set, of which so many training examples are held out."""
-        other = Dataset(
-            dataclasses.replace(self.spec, validation_size=validation_size), self._layout
-        )
-        other._own = self._own
-        return other
+    def hold_out(self, validation_size: int, **settings: bool) -> Dataset:
+        """Return the same set, of which so many training examples are held out.
+
+        `settings`: others of the data to change.
+        """
+        return self._with(validation_size=validation_size, **settings)
+
+    def copies_held_together(self) -> int:
+        """Return how many training examples are copies of another one on the same side.
+
+        0 where nothing is held out, or copies are not looked for.
+        """
+        self.split("train")
+        first = self._first
+        if first is None or not first.any():  # of copies of one image alone nothing can be said
+            return 0
+        return int((first != np.arange(len(first))).sum())
 
     def resized(self, image_size: tuple[int, int]) -> Dataset | None:
         """Return the same set with its pictures brought to a height and a width.
@@ -91,7 +105,7 @@ class Dataset:
         splits are opened.
         """
         own = {split: self._own_split(split).resized(*image_size) for split in self.own_splits}
-        other = Dataset(dataclasses.replace(self.spec, image_size=image_size), self._layout)
+        other = self._with(image_size=image_size)
         other._own = {split: source for split, source in own.items() if source is not None}
         return other if len(other._own) == len(own) else None
 
@@ -102,8 +116,12 @@ class Dataset:
 
     def fewer(self, train_size: int) -> Dataset:
         """Return the same set, of which only so many training examples are used."""
-        other = Dataset(dataclasses.replace(self.spec, train_size=train_size), self._layout)
+        return self._with(train_size=train_size)
+
+    def _with(self, **settings: Any) -> Dataset:
+        other = Dataset(dataclasses.replace(self.spec, **settings), self._layout)
         other._own = self._own
+        other._first = self._first  # which is kept of files alone, whatever their size
         return other
 
     def split(self, split: Split) -> Source:
@@ -186,15 +204,25 @@ class Dataset:
     def _hold_out(self) -> None:
         source, spec = self._own_split("train"), self.spec
         known, content = source.known_labels(), ""
+        together = spec.copies_together
         if known is None:
-            labels, content = source.labels_and_content()
+            found: list[bytes] = []
+
+            def look(images: NDArray[np.uint8]) -> None:
+                found.extend(map(bytes, digests(images)))
+
+            labels, content = source.labels_and_content(look=look if together else None)
+            self._first = first_of_each(found) if together else None
         else:
             labels = known
+            if self._first is None or not together:
+                self._first = of_files(source.shards) if together else None
         chosen = held_out(
             labels,
             spec.validation_size,
             choice=spec.validation_choice,
             seed=spec.validation_seed,
+            first=self._first,
         )
         self._held_out = chosen
         used = self._used(source.select(~chosen), labels[~chosen])

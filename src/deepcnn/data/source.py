@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -122,17 +122,24 @@ class Source:
         """Return the labels of all examples, int64 [N], read once from all files and checked."""
         return self.labels_and_content(progress)[0]
 
-    def labels_and_content(self, progress: Progress | None = None) -> tuple[NDArray[np.int64], str]:
+    def labels_and_content(
+        self,
+        progress: Progress | None = None,
+        look: Callable[[NDArray[np.uint8]], None] | None = None,
+    ) -> tuple[NDArray[np.int64], str]:
         """Return the labels, int64 [N], and a digest of all pixels and labels, in one pass.
 
         The digest is CRC-32C. It detects accidental changes, and takes hardly any time compared
-        with the reading. It does not depend on the sizes of blocks and files.
+        with the reading. It does not depend on the sizes of blocks and files. `look` is called
+        with all images, a block at a time.
         """
         found = np.empty(len(self), np.int64)
         place, digest = 0, 0
         for images, some in self.blocks():
             found[place : place + len(some)] = some
             digest = google_crc32c.extend(digest, images.tobytes())
+            if look is not None:
+                look(images)
             place += len(some)
             if progress is not None:
                 progress(place, len(found))
@@ -361,28 +368,56 @@ def _checked(shard: Shard, classes: int, size: int, start: int, stop: int) -> Bl
 
 
 def held_out(
-    labels: NDArray[np.int64], size: int, *, choice: Literal["stratified", "first"], seed: int
+    labels: NDArray[np.int64],
+    size: int,
+    *,
+    choice: Literal["stratified", "first"],
+    seed: int,
+    first: NDArray[np.int64] | None = None,
 ) -> NDArray[np.bool_]:
     """Choose `size` of the examples for validation: bool [N], the same ones for the same seed.
 
     "stratified": at random, with each class in its proportion, exact to the example. "first": the
-    first ones, as the old MNIST programs do. Raises DataError if no example would be left for
-    training.
+    first ones, as the old MNIST programs do. `first`: the place of the first copy of each example,
+    int64 [N]. With it, all copies of an image are held out, or none of them. Then fewer examples
+    are held out where the next copies do not fit, and more where every image has more copies than
+    that. Copies are divided like others where all examples are copies of one image. Raises
+    DataError if no example would be left for training.
     """
     n = len(labels)
     if not 0 <= size < n:
         raise DataError(f"validation_size: expected 0 to {n - 1}, found {size}")
-    position = np.arange(n, dtype=np.int64)
-    if choice == "first":
-        return position < size
-    # Order the examples of each class at random; the example at place p of a class of m stands at
-    # (p + 1/2) / m. Taking the smallest takes the same share of every class.
-    keys = hashing.bits(seed, hashing.SPLIT, np.zeros(1, np.int64), position)
-    place = np.empty(n)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        ranked = members[np.argsort(keys[members], kind="stable")]
-        place[ranked] = (np.arange(len(members)) + 0.5) / len(members)
-    chosen = np.zeros(n, np.bool_)
-    chosen[np.argsort(place, kind="stable")[:size]] = True
-    return chosen
+    if first is None or not first.any():  # all are copies of the first one
+        first = np.arange(n, dtype=np.int64)
+    leaders, group = np.unique(first, return_inverse=True)
+    copies = np.bincount(group)
+    # Order the images of each class at random; the one whose copies are at places p to q - 1 of a
+    # class of m stands at (p + q) / 2m. Taking the smallest takes the same share of every class.
+    place = leaders.astype(np.float64)
+    if choice == "stratified":
+        keys = hashing.bits(seed, hashing.SPLIT, np.zeros(1, np.int64), leaders)
+        for label in np.unique(labels[leaders]):
+            members = np.flatnonzero(labels[leaders] == label)
+            ranked = members[np.argsort(keys[members], kind="stable")]
+            ends = np.cumsum(copies[ranked])
+            place[ranked] = (ends - copies[ranked] / 2) / ends[-1]
+    order = np.argsort(place, kind="stable")
+    chosen = np.zeros(len(leaders), np.bool_)
+    chosen[order[_fitting(copies[order], size)]] = True
+    return chosen[group]
+
+
+def _fitting(counts: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    """Choose the first groups of so many examples that come to `size`, bool [groups].
+
+    One that is too large is passed over; where all are, the smallest is chosen.
+    """
+    fit = np.cumsum(counts) <= size
+    left = size - int(counts[fit].sum())
+    for place in np.flatnonzero(~fit):
+        if left and counts[place] <= left:
+            fit[place] = True
+            left -= int(counts[place])
+    if size and not fit.any():
+        fit[counts.argmin()] = True
+    return fit

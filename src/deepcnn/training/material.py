@@ -133,15 +133,33 @@ def open_for_new(config: Config, emit: Listener) -> tuple[Config, Dataset]:
 
 
 def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
-    """Hold out a tenth of the examples where the data have nothing else to be scored on."""
+    """Hold out a tenth of the examples where the data have nothing else to be scored on.
+
+    What is seen in training would be known, so copies of an image stay on one side.
+    """
     if "validation" in dataset.splits or "test" in dataset.splits:
+        if config.validation_size and (copies := _of_copies(dataset)):
+            emit(Noted(f"{config.data}:{copies}"))
         return config, dataset
     size = max(1, round(len(dataset.split("train")) / HELD_OUT))
-    are = "is" if size == 1 else "are"
+    config = dataclasses.replace(config, validation_size=size, copies_together=True)
+    dataset = dataset.hold_out(size, copies_together=True)
+    held = len(dataset.split("validation"))
+    are = "is" if held == 1 else "are"
     emit(
         Noted(
-            f"{config.data} has neither a validation nor a test split: {size} of its examples "
+            f"{config.data} has neither a validation nor a test split: {held} of its examples "
             f"{are} held out to score on, each class in its proportion (--validation-size)."
+            + _of_copies(dataset)
         )
     )
-    return dataclasses.replace(config, validation_size=size), dataset.hold_out(size)
+    return config, dataset
+
+
+def _of_copies(dataset: Dataset) -> str:
+    """Return how many copies of images are kept on their side of a held-out split, or ""."""
+    count = dataset.copies_held_together() if dataset.spec.copies_together else 0
+    if not count:
+        return ""
+    those = "1 copy of another image is" if count == 1 else f"{count:,} copies of other images are"
+    return f" {those} kept on the same side as these (--copies-together)."

@@ -96,6 +96,9 @@ def plan(
     """
     opened = time.monotonic()
     says_size = config.image_size is not None
+    if allowed.chosen is not None and config.validation_size:
+        together = config.copies_together or "copies_together" not in allowed.chosen
+        config = dataclasses.replace(config, copies_together=together)
     config, dataset = open_for_new(config, emit)
     settled = config.image_size
     shape = dataset.split("train").shape
@@ -153,7 +156,7 @@ def _facts(dataset: Dataset, config: Config, allowed: Allowance) -> Facts:
 def _by_recipe(facts: Facts, config: Config, chosen: frozenset[str]) -> Config:
     """Return the recipe's settings, but those that were chosen from a configuration."""
     values, wanted = to_dict(recipe(facts)), to_dict(config)
-    for name in chosen | {"data", "data_dir", "validation_size"}:
+    for name in chosen | {"data", "data_dir", "validation_size", "copies_together"}:
         *groups, last = name.split(".")
         into, of = (functools.reduce(lambda g, k: g[k], groups, v) for v in (values, wanted))
         into[last] = of[last]
