@@ -15,7 +15,7 @@ from PIL import Image
 
 from deepcnn.cli import answers
 from deepcnn.data.arrays import Arrays
-from tests.helpers.predicting import CLASSES, GOOD, Predict, TypeIn, rows
+from tests.helpers.predicting import CLASSES, GOOD, PASSED, Predict, TypeIn, rows
 
 # Forms
 
@@ -36,7 +36,7 @@ def test_csv_has_all_probabilities_and_they_sum_to_one(ask: Predict) -> None:
 
 def test_json_and_json_lines_hold_the_same(ask: Predict) -> None:
     status, lines, err = ask("bad", "photos", "--format", "jsonl")
-    assert (status, err) == (3, "")
+    assert (status, err) == (3, PASSED)
     found = [json.loads(line) for line in lines.decode().splitlines()]
     status, out, _ = ask("bad", "photos", "--format", "json")
     assert (status, json.loads(out)) == (3, found)
@@ -173,9 +173,9 @@ def test_pictures_that_cannot_be_read_are_told_and_the_others_answered(
 def test_a_file_appears_whole(ask: Predict, tmp_path: Path) -> None:
     for form in ("csv", "json", "jsonl", "table"):
         out = tmp_path / form
-        assert ask("photos", "--format", form, "--out", str(out)) == (0, b"", "")
+        assert ask("photos", "--format", form, "--out", str(out)) == (0, b"", PASSED)
         assert out.read_bytes() == ask("photos", "--format", form)[1]
-    assert ask("photos", "--out", str(tmp_path / "json")) == (0, b"", "")  # which was there
+    assert ask("photos", "--out", str(tmp_path / "json")) == (0, b"", PASSED)  # which was there
     assert (tmp_path / "json").read_bytes() == (tmp_path / "csv").read_bytes()
     assert ask("bad", "--out", str(tmp_path / "some"))[0] == 3
     assert len(rows((tmp_path / "some").read_bytes())) == 1

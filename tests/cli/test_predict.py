@@ -15,7 +15,7 @@ import deepcnn
 from deepcnn.cli import predict
 from deepcnn.events import Reading
 from deepcnn.inference.load import load
-from tests.helpers.predicting import CLASSES, GOOD, Predict, TypeIn, rows
+from tests.helpers.predicting import CLASSES, GOOD, PASSED, Predict, TypeIn, rows
 
 # What is asked about
 
@@ -34,11 +34,43 @@ from tests.helpers.predicting import CLASSES, GOOD, Predict, TypeIn, rows
 )
 def test_files_folders_and_patterns_are_answered_about(ask: Predict, arguments: list[str]) -> None:
     status, out, err = ask(*arguments)
-    assert (status, err) == (0, "")
+    is_folder = arguments[0].strip("./") in ("photos", "phot*")
+    assert (status, err) == (0, PASSED if is_folder else "")
     found = [str(Path(row["path"])) for row in rows(out)]
     assert sorted(found) == GOOD
     if len(arguments) < 3:
         assert found == GOOD
+
+
+@pytest.mark.parametrize("form", ["csv", "table", "json", "jsonl"])
+@pytest.mark.parametrize("typed", [False, True])
+def test_files_that_are_no_pictures_are_counted_and_named_beside_the_answers(
+    ask: Predict, type_in: TypeIn, tmp_path: Path, form: str, typed: bool
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree("photos", folder)
+    expected = ask(str(folder), "--format", form)[1]
+    for name in ("a.heic", "b.avif", "c.HEIF", "more/d", ".DS_Store", "Thumbs.db", "more/e.psd"):
+        (folder / name).write_bytes(b"what is not looked at")
+    if typed:
+        type_in(f"{folder}\n".encode())
+    status, out, err = ask("-" if typed else str(folder), "--format", form)
+    assert (status, out) == (0, expected)
+    names = ", ".join(f"{folder}/{name}" for name in ("a.heic", "b.avif", "c.HEIF", "more/d"))
+    assert err == (
+        "predict: passed over 6 files whose names end as no picture's does: "
+        f"{names}, {folder}/more/e.psd, …. Save .heic as JPEG first.\n"
+    )
+
+
+def test_a_folder_of_other_files_alone_is_refused_with_their_names(
+    ask: Predict, tmp_path: Path
+) -> None:
+    (tmp_path / "1.heic").write_bytes(b"")
+    status, out, err = ask(str(tmp_path))
+    assert (status, out) == (1, b"")
+    assert f"{tmp_path}: no picture lies in this folder; passed over 1 file" in err
+    assert err.endswith(f"{tmp_path}/1.heic. Save .heic as JPEG first.\n")
 
 
 def test_answers_are_those_of_the_library(ask: Predict, tiny_run: Path) -> None:
@@ -73,7 +105,7 @@ def test_answers_are_those_of_the_library(ask: Predict, tiny_run: Path) -> None:
 def test_paths_are_read_from_standard_input(ask: Predict, type_in: TypeIn, content: str) -> None:
     type_in(content.encode())
     status, out, err = ask("-")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, PASSED if content == "photos\n" else "")
     assert [row["path"] for row in rows(out)] == GOOD
 
 
@@ -158,7 +190,7 @@ def test_without_a_run_the_newest_one_answers_and_is_named(
         os.utime(run / "log.jsonl", (10**9 - age, 10**9 - age))
     for first in (str(photos / "photos"), str(photos / "photos" / "*.png"), str(photos / GOOD[0])):
         status, out, err = ask(first, run="")
-        assert (status, err) == (0, "deepcnn: the run is runs/new\n")
+        assert (status, err.splitlines()[0]) == (0, "deepcnn: the run is runs/new")
         assert rows(out)
     status, out, err = ask("--data", "synthetic", run="")
     assert (status, err.splitlines()[0]) == (0, "deepcnn: the run is runs/new")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 CLASSES = [f"pattern {i}" for i in range(10)]  # of the run that answers
 GOOD = ["photos/1.png", "photos/2.jpg", "photos/more/3.png", "photos/more/4.gif"]
+# What is said of the folder photos, in which a file lies that is no picture.
+PASSED = "predict: passed over 1 file whose name ends as no picture's does: photos/notes.txt.\n"
 
 Predict = Callable[..., tuple[int, bytes, str]]  # arguments to status, output and errors
 TypeIn = Callable[[bytes], None]

@@ -15,9 +15,9 @@ import tyro
 from deepcnn.cli.arguments import own_network, which_run
 from deepcnn.cli.importing import importing
 from deepcnn.console import console, say
-from deepcnn.data.formats.listings import SUFFIXES, is_file, is_folder
+from deepcnn.data.formats.listings import SUFFIXES, PassedOver, is_file, is_folder
 from deepcnn.errors import ConfigError, RunError
-from deepcnn.events import Listener, Reading
+from deepcnn.events import Listener, Noted, Reading
 from deepcnn.intervals import described
 from deepcnn.settings import DataSpec
 
@@ -104,8 +104,11 @@ def run(options: Options) -> int:
             if labelled is not None:
                 _answer_data(*labelled, classifier, write, tell)
             if pictures:
-                answers = classifier.try_predict(_paths(pictures))
+                passed = PassedOver()
+                answers = classifier.try_predict(_paths(pictures, passed))
                 unread = _write_all(answers, write, options.sort_into, total, tell)
+                if passed.count:
+                    tell(Noted(f"predict: {passed}"))
     return UNREAD if unread else 0
 
 
@@ -147,9 +150,11 @@ def _check(options: Options, pictures: tuple[str, ...]) -> int | None:
                 )
     total = 0
     for picture in pictures:
-        if picture != "-" and not (found := sum(1 for _ in _found(picture))):
+        passed = PassedOver()
+        if picture != "-" and not (found := sum(1 for _ in _found(picture, passed))):
             what = "matches this pattern" if _is_pattern(picture) else "lies in this folder"
-            raise ConfigError(f"{picture}: no picture {what}")
+            others = f"; {passed}" if passed.count else ""
+            raise ConfigError(f"{picture}: no picture {what}{others}")
         total += 0 if picture == "-" else found
     return None if "-" in pictures else total
 
@@ -230,8 +235,11 @@ def _is_table(picture: str) -> bool:
     return picture.lower().endswith(TABLES) and is_file(Path(picture))
 
 
-def _found(picture: str) -> Iterator[One]:
-    """Yield the files that an argument means, by path; for a table of pixels, its images."""
+def _found(picture: str, passed: PassedOver) -> Iterator[One]:
+    """Yield the files that an argument means, by path; for a table of pixels, its images.
+
+    `passed` counts the other files in folders.
+    """
     from deepcnn.data.formats.pixel_csv import images_in
     from deepcnn.inference.classifier import pictures_below
 
@@ -239,19 +247,25 @@ def _found(picture: str) -> Iterator[One]:
         yield from images_in(Path(picture))
         return
     if not _is_pattern(picture):
-        yield from pictures_below(Path(picture)) if is_folder(picture) else [picture]
+        yield from pictures_below(Path(picture), passed) if is_folder(picture) else [picture]
         return
     # not Path.glob, which raises an error for some patterns
     for path in sorted(glob.iglob(picture, recursive=True)):  # noqa: PTH207
         if not is_folder(path):
             yield path
         elif "**" not in picture:  # which matches what lies below, too
-            yield from pictures_below(Path(path))
+            yield from pictures_below(Path(path), passed)
 
 
-def _paths(pictures: tuple[str, ...]) -> Iterator[One]:
+def _paths(pictures: tuple[str, ...], passed: PassedOver) -> Iterator[One]:
+    from deepcnn.inference.classifier import pictures_below
+
     for picture in pictures:
-        yield from _from_standard_input() if picture == "-" else _found(picture)
+        if picture != "-":
+            yield from _found(picture, passed)
+            continue
+        for path in _from_standard_input():
+            yield from pictures_below(Path(path), passed) if is_folder(path) else [path]
 
 
 def _from_standard_input() -> Iterator[str]:

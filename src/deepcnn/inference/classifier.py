@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepcnn.data.formats.decoding import BadPictureError, Format, decode, fit, reasons
-from deepcnn.data.formats.listings import SUFFIXES, is_folder
+from deepcnn.data.formats.listings import SUFFIXES, PassedOver, is_folder, is_hidden
 from deepcnn.errors import DataError
 from deepcnn.inference.calibration import Calibration, Doubt, Floats, probabilities
 from deepcnn.settings import Fit
@@ -191,16 +191,17 @@ class Classifier:
             )
 
 
-def pictures_below(folder: Path) -> Iterator[Path]:
+def pictures_below(folder: Path, passed: PassedOver | None = None) -> Iterator[Path]:
     """Yield the pictures in a folder and in all folders below it, by path, without hidden ones.
 
     Only the names in each folder on the way are held in memory. If a folder cannot be listed, the
-    folder itself is yielded. A link to a folder that contains it is skipped.
+    folder itself is yielded. A link to a folder that contains it is skipped. `passed` counts the
+    other files.
     """
-    return _below(folder, frozenset())
+    return _below(folder, frozenset(), PassedOver() if passed is None else passed)
 
 
-def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+def _below(folder: Path, above: frozenset[str], passed: PassedOver) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -213,9 +214,11 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     for name in names:
         path = folder / name
         if is_folder(path):
-            yield from _below(path, above | {real})
+            yield from _below(path, above | {real}, passed)
         elif name.lower().endswith(SUFFIXES):
             yield path
+        elif not is_hidden(name):
+            passed.add(path)
 
 
 def _each(what: One | Many) -> Iterator[One]:

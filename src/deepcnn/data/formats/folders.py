@@ -163,17 +163,11 @@ def _refuse_flat(path: Path) -> None:
 
 def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
     """Say which files are passed over."""
+    passed = listings.PassedOver()
+    for path in others:
+        passed.add(path.relative_to(root))
     if others:
-        named = ", ".join(shown(path.relative_to(root)) for path in others[: listings.NAMED])
-        more = ", …" if len(others) > listings.NAMED else ""
-        heic = any(path.suffix.lower() in (".heic", ".heif") for path in others)
-        emit(
-            Noted(
-                f"{shown(root)}: passed over {len(others):,} "
-                f"{'file whose name ends' if len(others) == 1 else 'files whose names end'} as no "
-                f"picture's does: {named}{more}." + (" Save .heic as JPEG first." if heic else "")
-            )
-        )
+        emit(Noted(f"{shown(root)}: {passed}"))
 
 
 def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:

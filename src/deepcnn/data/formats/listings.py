@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,27 @@ class Listing:
         """Return the pictures at these places, int64 [k]."""
         paths = tuple(self.paths[index] for index in at)
         return Listing(self.root, paths, self.labels[at], self.classes)
+
+
+@dataclass
+class PassedOver:
+    """Files beside pictures whose names say that they are none: how many, and the first few."""
+
+    count: int = 0
+    named: list[Path] = field(default_factory=list)
+    heic: bool = False
+
+    def add(self, path: Path) -> None:
+        """Count a file."""
+        self.count += 1
+        self.named += [path] if self.count <= NAMED else []
+        self.heic |= path.suffix.lower() in (".heic", ".heif")
+
+    def __str__(self) -> str:
+        kind = "file whose name ends" if self.count == 1 else "files whose names end"
+        named = ", ".join(map(shown, self.named)) + (", …" if self.count > NAMED else "")
+        advice = " Save .heic as JPEG first." if self.heic else ""
+        return f"passed over {self.count:,} {kind} as no picture's does: {named}.{advice}"
 
 
 def is_folder(path: str | Path) -> bool:
