@@ -238,6 +238,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "rises_raw": lambda: str(tutorial.rises("losses")[0]),
     "rises_averaged": lambda: str(tutorial.rises("averages")[0]),
     "rises_counted": lambda: str(tutorial.rises("losses")[1]),
+    "convnet_one": lambda: tutorial.convnet()[0],
+    "convnet_ten": lambda: tutorial.convnet()[1],
     "averages_off": tutorial.averages_off,
     "first_step": tutorial.first_step,
     "two_towers": tutorial.two_towers,

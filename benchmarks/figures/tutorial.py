@@ -8,6 +8,7 @@ from typing import Any
 from deepcnn.runs.log import events
 from figures.logged import markdown, results, rounded, runs
 
+CONVNET = "2026-12-01_cuda_convnet"
 SHORT, LONG = "2026-11-21_tutorial_3000", "2026-11-21_tutorial_60000"
 POINTS = (6_000, 18_000, 30_000, 45_000, 60_000)  # steps at which averages are left out
 EVERY = 100  # steps from one loss that is compared to the next
@@ -40,6 +41,15 @@ def averages_off() -> str:
         percents = (f"{rounded(value)} %" for value in (averaged, raw))
         rows.append((f"{step:,}", *percents, rounded(averaged - raw)))
     return markdown(("step", "`--averaged`", "`--no-averaged`", "−"), rows)
+
+
+def convnet() -> tuple[str, str]:
+    """Return the test accuracy of a shortened cuda_convnet, from one view and from ten."""
+    scored = [
+        events(runs(CONVNET)[name], "Evaluated")[-1] for name in ("one_view/seed-0", "seed-0")
+    ]
+    one, ten = (f"{rounded(100 * found['correct'] / found['total'])} %" for found in scored)
+    return one, ten
 
 
 def first_step() -> str:

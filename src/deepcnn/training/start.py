@@ -50,33 +50,25 @@ def train(
 
     `config`: a configuration or the name of a preset. `settings`: fields of it to change, as in
     `train("quick", data="photos", epochs=3)`. With `start_from`, a preset takes the widths of that
-    run if it trains the same kind of network.
-
-    `budget`: the time that the whole training may take, in seconds or as a text such as "5m". The
-    training makes as many steps as fit into this time and still help. With `data`, but without a
-    `config`, steps or epochs, as in `train(data="photos", budget="2m")`, all settings are chosen
-    for the data. The budget is then 5 minutes if none is given.
+    run if it trains the same kind of network. `budget`: the time that the whole training may take,
+    in seconds or as a text such as "5m". As many steps are made as fit into it and still help. With
+    `data`, but without a `config`, steps or epochs, as in `train(data="photos", budget="2m")`, all
+    settings are chosen for the data, and the budget is 5 minutes if none is given.
 
     `run_dir`: where the run is kept; None: a new directory below `runs/`. `overwrite`: replace a
     run that is there. `report`: write `report.html` in the run at the end. `progress`: print what
-    the command line prints.
-
-    `feed`: where the batches come from instead of the training set (see `inputs.fed.Fed`). The set
-    then only gives the classes and the statistics. A name is the setting `feed`. `model`: your own
-    network: an `nn.Module`, which is trained in place, or a function that makes one, or its name to
-    import; see `models.build.build_given`.
+    the command line prints. `feed`: where the batches come from instead of the training set (see
+    `inputs.fed.Fed`), which then only gives the classes and the statistics. A name is the setting
+    `feed`. `model`: your own network: an `nn.Module`, which is trained in place, or a function that
+    makes one, or its name to import; see `models.build.build_given`.
 
     `emit`: is called with every event. If it raises BrokenPipeError while steps are made, nobody
-    listens any more, so the training saves and returns. It also saves and returns at the first
-    SIGINT, SIGTERM, SIGHUP or SIGUSR1; the second one stops at once. It does the same after
-    `max_time`: 55m, 1h30m, or seconds.
-
-    Processes that torchrun has started train together: each calls this function, and one of them
-    writes and emits. If a log, a summary or a checkpoint cannot be written, this is reported and
-    tried again; see `Result.saved`.
-
-    Raises a DeepcnnError that says what to do: for settings or data that cannot be used, for a
-    directory that is taken or cannot be written, and for a loss that is not finite.
+    listens any more, so the training saves and returns. It does the same after `max_time` (55m,
+    1h30m, or seconds), and at the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second one stops it
+    at once. Processes that torchrun has started each call this; they train together, and one writes
+    and emits. What cannot be written is reported and tried again, see `Result.saved`. Raises a
+    DeepcnnError for settings or data that cannot be used, for a directory that is taken or cannot
+    be written, and for a loss that is not finite.
     """
     if isinstance(feed, str):
         feed, settings = None, settings | {"feed": feed}
