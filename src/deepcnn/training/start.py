@@ -62,13 +62,12 @@ def train(
     `feed`. `model`: your own network: an `nn.Module`, which is trained in place, or a function that
     makes one, or its name to import; see `models.build.build_given`.
 
-    `emit`: is called with every event. If it raises BrokenPipeError while steps are made, nobody
-    listens any more, so the training saves and returns. It does the same after `max_time` (55m,
-    1h30m, or seconds), and at the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second one stops it
-    at once. Processes that torchrun has started each call this; they train together, and one writes
-    and emits. What cannot be written is reported and tried again, see `Result.saved`. Raises a
-    DeepcnnError for settings or data that cannot be used, for a directory that is taken or cannot
-    be written, and for a loss that is not finite.
+    `emit` is called with every event. If it raises BrokenPipeError while steps are made, nobody
+    listens any more, so the training saves and returns. It does the same after `max_time`, such as
+    "55m", and at the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second one stops it. Processes of
+    torchrun each call this; they train together, and one writes and emits. What cannot be written
+    is reported and tried again, see `Result.saved`. Raises a DeepcnnError for settings or data that
+    cannot be used, a directory that is taken or cannot be written, and a loss that is not finite.
     """
     if isinstance(feed, str):
         feed, settings = None, settings | {"feed": feed}
