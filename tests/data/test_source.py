@@ -8,7 +8,7 @@ import pytest
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import tfrecord
 from deepcnn.data.open import open_dataset
-from deepcnn.data.source import Memory, Source, in_memory, relabeled
+from deepcnn.data.source import Memory, Source, held_out, in_memory, relabeled
 from deepcnn.errors import DataError
 from tests.helpers.own_data import images_of
 
@@ -105,3 +105,16 @@ def test_the_first_images_come_in_blocks_of_a_size_over_all_files() -> None:
     assert blocks == [[*range(5)], [*range(5, 10)], [*range(10, 15)], [15, 16]]
     assert [len(block) for block in source.first_blocks(99, 8)] == [8, 8, 4]
     assert source.first_images(9).ravel().tolist() == [*range(9)]
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 29, 60, 101])
+def test_classes_share_what_is_held_out_by_the_method_of_webster(size: int) -> None:
+    """Each next one goes to the class that is largest for what it would have, 2k + 1."""
+    classes = np.array([7, 13, 31, 59])
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), classes))
+    expected = np.zeros(4, np.int64)
+    for _ in range(size):
+        expected[np.argmax(classes / (2 * expected + 1))] += 1
+    for seed in range(3):
+        chosen = held_out(labels, size, choice="stratified", seed=seed)
+        assert np.bincount(labels[chosen], minlength=4).tolist() == expected.tolist()
