@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,13 +140,13 @@ def tests_of(module: str, tests: Path) -> list[str]:
     return list(dict.fromkeys([*own, *BELONGS.get(module, [])]))
 
 
-def drawn(repository: Path, count: int, seed: int) -> list[Mutant]:
-    """Draw so many mutants of modules that have tests, each module by its number of mutants.
+def drawn(repository: Path, rooms: Sequence[str], count: int, seed: int) -> list[Mutant]:
+    """Draw so many mutants of rooms' modules that have tests, each by its number of mutants.
 
     They are sorted by module.
     """
     source, every = repository / "src" / "deepcnn", []
-    for room in ROOMS:
+    for room in rooms:
         for path in sorted((source / room).glob("*.py")):
             module = f"{room}/{path.stem}"
             if tests_of(module, repository / "tests"):
@@ -192,6 +193,7 @@ def try_out(changed: Mutant, copied: Path, limit: float) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Try so many mutants, print the survivors and the score, and log each."""
     parser = report.parser("mutants", __doc__)
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for a mutant's tests")
@@ -199,7 +201,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scratch", type=Path, help="where the copy is made")
     options = parser.parse_args(arguments)
     repository, found = program.BENCHMARKS.parent, []
-    chosen = drawn(repository, options.count, options.seed)
+    chosen = drawn(repository, options.rooms, options.count, options.seed)
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         copied = copy(repository, Path(scratch) / "copy")
         for module, mutants in itertools.groupby(chosen, lambda each: each.module):
