@@ -1,1 +1,1 @@
-"""The loop, and all that it needs: new runs and resumed ones."""
+"""The training loop and all that it needs, for new and for resumed runs."""

@@ -22,8 +22,8 @@ from deepcnn.runs.run import Run
 def check_changes(old: Config, new: Config) -> None:
     """Raise ConfigError for a change with which a resumed run would give other numbers.
 
-    `steps` may change only where nothing happens at a share of them: nothing of the learning rate,
-    no growing images, no layers that stop learning.
+    `steps` may change only if nothing happens at a share of them: the learning rate does not
+    change, images do not grow, and no layer stops learning.
     """
     free = [name for name in FREE_TO_CHANGE if name != "steps" or not goes_by_share(old)]
     if refused := [name for name in changed_fields(old, new) if name not in free]:
@@ -34,7 +34,7 @@ def check_changes(old: Config, new: Config) -> None:
 
 
 def goes_by_share(config: Config) -> bool:
-    """Tell whether anything happens at a share of a training's steps."""
+    """Tell whether anything in a training depends on a share of its steps."""
     wanted = config.optimizer
     if wanted.drops or wanted.warm_up or wanted.freeze or config.inputs.scales:
         return True
@@ -42,7 +42,7 @@ def goes_by_share(config: Config) -> bool:
 
 
 def check_feed(run: Run, fed_by: str | None, *, is_given: bool) -> None:
-    """Raise RunError unless a run that was fed from Python is so again, and no other."""
+    """Raise RunError unless Python feeds exactly those runs that it fed before."""
     if is_given and fed_by is None:
         raise RunError(f"{run.path}: this run was not fed from Python. Resume it without a feed.")
     if not is_given and fed_by is not None:
@@ -53,9 +53,9 @@ def check_feed(run: Run, fed_by: str | None, *, is_given: bool) -> None:
 
 
 def check_keep_best(config: Config, to_score: Sequence[str]) -> None:
-    """Raise ConfigError where the best checkpoint would be chosen on what is only reported.
+    """Raise ConfigError if the best checkpoint would be chosen on a split that is only for reports.
 
-    Or where it might be one of steps that are made again.
+    It is also raised if that checkpoint might belong to steps that are made again.
     """
     if config.keep_best and config.on_nan == "rollback":
         raise ConfigError(
@@ -70,10 +70,11 @@ def check_keep_best(config: Config, to_score: Sequence[str]) -> None:
 
 
 def check_parts(model: nn.Module, shape: tuple[int, int, int], config: Config, parts: int) -> None:
-    """Raise ConfigError where a device gets one image and a layer cannot normalize it.
+    """Raise ConfigError if a device gets a single image that a layer cannot normalize.
 
-    Batch normalization needs two values of each channel; of one image whose layer is a single pixel
-    it has one. `shape`: of the network's input, [C, H, W]; `parts`: of each batch.
+    Batch normalization needs two values for each channel. If a layer's output is a single pixel,
+    one image gives only one value. `shape`: of the network's input, [C, H, W]. `parts`: into how
+    many parts each batch is divided.
     """
     if config.batch_size // parts > 1 or (config.sync_batch_norm and config.batch_size > 1):
         return
@@ -101,11 +102,11 @@ class NotFiniteError(TrainingError):
 def check_finite(
     state: TrainState, images: Tensor, schedule: Schedule, config: Config, run: Run
 ) -> None:
-    """Raise NotFiniteError where a loss or a gradient of any step so far was not finite.
+    """Raise NotFiniteError if a loss or a gradient of any step so far was not finite.
 
-    And where anything is not of what a checkpoint would hold: the losses and gradients of a step do
-    not tell of its update. `images`: the network's input in the last step; `config`: with the rates
-    of now.
+    It is also raised if anything that a checkpoint would hold is not finite, since the losses and
+    gradients of a step say nothing about its update. `images`: the network's input in the last
+    step. `config`: with the present rates.
     """
     step = int(state.failed)
     what = _in_state(state) if step < 0 else _in_step(state, images)
@@ -128,7 +129,7 @@ def check_finite(
 
 
 def _in_step(state: TrainState, images: Tensor) -> str | None:
-    """Name what was not finite in the step that failed, the cause before what follows from it."""
+    """Name what was not finite in the step that failed: the cause first, then what followed."""
     if not images.isfinite().all():
         return "the network's input"
     parameters = dict(state.model.named_parameters())
@@ -142,7 +143,7 @@ def _in_step(state: TrainState, images: Tensor) -> str | None:
 
 
 def _in_state(state: TrainState) -> str | None:
-    """Name what is not finite of a state, None where all is."""
+    """Name what is not finite in a state; None if everything is."""
     found = not_finite(state.tensors())
     if not found:
         return None

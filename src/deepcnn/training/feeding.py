@@ -1,4 +1,4 @@
-"""The feed that a configuration asks for, and the order in which it goes through a set."""
+"""The feed that a configuration asks for, and the order in which it visits the examples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from deepcnn.inputs.stream import Stream
 
 
 def needs_memory(config: Config, given: Fed | None) -> bool:
-    """Tell whether the training set must be in memory; what Python feeds need not be."""
+    """Tell whether the training set must be in memory; examples that Python feeds need not be."""
     return config.feed == "preloaded" or (config.feed == "fed" and given is None)
 
 
 def make_order(config: Config, files: Source) -> Shuffle:
-    """Return the order of a training set, of which `files` are the shards as they lie on disk."""
+    """Return the order of a training set; `files` are its shards as they lie on disk."""
     n = len(files)
     if _queue(config):
         # so many wait that after a batch has left there are still as many as wanted
@@ -33,9 +33,9 @@ def make_order(config: Config, files: Source) -> Shuffle:
 
 
 def filling_of(config: Config, given: Fed | None, form: str, n: int) -> Filling | None:
-    """Return what is told of a queue before the first step, None where there is none.
+    """Return the event about a queue before the first step; None if there is no queue.
 
-    `form`: what the data set of `n` examples is called, or its format.
+    `form`: the name or the format of the data set, which has `n` examples.
     """
     if given is not None or not _queue(config):
         return None
@@ -51,8 +51,8 @@ def make_feed(
 ) -> Feed:
     """Make the feed of a training set.
 
-    `input_shape`: of the network's input, [C, H, W]; `given`: where Python takes the batches from
-    instead. Raises ConfigError where prepared images would have to be prepared again.
+    `input_shape`: of the network's input, [C, H, W]. `given`: the source of batches from Python, if
+    any. Raises ConfigError if prepared images would have to be prepared again.
     """
     size, n = config.batch_size, len(source)
     if config.feed == "preloaded":
@@ -75,7 +75,7 @@ def make_feed(
 
 
 def _check_prepared(config: Config) -> None:
-    """Raise ConfigError for what would be done with images after their preparation."""
+    """Raise ConfigError for settings that would change images after their preparation."""
     for name, wanted in (
         ("scales", config.inputs.scales),
         ("mixup", config.inputs.mixup),
@@ -89,7 +89,7 @@ def _check_prepared(config: Config) -> None:
 
 
 def _queue(config: Config) -> bool:
-    """Tell whether examples are drawn from a shuffling queue, or in the order of one."""
+    """Tell whether examples come from a shuffling queue, or in the order of one."""
     in_memory = config.feed in ("preloaded", "fed")
     return config.feed == "queued" or (in_memory and config.order == "queue")
 

@@ -1,4 +1,4 @@
-"""How long a training takes yet: what each part of it costs, and how fast it was so far."""
+"""How long a training still takes: what each part of it costs, and how fast it was so far."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LOOK = 1 / 3
 class Costs:
     """What the parts of a training cost.
 
-    `phases`: from which share of the training on a step costs how much, from 0 on, rising shares;
-    `scoring`: what is done after the last step, as fast or slow as the steps; both in seconds where
-    they were measured, else in a unit of their own, that of a step with whole images. `report`:
-    seconds of what comes at last.
+    `phases`: pairs of a share of the training, from 0 on and rising, and the cost of a step from
+    there on. `scoring`: the cost of scoring after the last step; it gets faster and slower together
+    with the steps. Both are in seconds if they were measured; else their unit is the cost of a step
+    with images of full size. `report`: seconds for the report at the end.
     """
 
     phases: tuple[tuple[float, float], ...]
@@ -42,7 +42,7 @@ class Costs:
         return self.phases[max(0, found - 1)][1]
 
     def mean(self, share: float = 0.0) -> float:
-        """Return what a step costs on average from a share of the training, below 1, to its end."""
+        """Return the mean cost of a step from a share of the training, below 1, to its end."""
         starts = [start for start, _ in self.phases]
         total = sum(
             cost * max(0.0, stop - max(start, share))
@@ -52,21 +52,21 @@ class Costs:
 
 
 def phases_of(config: Config) -> tuple[float, ...]:
-    """Return the shares of a training at which a step begins to cost more or less, from 0 on."""
+    """Return the shares of a training at which the cost of a step changes, from 0 on."""
     starts = [start for start, _ in config.inputs.scales]
     settled = [share for _, share in config.optimizer.freeze if share < 1]
     return tuple(sorted({0.0, *starts, *settled}))
 
 
 def reporting(scored: int) -> float:
-    """Return the seconds that a report about so many images takes."""
+    """Return the seconds that a report about this many images takes."""
     return REPORT + OF_MANY * min(1.0, scored / 10_000)
 
 
 def guessed(config: Config, transform: Transform, scored: int, *, report: bool) -> Costs:
-    """Return costs that nobody measured: those of a step go with the pixels.
+    """Return estimated costs, without a measurement: a step's cost is proportional to its pixels.
 
-    `scored`: images that are scored after the last step.
+    `scored`: the number of images that are scored after the last step.
     """
     phases = tuple((share, transform.scale_at(share) ** 2) for share in phases_of(config))
     looks = scored * LOOKS[config.inputs.views]
@@ -76,10 +76,10 @@ def guessed(config: Config, transform: Transform, scored: int, *, report: bool) 
 
 
 class Forecast:
-    """Tells how long a training takes yet.
+    """Tells how long a training still takes.
 
-    `settles`: seconds after which what was measured before counts little; `clock`: seconds from
-    any beginning on.
+    `settles`: seconds after which earlier measurements count little. `clock`: returns seconds since
+    any fixed moment.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Forecast:
         self._since, self._done = clock(), 0.0
 
     def made(self, share: float) -> None:
-        """Take note of a step that was made, which began at a share of the training."""
+        """Note that a step was made, which began at a share of the training."""
         self._done += self.costs.at(share)
         seconds = self._clock() - self._since
         if seconds < WINDOW:
@@ -107,9 +107,9 @@ class Forecast:
         self._since, self._done = self._clock(), 0.0
 
     def seconds_left(self, share: float, steps: int) -> float | None:
-        """Return the seconds until all is done; None before anything is known.
+        """Return the seconds until everything is done; None before anything is known.
 
-        `share`: of the training that is done; `steps`: that are still to be made.
+        `share`: of the training that is done. `steps`: the number that is still to be made.
         """
         if self._pace is None:
             return None
@@ -117,9 +117,9 @@ class Forecast:
         return (units + self.costs.scoring) * self._pace + self.costs.report
 
     def steps_that_fit(self, share: float, seconds: float) -> int:
-        """Return how many steps from a share of the training to its end fit, at least one.
+        """Return how many steps fit from a share of the training to its end, at least one.
 
-        `seconds`: until all is done. Raises ValueError before anything is known.
+        `seconds`: until everything must be done. Raises ValueError before anything is known.
         """
         if self._pace is None:
             raise ValueError("nothing is known of the speed yet")

@@ -1,4 +1,4 @@
-"""How a training takes on what another one learned."""
+"""How a training takes over what another one has learned."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from deepcnn.runs.beginning import Beginning
 
 
 class Inheritance:
-    """What a training takes of the run or file that its configuration names; one process reads it.
+    """What a training takes from the run or file in its configuration; one process reads it.
 
-    `began`: what a run that is resumed took before: the same is expected again, from the same file.
+    `began`: what a resumed run took before. The same is expected again, from the same file.
     """
 
     def __init__(self, start_from: str, began: Beginning | None) -> None:
@@ -34,7 +34,7 @@ class Inheritance:
     def fit(self, new: New) -> Beginning:
         """Return what a network takes; raises as `open_parent` and `fit` do.
 
-        Raises RunError where it is not what was taken before.
+        Raises RunError if this is not what was taken before.
         """
         self._weights, found = fit(self._open(), new)
         if self._began is not None and self._began.sha256 != found.sha256:
@@ -46,7 +46,7 @@ class Inheritance:
         return dataclasses.replace(found, path=self._path)
 
     def take(self, state: TrainState) -> None:
-        """Set what was found to fit, once: then its memory is free again."""
+        """Set the weights that were found to fit. This works only once, and frees their memory."""
         state.begin_with(self._weights, self._path)
         self._parent, self._weights = None, {}
 

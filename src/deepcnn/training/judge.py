@@ -1,4 +1,4 @@
-"""What judges a training: its scores, its best checkpoint, and the report at its end."""
+"""The judgement of a training: its scores, its best checkpoint, and the report at its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from deepcnn.training.scores import Scores, logged_scores
 
 
 class Judged(Protocol):
-    """What is asked of a training; its session has it."""
+    """What the judge needs from a training; its session provides it."""
 
     team: Team
     place: Place
@@ -46,10 +46,10 @@ class Judged(Protocol):
         """Tell an event to all listeners."""
 
     def look(self) -> None:
-        """Raise Halted where the training was asked to stop."""
+        """Raise Halted if the training was asked to stop."""
 
     def save_in(self, folder: Path, keep: int) -> Path | None:
-        """Write a checkpoint; None: it cannot be written."""
+        """Write a checkpoint and return its path; None if it cannot be written."""
 
     def store(self, name: str, values: dict[str, Any]) -> None:
         """Write something into the run, if that can be done."""
@@ -58,8 +58,8 @@ class Judged(Protocol):
 class Judge:
     """Scores the network of a session, keeps the best checkpoint, and writes the report.
 
-    `material`: what is trained on, and the splits to score on, of which the last counts; `model`: a
-    network from Python.
+    `material`: the data that are trained on, and the splits to score on, of which the last one
+    counts. `model`: a network from Python, if any.
     """
 
     def __init__(self, session: Judged, material: Material, model: Given | None):
@@ -77,7 +77,7 @@ class Judge:
         self._earlier: list[Evaluated] | None = None  # scores of the split that counts
 
     def evaluate(self) -> tuple[Evaluated, ...]:
-        """Score the network on every split that is to be scored, and tell of it."""
+        """Score the network on every split to be scored, and tell the listeners."""
         session = self._session
         session.engine.settle()
         last = session.state.step == session.steps
@@ -102,7 +102,7 @@ class Judge:
     def _know_earlier(self) -> None:
         """Read the earlier scores from the log; that of the best checkpoint is needed in any case.
 
-        A power cut may have taken it from the log: then the checkpoint is scored again.
+        A power cut may have removed that score from the log. Then the checkpoint is scored again.
         """
         session, self._earlier = self._session, []
         if session.team.once(self._read_earlier):
@@ -111,7 +111,7 @@ class Judge:
             self._earlier.append(counting)
 
     def _read_earlier(self) -> bool:
-        """Read the log, and return whether it does not tell of the best checkpoint."""
+        """Read the log, and return whether the best checkpoint's score is missing from it."""
         session, (*_, split) = self._session, self._to_score
         step = session.state.step
         self._earlier = logged_scores(session.run.log, split=split, before=step)
@@ -119,13 +119,13 @@ class Judge:
         return any(s < step and s not in {e.step for e in self._earlier} for s in best)
 
     def _is_best(self, evaluated: Evaluated) -> bool:
-        """Tell whether no earlier evaluation found as many right answers, or as low a loss."""
+        """Tell whether no earlier evaluation had as many right answers, or as low a loss."""
         earlier = self._earlier or []
         best = max(((e.correct, -e.loss) for e in earlier), default=(-1, 0.0))
         return (evaluated.correct, -evaluated.loss) > best
 
     def _save_best(self, evaluated: Evaluated) -> None:
-        """Save the state that is the best; where that fails, a later one may be it."""
+        """Save the best state; if this fails, a later state may become the best one."""
         if self._session.save_in(self._session.run.best, 1) and self._earlier is not None:
             self._earlier.append(evaluated)
 
@@ -133,7 +133,7 @@ class Judge:
         return bool(checkpoint.paths(self._session.run.best))
 
     def _score_best(self) -> list[Evaluated]:
-        """Score the best checkpoint, since it is the one that answers from now on."""
+        """Score the best checkpoint, since this one answers from now on."""
         run = self._session.run
         trained = Trained.open(run, model=self._model, emit=self._session.tell)
         path = checkpoint_of(run, trained.step)
@@ -161,11 +161,11 @@ class Judge:
 
     @property
     def examples(self) -> int:
-        """How many examples there are to score, in all splits."""
+        """The number of examples to score, in all splits together."""
         return sum(map(len, self._to_score.values()))
 
     def report(self) -> None:
-        """Write the report about the run, after the last step; what fails is only told."""
+        """Write the report about the run, after the last step; a failure is only reported."""
         try:
             path = self._session.team.once(self._write_report)
         except Exception as error:  # whatever it is, the training is done and saved

@@ -1,4 +1,4 @@
-"""What a look at some images tells: whether they may be mirrored, whether they are mostly blank."""
+"""What a few images tell: whether they may be mirrored, and whether they are mostly blank."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def some_of(train: Source) -> Arrays:
 def may_mirror(few: Arrays) -> bool:
     """Tell whether mirroring left to right seems to leave an image in its class.
 
-    Of each image, and of its mirror image, the most similar other one is found, by the correlation
-    of pixels. Where that is of the same class far less often for mirror images, as with letters,
-    digits and hands, mirroring is not allowed: less than four fifths as often, and by three
-    deviations of McNemar's test (1947). What too few examples leave open is allowed.
+    For each image and for its mirror image, the most similar other image is found, by the
+    correlation of pixels. Mirroring is not allowed if mirror images find their own class far less
+    often, as with letters, digits and hands. "Far less often" means less than four fifths as often,
+    and by three deviations of McNemar's test (1947). If there are too few examples to tell,
+    mirroring is allowed.
     """
     small, labels = _averaged(few.images), few.labels
     as_they_are = _has_right_neighbour(small, small, labels)
@@ -43,7 +44,7 @@ def may_mirror(few: Arrays) -> bool:
 
 
 def mostly_blank(few: Arrays) -> bool:
-    """Tell whether most pixels have one and the same value, as those of drawings on paper."""
+    """Tell whether most pixels have the same value, as in drawings on paper."""
     counts = np.bincount(few.images.ravel(), minlength=256)
     most = int(counts.argmax())
     near = counts[max(0, most - NEAR) : most + NEAR + 1].sum()
@@ -63,7 +64,7 @@ def _averaged(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _has_right_neighbour(
     images: NDArray[np.float32], among: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Tell of each image, bool [N], whether the most similar other one has its label."""
+    """Tell for each image, bool [N], whether the most similar other one has its label."""
     similar = _rows(images) @ _rows(among).T
     np.fill_diagonal(similar, -np.inf)
     return np.asarray(labels[similar.argmax(1)] == labels)

@@ -29,10 +29,11 @@ SETTLES = 0.15  # of the steps' time: so long a change of speed takes to be beli
 class Result:
     """How a training ended.
 
-    `evaluated` is its score, the last of `scores` (one for each split that was scored), or None
-    where it was interrupted. `answered`: all answers about that split, unless there are too many
-    for the memory. `stopped`: the number of the signal that interrupted it; None: its time was
-    over, or nothing did. `saved`: whether the last step has a checkpoint.
+    `scores`: one for each split that was scored. `evaluated`: the last of them, or None if the
+    training was interrupted. `answered`: all answers about the split of `evaluated`, unless there
+    are too many for the memory. `stopped`: the number of the signal that interrupted the training;
+    None if its time was over, or if nothing interrupted it. `saved`: whether the last step has a
+    checkpoint.
     """
 
     run: Path
@@ -49,9 +50,10 @@ class Result:
 
 
 def make_steps(session: Session, plan: Plan | None = None, *, report: bool = False) -> Result:
-    """Make all steps that are left, then score; a signal, or the time, saves and ends sooner.
+    """Make all steps that are left, then score. A signal or a time limit saves and ends sooner.
 
-    `plan`: of a training with a budget, which it keeps; `report`: whether one will be written.
+    `plan`: the plan of a training with a budget, which it keeps. `report`: whether a report will be
+    written.
     """
     config, state, tell, run = session.config, session.state, session.tell, session.run
     if plan is not None and plan.told is not None:
@@ -83,14 +85,14 @@ def make_steps(session: Session, plan: Plan | None = None, *, report: bool = Fal
 
 
 def _begin_with_a_checkpoint(session: Session) -> None:
-    """Save what a training that may go back begins with."""
+    """Save the beginning of a training that may go back to it."""
     if session.config.on_nan == "rollback" and session.state.step == 0:
         session.saved_step = -1
         _save(session)
 
 
 def _made_steps(session: Session, plan: Plan | None, *, report: bool) -> bool:
-    """Make all steps that are left, or go back to a checkpoint; tell whether they were made."""
+    """Make all steps that are left, or go back to a checkpoint; tell which of the two happened."""
     try:
         _make_steps_that_are_left(session, plan, report=report)
     except NotFiniteError as error:
@@ -141,7 +143,7 @@ def _save(session: Session) -> bool:
 
 
 def _stopped(session: Session) -> Result:
-    """Save where the training was asked to stop, and tell."""
+    """Save at the place where the training was asked to stop, and tell the listeners."""
     saved = _save(session)
     number = one_of(session.team.gather(session.stop.number))
     step, path = session.state.step, session.run.path
@@ -151,7 +153,7 @@ def _stopped(session: Session) -> Result:
 
 
 def _forecast(session: Session, plan: Plan | None, *, report: bool) -> Forecast:
-    """Return what tells how long it takes yet: by what was measured, or else by the pixels."""
+    """Return what tells the time that is left: by measured costs, or else by the pixels."""
     if plan is not None:
         settles = min(20.0, max(2.0, SETTLES * plan.training))
         return Forecast(plan.costs, settles=settles)
@@ -160,7 +162,7 @@ def _forecast(session: Session, plan: Plan | None, *, report: bool) -> Forecast:
 
 
 def _end_with_the_feed(session: Session) -> None:
-    """Store how many steps there were, where the feed ended before all were made."""
+    """Store how many steps there were, if the feed ended before all were made."""
     asked, steps = session.config, session.steps
     if steps == asked.steps:
         return

@@ -20,7 +20,7 @@ from deepcnn.team.team import Team
 
 
 def set_up(team: Team, config: Config) -> Place:
-    """Settle what holds for the whole process, and choose where to compute."""
+    """Make the settings of the whole process, and choose where to compute."""
     if config.deterministic:  # cuBLAS reads it at its first product, and without it torch refuses
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if config.deterministic != torch.are_deterministic_algorithms_enabled():  # takes a second
@@ -31,12 +31,12 @@ def set_up(team: Team, config: Config) -> Place:
 
 
 def transform_of(config: Config, source: Source) -> Transform:
-    """Return how images become the network's input, with the statistics of what is trained on."""
+    """Return how images become the network's input, with the statistics of the training set."""
     return Transform.of(source, **dataclasses.asdict(config.inputs))
 
 
 def fit(transform: Transform, config: Config, model: nn.Module) -> Transform:
-    """Scale no image to less than the network can take."""
+    """Limit the scaling of images to the smallest size that the network can take."""
     least = smallest_side_of(model)
     if config.inputs.scales and least is None:
         raise ConfigError(
@@ -47,7 +47,7 @@ def fit(transform: Transform, config: Config, model: nn.Module) -> Transform:
 
 
 def initialize_from(model: nn.Module, transform: Transform, source: Source, place: Place) -> None:
-    """Set the initial weights that are made from the data, computed where the training is."""
+    """Set the initial weights that are made from the data, computed on the training's device."""
 
     def blocks() -> Iterator[Tensor]:
         for some in source.first_blocks(INITIAL_IMAGES, INITIAL_BLOCK):

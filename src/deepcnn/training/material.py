@@ -1,4 +1,4 @@
-"""The data of a training: what it is trained on, and what it is scored on, opened and checked."""
+"""The data of a training, opened and checked: for training and for scoring."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ HELD_OUT = 10  # one example in so many, where the data have nothing else to be 
 class Material:
     """The opened data of a training.
 
-    `config`: with the size of the validation split that was decided on, and the number of steps;
-    `train`: the training set, in memory where the feed needs it there; `order`: in which a feed
-    goes through it; `filling`: what is told of the queue that it is drawn from, if any;
-    `to_score`: read once, so that nothing fails after the last step; `counts`: examples of each
-    class, int64 [classes], of all these splits, and `content` their digests; `excluded`: the digest
-    of the table of examples that are left out.
+    `config`: with the size of the validation split that was decided on, and the number of steps.
+    `train`: the training set, in memory if the feed needs this. `order`: the order in which a feed
+    visits it. `filling`: the event about its queue, if there is one. `to_score`: the splits to
+    score, read once so that nothing fails after the last step. `counts`: for all these splits, the
+    examples of each class, int64 [classes]. `content`: their digests. `excluded`: the digest of the
+    table of examples that are left out.
     """
 
     config: Config
@@ -45,7 +45,7 @@ class Material:
     excluded: str | None = None
 
     def check(self, stored: TrainedOn, emit: Listener) -> None:
-        """Raise RunError where the data are not those that a run was trained on before."""
+        """Raise RunError if the data are not those that a run was trained on before."""
         stored.check_excluded(self.config.exclude, self.excluded)
         for split, source in {**self.to_score, "train": self.train}.items():
             stored.check(self.config.data, split, source, self.counts[split])
@@ -61,9 +61,8 @@ def open_material(
 ) -> Material:
     """Open and read what a training needs.
 
-    `feed`: where Python takes the batches from; `decide`: as a new run does, see `open_for_new`.
-    Raises DataError for
-    what cannot be used.
+    `feed`: the source of batches from Python, if any. `decide`: decide as a new run does, see
+    `open_for_new`. Raises DataError for data that cannot be used.
     """
     if decide:
         config, dataset = open_for_new(config, emit)
@@ -73,7 +72,7 @@ def open_material(
 
 
 def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: Listener) -> Material:
-    """Read what a training needs of an opened data set; otherwise as `open_material`."""
+    """Read what a training needs from an opened data set; otherwise as `open_material`."""
     keep = needs_memory(config, feed)
     for split in dataset.own_splits:
         if text := dataset.left_out(split):
@@ -99,10 +98,10 @@ def read_material(config: Config, dataset: Dataset, feed: Fed | None, emit: List
 
 
 def open_for_new(config: Config, emit: Listener) -> tuple[Config, Dataset]:
-    """Open the data of a new run, and settle what it stores of them.
+    """Open the data of a new run, and decide what the run stores about them.
 
-    Pictures of all sizes are brought to one in the middle of them, and a validation split is held
-    out where there is nothing else to be scored on.
+    If pictures have all kinds of sizes, they are brought to a size in the middle. If there is
+    nothing else to score on, a validation split is held out.
     """
     settled = False
     notes: list[Event] = []
@@ -133,9 +132,9 @@ def open_for_new(config: Config, emit: Listener) -> tuple[Config, Dataset]:
 
 
 def _with_validation(config: Config, dataset: Dataset, emit: Listener) -> tuple[Config, Dataset]:
-    """Hold out a tenth of the examples where the data have nothing else to be scored on.
+    """Hold out a tenth of the examples if the data have nothing else to score on.
 
-    What is seen in training would be known, so copies of an image stay on one side.
+    Copies of an image stay on the same side: an image seen in training would be known already.
     """
     if "validation" in dataset.splits or "test" in dataset.splits:
         if config.validation_size and (copies := _of_copies(dataset)):

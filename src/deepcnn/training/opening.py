@@ -1,4 +1,4 @@
-"""What is told of a training before its first step."""
+"""What the listeners hear of a training before its first step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepcnn.training.session import Session
 
 
 def started(session: Session) -> Started:
-    """Return the event of the beginning."""
+    """Return the event that the training begins."""
     config = session.config
     return Started(
         run=str(session.run.path),
@@ -30,7 +30,7 @@ def started(session: Session) -> Started:
 
 
 def trace(session: Session) -> None:
-    """Tell the graph of a step, before the first step of a run that has summaries."""
+    """Tell the listeners the graph of a step, before the first step of a run with summaries."""
     if not session.config.summary_every or session.state.step:
         return
     try:

@@ -1,4 +1,4 @@
-"""Keeps a training within its budget: it has fewer steps where they take longer than measured."""
+"""Keeps a training within its budget: if steps take longer than measured, it makes fewer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BETWEEN = 0.04  # of the budget, at least, from one look to the next
 
 
 class Pacer:
-    """Looks now and then whether a training will end in time, and else gives it other steps.
+    """Checks now and then whether a training will end in time; if not, changes its steps.
 
-    What is changed is stored before any step depends on it, so a resumed run goes as this one does;
-    no resumed run looks at a clock. `clock`: the one of `plan.began`.
+    Each change is stored before any step depends on it. So a resumed run makes the same changes,
+    without looking at a clock. `clock`: the one that measured `plan.began`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Pacer:
         self._clock, self._looked = clock, clock()
 
     def look(self) -> None:
-        """Look, if it is time to, between two steps."""
+        """Check the time between two steps, if it is time to do so."""
         session, plan, now = self._session, self._plan, self._clock()
         step, config = session.state.step, session.config
         if step % session.decided_at_once or not step < config.steps:

@@ -1,4 +1,4 @@
-"""A plan: what a training will do in the time that it is given, and how long its parts take."""
+"""A plan: what a training will do in its time, and how long its parts take."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LEAST = 10  # steps without which there is nothing to train
 class Plan:
     """What a training will do.
 
-    `config`: with the number of its steps; `costs`: measured; `budget`: seconds that the whole
-    process may take; `began`: when it began, by a clock; `now`: when the plan was made; `most`:
-    steps, beyond which more would not help; `told`: what is said of the plan.
+    `config`: with the number of its steps. `costs`: as measured. `budget`: seconds that the whole
+    process may take. `began`: when it began, by a clock. `now`: when the plan was made. `most`: the
+    number of steps beyond which more would not help. `told`: the event about the plan.
     """
 
     config: Config
@@ -36,12 +36,12 @@ class Plan:
 
     @property
     def until(self) -> float:
-        """When all is to be done, by the same clock."""
+        """When everything must be done, by the same clock."""
         return self.began + AIM * self.budget
 
     @property
     def before(self) -> float:
-        """Seconds that were gone when the plan was made."""
+        """Seconds that had passed when the plan was made."""
         return self.now - self.began
 
     @property
@@ -56,14 +56,14 @@ class Plan:
 
     @property
     def enough(self) -> bool:
-        """Whether there are as many steps as are useful, though time is left for more."""
+        """Whether the plan has all steps that are useful, with time left for more."""
         return self.config.steps >= self.most
 
 
 def fitted(plan: Plan) -> Plan:
-    """Return the plan with as many steps as fit; raise ConfigError where the budget is too small.
+    """Return the plan with as many steps as fit; raise ConfigError if the budget is too small.
 
-    Of the plan's configuration all but the number of steps is used.
+    The number of steps in the plan's configuration is not used.
     """
     costs = plan.costs
     rest = plan.before + BEGIN + costs.scoring + costs.report

@@ -1,4 +1,4 @@
-"""Plans a training for a time: looks at the data, reads it, and measures what steps cost."""
+"""Plans a training for a time: examines the data, reads it, and measures the cost of steps."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ REHEARSAL = 0.02  # of the budget goes into timing steps
 class Allowance:
     """The time that a training is given.
 
-    `seconds`: of the whole process; `began`: when they began, by `time.monotonic`; `chosen`: the
-    names of settings, with dots, that whoever asks has chosen: all others are those of a recipe.
-    None: the settings are taken as they are.
+    `seconds`: for the whole process. `began`: when they began, by `time.monotonic`. `chosen`: the
+    dotted names of the settings that the user has chosen; a recipe gives all others. None: all
+    settings are taken as they are.
     """
 
     seconds: float
@@ -52,10 +52,10 @@ def allowance(
     budget: str | float | Allowance | None,
     settings: dict[str, Any],
 ) -> Allowance | None:
-    """Return the time that a training is given which Python asks for, from now on, or None.
+    """Return the time, from now on, for a training from Python; None if there is no budget.
 
-    `settings`: those that are given by name. Raises ConfigError for a budget beside a number of
-    steps.
+    `settings`: those that are given by name. Raises ConfigError for a budget together with a number
+    of steps.
     """
     if isinstance(budget, Allowance):
         return budget
@@ -71,7 +71,7 @@ def allowance(
 
 
 def check(config: Config, team: Team, given: FromPython) -> None:
-    """Raise ConfigError where the costs of steps cannot be measured beforehand."""
+    """Raise ConfigError if the costs of steps cannot be measured beforehand."""
     said = {
         "processes": team.count > 1,
         "a feed from Python": given.feed is not None,
@@ -91,8 +91,8 @@ def plan(
 ) -> tuple[Plan, Material]:
     """Choose the settings of a training that ends in time, and read its data.
 
-    `config`: with the settings that were chosen; `given`: with a network from Python, if any.
-    Raises ConfigError where the time is too short, DataError for data that cannot be used.
+    `config`: with the chosen settings. `given`: with a network from Python, if any. Raises
+    ConfigError if the time is too short, and DataError for data that cannot be used.
     """
     opened = time.monotonic()
     says_size = config.image_size is not None
@@ -154,7 +154,7 @@ def _facts(dataset: Dataset, config: Config, allowed: Allowance) -> Facts:
 
 
 def _by_recipe(facts: Facts, config: Config, chosen: frozenset[str]) -> Config:
-    """Return the recipe's settings, but those that were chosen from a configuration."""
+    """Return the recipe's settings, with the chosen ones taken from a configuration."""
     values, wanted = to_dict(recipe(facts)), to_dict(config)
     for name in chosen | {"data", "data_dir", "validation_size", "copies_together"}:
         *groups, last = name.split(".")
@@ -164,7 +164,7 @@ def _by_recipe(facts: Facts, config: Config, chosen: frozenset[str]) -> Config:
 
 
 def _readable(config: Config, dataset: Dataset, allowed: Allowance) -> tuple[Config, Dataset]:
-    """Leave out training pictures where reading all of them would take too much of the time."""
+    """Leave out training pictures if reading all of them would take too much of the time."""
     train = dataset.split("train")
     if train.known_labels() is None or config.train_size or len(train) <= TRIED:
         return config, dataset
@@ -185,7 +185,7 @@ def _readable(config: Config, dataset: Dataset, allowed: Allowance) -> tuple[Con
 
 
 def _planned(made: Plan, material: Material, shape: tuple[int, int, int], there: int) -> Planned:
-    """Return what is told of a plan; `shape`, `there`: of the images as they lie there."""
+    """Return the event about a plan; `shape`, `there`: of the images as they are stored."""
     config = made.config
     split = [*material.to_score][-1]
     return Planned(

@@ -1,4 +1,4 @@
-"""What a training tells of itself while it makes steps."""
+"""What a training tells its listeners while it makes steps."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SUMMARY_SHARE = 0.03  # of the training time, at most, goes into histograms and 
 
 
 class Progress:
-    """Makes the events of the steps of a training, and knows how fast they follow each other."""
+    """Makes the events about a training's steps, and knows how fast steps follow each other."""
 
     def __init__(self, session: Session, forecast: Forecast) -> None:
         self._session, self._state, self._forecast = session, session.state, forecast
         self._step, self._time = session.state.step, time.perf_counter()
 
     def advanced(self) -> Advanced:
-        """Return that a step was handed to the device."""
+        """Return the event that a step was handed to the device."""
         session, step = self._session, self._state.step
         self._forecast.made(session.config.share_at(step - 1))
         work = session.transform.work_at(session.config.share_at(step))
@@ -41,10 +41,10 @@ class Progress:
         return self._forecast.seconds_left(share, session.steps - step)
 
     def stepped(self, step: int, losses: Tensor, correct: Tensor) -> Stepped:
-        """Return what is logged of a step, with the rate since this was asked last.
+        """Return the event to log about a step, with the speed since the last call.
 
-        `losses`: float32 [losses], `correct`: int64 [], of the batch's images how many were
-        answered rightly, both on any device, whose answer is waited for.
+        `losses`: float32 [losses]. `correct`: int64 [], how many of the batch's images were
+        answered correctly. Both may be on any device; the method waits for it.
         """
         state, config = self._state, self._session.config
         names = objective.names(state.model)
@@ -69,7 +69,8 @@ class Progress:
 class Watcher:
     """Watches a step now and then: makes it, and tells what a visualizer shows of it.
 
-    `every`: steps from one to the next, 0 for never; those for which there is no time are left out.
+    `every`: steps from one watched step to the next, 0 for never. If there is no time for it, a
+    step is not watched.
     """
 
     def __init__(self, every: int, tell: Listener) -> None:
@@ -97,7 +98,7 @@ class Watcher:
 
 @dataclass
 class Budget:
-    """Keeps what is done within it below a share of the time since it was made."""
+    """Keeps the work inside it below a share of the time since the budget was made."""
 
     share: float
     _spent: float = field(default=0.0, init=False)

@@ -1,9 +1,9 @@
 """The learning-rate range test: a short training that finds out which rates make a network learn.
 
-The rate grows exponentially from step to step. While it is too low the loss stays what it is, then
-it falls, and in the end it rises, since the rate is too high. (Smith: "Cyclical learning rates for
-training neural networks", 2017, section 3.3; with exponential growth: Gugger, "How do you find a
-good learning rate", 2018.)
+The rate grows exponentially from step to step. While it is too low, the loss does not change. Then
+the loss falls. At the end it rises, since the rate is too high. (Smith: "Cyclical learning rates
+for training neural networks", 2017, section 3.3; with exponential growth: Gugger, "How do you find
+a good learning rate", 2018.)
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LEAST, AVERAGED = 20, 10  # steps that tell something, and those whose average i
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What a range test found; a value for each step that was made.
+    """What a range test found, with a value for each step that was made.
 
-    `config`: the configuration that was asked about; `rates`: the learning rate of the step, that
-    is `optimizer.learning_rate` times a factor which multiplied all other rates, too; `losses`: the
-    total loss before the update; `smoothed`: its moving average, debiased; `diverged`: whether the
+    `config`: the tested configuration. `rates`: the learning rate of each step; it is
+    `optimizer.learning_rate` times a factor, which multiplied all other rates, too. `losses`: the
+    total loss before each update. `smoothed`: its debiased moving average. `diverged`: whether the
     test ended because the loss grew.
     """
 
@@ -54,7 +54,7 @@ class RangeTest:
 
     @property
     def steepest(self) -> int:
-        """The step up to the lowest loss around which the smoothed loss falls the fastest."""
+        """Among the steps up to the lowest loss, the one where the smoothed loss falls fastest."""
         way = max(2, len(self.rates) // 20)
         until = np.array(self.smoothed[AVERAGED : self.lowest + 1])
         falls = until[way:] - until[:-way]
@@ -64,8 +64,8 @@ class RangeTest:
     def fell(self) -> bool:
         """Whether the average fell by more than it does by chance.
 
-        Single losses deviate by 4.4 times what their average does; by that and a quarter more it
-        falls by chance in less than one of a hundred tests.
+        Single losses deviate 4.4 times as much as their average. A fall by this amount and a
+        quarter more happens by chance in fewer than one of a hundred tests.
         """
         if len(self.rates) < LEAST or self.lowest == AVERAGED:
             return False
@@ -76,10 +76,10 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """A learning rate to begin with, or None where the loss did not fall.
+        """A learning rate to begin with, or None if the loss did not fall.
 
-        It is the geometric mean of the rate of the steepest descent, which is often too high for
-        a whole training, and of a tenth of that of the lowest loss, which is often too low.
+        It is the geometric mean of two rates. The rate of the steepest descent is often too high
+        for a whole training. A tenth of the rate of the lowest loss is often too low.
         """
         if not self.fell:
             return None
@@ -87,7 +87,7 @@ class RangeTest:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What speaks against the suggestion, or why there is none, a sentence each."""
+        """Sentences that say what speaks against the suggestion, or why there is none."""
         if not self.fell and self.diverged:
             return ("The loss grew before it fell: test lower rates (lowest), or more (tries).",)
         if not self.fell:
@@ -120,12 +120,12 @@ def range_test(
     model: Given | None = None,
     emit: Listener = ignore,
 ) -> RangeTest:
-    """Train for `tries` steps at growing rates, and tell how the loss went; no run is kept.
+    """Train for `tries` steps at growing rates, and tell how the loss changed; no run is kept.
 
     `lowest`, `highest`: the learning rates of the first and the last step; None: 1/10,000 and 100
-    times that of the configuration. All layers learn, from whole images, at a rate that is no
-    schedule's. `feed`, `model`, `emit`: as of `train`. Raises ConfigError for rates that do not
-    grow, or for fewer than 20 tries, TrainingError where no loss is finite, and whatever `train`
+    times the configuration's rate. All layers learn, images have their full size, and no schedule
+    changes the rate. `feed`, `model`, `emit`: as for `train`. Raises ConfigError for rates that do
+    not grow or for fewer than 20 tries, TrainingError if no loss is finite, and whatever `train`
     raises for settings and data.
     """
     optimizer = config.optimizer
@@ -155,7 +155,7 @@ def range_test(
 
 
 def _rehearsal(config: Config, steps: int) -> Config:
-    """Return a configuration in which all steps are alike but for their rates."""
+    """Return a configuration in which steps differ only in their rates."""
     optimizer = dataclasses.replace(
         config.optimizer, schedule="constant", warm_up=0.0, drops=(), freeze=()
     )
@@ -173,7 +173,7 @@ def _rehearsal(config: Config, steps: int) -> Config:
 
 
 def _train(session: Session, emit: Listener) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Make the steps, and return their losses and the averages of these, until they diverge."""
+    """Make steps until the loss diverges; return their losses and the averages of the losses."""
     state, steps = session.state, session.config.steps
     losses: list[float] = []
     smoothed: list[float] = []

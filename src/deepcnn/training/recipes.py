@@ -1,4 +1,4 @@
-"""Recipes: what is known of a data set, and the settings that such a set learns well with."""
+"""Recipes: facts about a data set, and settings with which such a set is learned well."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DRAWN_CONTRAST = (0.6, 1.4)
 class Facts:
     """What is known of a data set before anything is trained on it.
 
-    `data`: its name or path; `counts`: training examples of each class, without those that are held
-    out; `shape`: height, width and channels of its images as they are read; `resizable`: whether
-    they are picture files, which `image_size` brings to any size; `scored`: examples that the
-    training is scored on; `seconds`: that the steps of the training may take in all.
+    `data`: its name or path. `counts`: training examples of each class, without held-out ones.
+    `shape`: height, width and channels of its images as they are read. `resizable`: whether they
+    are picture files, which `image_size` can bring to any size. `scored`: the number of examples
+    that the training is scored on. `seconds`: the time that all steps of the training may take.
     """
 
     data: str
@@ -43,7 +43,7 @@ class Facts:
 
 
 def recipe(facts: Facts) -> Config:
-    """Return the settings for a data set; how many steps there are, the plan says."""
+    """Return the settings for a data set; the plan gives the number of steps."""
     preset = presets.quick()
     batch = min(preset.batch_size, max(LEAST_BATCH, facts.examples // 10))
     share = math.sqrt(batch / preset.batch_size)
@@ -68,10 +68,10 @@ def recipe(facts: Facts) -> Config:
 def fitting(
     inputs: TransformConfig, few: Arrays, chosen: frozenset[str] = frozenset()
 ) -> TransformConfig:
-    """Return how images become the network's input, as some of them show that it fits them.
+    """Return how images become the network's input, as a look at a few images suggests.
 
-    `few`: some training examples, as large as they are trained on; `chosen`: the names of settings,
-    with dots, that stay as they are.
+    `few`: some training examples, in the size of the training. `chosen`: the dotted names of
+    settings that stay as they are.
     """
     changes: dict[str, Any] = {}
     if not may_mirror(few):
@@ -84,7 +84,7 @@ def fitting(
 
 
 def image_size(shape: tuple[int, int, int]) -> tuple[int, int] | None:
-    """Return the height and width that pictures are brought to; None: those that they have.
+    """Return the height and width to which pictures are scaled; None: they keep theirs.
 
     `shape`: height, width and channels of most of them. The sides keep their proportion.
     """
@@ -99,7 +99,7 @@ def image_size(shape: tuple[int, int, int]) -> tuple[int, int] | None:
 
 
 def useful_epochs(examples: int) -> int:
-    """Return how many passes over so many examples are useful at most."""
+    """Return the largest useful number of passes over this many examples."""
     return max(10, min(500, round(40 * math.pow(50_000 / examples, 0.4))))
 
 

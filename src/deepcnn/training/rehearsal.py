@@ -1,4 +1,4 @@
-"""A rehearsal: the first steps of each part of a training, and a little scoring, are timed."""
+"""A rehearsal: it times the first steps of each part of a training, and a little scoring."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def rehearse(
 ) -> Costs:
     """Measure what the parts of a training cost; nothing of it is kept.
 
-    `given`: with the data, which are in memory; `seconds`: that all timed steps may take, but for
-    two of each phase; `report`: whether one is written at the end.
+    `given`: with the data, which are in memory. `seconds`: the time that all timed steps may take,
+    without two steps of each phase. `report`: whether a report is written at the end.
     """
     assert given.material is not None
     config = dataclasses.replace(
@@ -76,7 +76,7 @@ def _make(session: Session) -> None:
 
 
 def _scoring(session: Session, to_score: dict[Split, Source], clock: Callable[[], float]) -> float:
-    """Return the seconds that scoring all splits takes, from those of a few images."""
+    """Return the seconds for scoring all splits, estimated from a few images."""
     session.engine.settle()
     few = {split: first(source, SCORED) for split, source in to_score.items()}
     scores = Scores(

@@ -1,9 +1,9 @@
-"""Back to the last good checkpoint at half the rate, where something was not finite.
+"""Going back to the last good checkpoint, at half the rate, if something was not finite.
 
-A run that is killed and resumed must go back to the very same checkpoint. So it is always one that
-an uninterrupted run has too: of a multiple of `save_every` steps. How often a training went back
-stands in the checkpoints that it saves from then on. Until the first of these a resumed run meets
-the same step again, and goes back again.
+A run that is killed and resumed must go back to the very same checkpoint. So this is always a
+checkpoint that an uninterrupted run has too, at a multiple of `save_every` steps. The checkpoints
+that follow store how often the training went back. A run that is resumed before the first of these
+meets the same step again, and goes back again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MOST = 3  # times that a training goes back
 
 
 def go_back(session: Session, error: NotFiniteError) -> None:
-    """Take on the last good checkpoint, from where the next step is made at half the rate.
+    """Load the last good checkpoint, to go on from there at half the rate.
 
-    Raises the error where there is none, and where the training went back too often.
+    Raises the error if there is no such checkpoint, or if the training went back too often.
     """
     rollbacks = session.state.rollbacks + 1
     if session.config.on_nan == "stop" or rollbacks > MOST:
@@ -53,8 +53,8 @@ def go_back(session: Session, error: NotFiniteError) -> None:
 def _last_good(session: Session, step: int) -> tuple[Path, checkpoint.Checkpoint] | None:
     """Return the last checkpoint before a step that an uninterrupted run has, too.
 
-    From the state of that step itself the same would follow. Where there is none of a multiple of
-    `save_every` any more, it is the last one before the step.
+    The checkpoint of the step itself would lead to the same failure. If there is no checkpoint at a
+    multiple of `save_every` any more, the last one before the step is returned.
     """
     every = session.config.save_every
     before = [p for p in checkpoint.paths(session.run.checkpoints) if checkpoint.step_of(p) < step]
@@ -68,7 +68,7 @@ def _last_good(session: Session, step: int) -> tuple[Path, checkpoint.Checkpoint
 
 
 def _forget_later(session: Session, step: int) -> None:
-    """Remove the checkpoints after a step, which the training comes to with other numbers."""
+    """Remove the checkpoints after a step; the training reaches their steps with other numbers."""
     with contextlib.suppress(OSError):
         for path in checkpoint.paths(session.run.checkpoints):
             if checkpoint.step_of(path) > step:

@@ -15,10 +15,10 @@ from deepcnn.runs import checkpoint
 
 
 def check_room(where: Path, tensors: Mapping[str, Tensor], keep: int, emit: Listener) -> None:
-    """Look whether checkpoints of these tensors fit on the disk of a folder, which may not exist.
+    """Check whether checkpoints of these tensors fit on a folder's disk; it need not exist yet.
 
-    `keep`: how many more there will be. Raises StorageError where not even one fits, and notes
-    where so many and the one that is being written do not. A quota is not seen.
+    `keep`: how many more there will be. Raises StorageError if not even one fits. Tells a note if
+    this many, and one more that is being written, do not fit. Quotas are not taken into account.
     """
     try:
         there = next(folder for folder in (where, *where.absolute().parents) if folder.exists())
@@ -44,10 +44,10 @@ def check_room(where: Path, tensors: Mapping[str, Tensor], keep: int, emit: List
 
 
 def keep_until(config: Config, directory: Path, step: int) -> int:
-    """Return how many of the newest checkpoints to keep, when that of a step is the newest one.
+    """Return how many of the newest checkpoints to keep, if a step's checkpoint is the newest.
 
-    Those that were asked for, and where the training may go back, all since the one that it would
-    go back to.
+    This is the number in the configuration. If the training may go back, all checkpoints since the
+    one that it would go back to are kept, too.
     """
     if config.on_nan == "stop":
         return config.keep

@@ -33,8 +33,8 @@ from deepcnn.team.team import Team
 class Scores:
     """Scores the network of a training on its splits, together with the other processes.
 
-    `stay`: what is scored stays on a GPU, as what is trained on does; `look`: what is called after
-    each block of examples, equally often in all processes.
+    `stay`: the scored examples stay on a GPU, like the training set. `look`: is called after each
+    block of examples, equally often in all processes.
     """
 
     def __init__(
@@ -56,16 +56,17 @@ class Scores:
         }
 
     def of(self, state: TrainState, *, last: bool = False) -> Iterator[Evaluated]:
-        """Yield the score of a state on each split; the engine must have settled it.
+        """Yield the score of a state on each split; the engine must have settled the state.
 
-        The last split is the one that counts: its margin holds for all splits. `last`: after the
-        last step; then `answered` has all answers about it, unless memory has no room for them.
+        The last split is the one that counts, and its margin is used for all splits. `last`: this
+        is after the last step; then `answered` gets all answers about that split, unless the memory
+        is too small.
         """
         answers = answers_of(state, self._transform, self._place)
         return self._score(answers, state.step, state.averages is not None, last)
 
     def of_trained(self, trained: Trained) -> Iterator[Evaluated]:
-        """Yield the score of a checkpoint on each split, and set `answered`, as `of` does."""
+        """Yield a checkpoint's score on each split, and set `answered`, as `of` does."""
         answers = trained.answers(self._place)
         return self._score(answers, trained.step, trained.averaged, True)
 
@@ -116,7 +117,7 @@ class Scores:
         return partial(self._looked, lambda: there, most)
 
     def _looked(self, read: Callable[[], Blocks], most: int) -> Blocks:
-        """Yield blocks, and look after each; who has fewer than others looks as often."""
+        """Yield blocks, and look after each; a process with fewer blocks looks just as often."""
         done = 0
         for done, block in enumerate(read(), 1):  # noqa: B007
             yield block
@@ -128,7 +129,7 @@ class Scores:
 def logged_scores(
     log: Path, *, step: int | None = None, split: str | None = None, before: int | None = None
 ) -> list[Evaluated]:
-    """Return the scores that a log holds: of a step, of a split, of the steps before one."""
+    """Return the scores in a log: of a step, of a split, of the steps before one."""
     fields = [field.name for field in dataclasses.fields(Evaluated)]
     found = [
         Evaluated(**{name: entry[name] for name in fields})

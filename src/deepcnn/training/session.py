@@ -68,7 +68,7 @@ from deepcnn.training.signals import Halted, Stop
 class FromPython:
     """What no configuration can hold.
 
-    A feed, a network, seconds after which to stop, and data that were read before.
+    These are a feed, a network, seconds after which to stop, and data that were read before.
     """
 
     feed: Fed | None = None
@@ -80,9 +80,9 @@ class FromPython:
 class Session:
     """One training: its data, network, engine, run and listeners.
 
-    `open` makes what a new and a resumed run share. Then either `begin` makes a new run's directory
-    or `go_on` loads a run's newest checkpoint; after that steps can be made. `rehearse` instead is
-    for steps of the engine alone, which leave no run behind.
+    `open` makes the parts that new and resumed runs share. Then either `begin` makes a new run's
+    directory, or `go_on` loads a run's newest checkpoint. After that, steps can be made. `rehearse`
+    is instead for steps of the engine alone, which leave no run behind.
     """
 
     def __init__(
@@ -155,10 +155,10 @@ class Session:
         emit: Listener,
         stored: TrainedOn | None = None,
     ) -> Iterator[Session]:
-        """Open the data and make the network; close all in the end.
+        """Open the data and make the network; close everything at the end.
 
-        `stored`: what a run that is resumed was trained on. Raises ConfigError or DataError for
-        settings and data that cannot be used, RunError for data that changed.
+        `stored`: what a resumed run was trained on. Raises ConfigError or DataError for settings
+        and data that cannot be used, and RunError for data that have changed.
         """
         session = cls(team, config, given, stored, emit)
         with session._closing:
@@ -196,10 +196,10 @@ class Session:
             self.tell(BeganWith(**began.to_dict(), text=began.described()))
 
     def go_on(self, run: Run, fed_by: str | None, identity: str) -> None:
-        """Take on the newest checkpoint of a run; `fed_by`: the kind of feed that it had.
+        """Load the newest checkpoint of a run; `fed_by`: the kind of feed that it had.
 
-        `identity`: of the run whose settings were read. Raises RunError where another process has
-        replaced or changed it since.
+        `identity`: of the run whose settings were read. Raises RunError if another process has
+        replaced or changed the run since.
         """
         check_feed(run, fed_by, is_given=self._given.feed is not None)
         self.run = run
@@ -236,14 +236,14 @@ class Session:
         self._open_run(first_step=self.state.step)
 
     def slow_down(self, rollbacks: int) -> None:
-        """Give the optimizers the rates after so many rollbacks, and nothing to remember."""
+        """Give the optimizers the rates after this many rollbacks, without any momentum."""
         if rollbacks != self.state.rollbacks:
             self.slowed, self.state.rollbacks = slowed(self.config, rollbacks), rollbacks
             model = self.state.model
             self.state.optimizers = make_optimizers(self.slowed, model, self._old)
 
     def go_on_at(self, step: int, rollbacks: int, feed_state: dict[str, Any] | None) -> None:
-        """Go on at a checkpoint's step, which the process that writes has taken on."""
+        """Go on at the step of a checkpoint that the writing process has loaded."""
         self.slow_down(rollbacks)
         self.state.step = self.saved_step = step
         self.feed = self._make_feed()
@@ -256,7 +256,7 @@ class Session:
             self._show_again(self._board, step)
 
     def rehearse(self, schedule: Schedule | None = None) -> None:
-        """Make what computes steps, without a run; `schedule`: another than the configuration's."""
+        """Make the engine, without a run; `schedule`: replaces the configuration's schedule."""
         self.team.once(self._take_on)
         self.schedule = schedule or self.schedule
         self._open_engine()
@@ -268,7 +268,7 @@ class Session:
 
     @property
     def steps(self) -> int:
-        """How many steps there are: as were asked for, or fewer where the feed ends before."""
+        """The number of steps: as configured, or fewer if the feed ends before."""
         return min(self.config.steps, self.feed.ends or self.config.steps)
 
     @property
@@ -277,17 +277,17 @@ class Session:
 
     @property
     def decided_at_once(self) -> int:
-        """Of how many steps, from a multiple of it on, sizes and rates are decided on together."""
+        """Sizes and rates are decided for this many steps together, from a multiple of it on."""
         values = self.config.batch_size * math.prod(self.transform.shape)
         if self._choice.steps_per_plan == 1 and made_together(values, self.place.device) == 1:
             return 1
         return self._planned_at_once
 
     def change_pace(self, pace: tuple[tuple[int, int], ...], steps: int) -> bool:
-        """Have another number of steps in all, stored before any step depends on it.
+        """Change the total number of steps, and store it before any step depends on it.
 
-        `pace` and `steps`: as of `Config`; nothing may change before the next multiple of
-        `decided_at_once` that is not yet passed. Returns False where it cannot be stored: then
+        `pace` and `steps`: as in `Config`. Nothing may change before the next multiple of
+        `decided_at_once` that is still ahead. Returns False if the change cannot be stored; then
         nothing changes.
         """
         config = dataclasses.replace(self.config, pace=pace, steps=steps)
@@ -301,16 +301,16 @@ class Session:
         return True
 
     def _fit_parent(self) -> Beginning | None:
-        """Find out what fits of another run, where the configuration names one."""
+        """Find out which weights of another run fit, if the configuration names one."""
         return None if self._inheritance is None else self._inheritance.fit(self._new)
 
     def _take_on(self) -> None:
-        """Take on what fits; engines spread it."""
+        """Take over the weights that fit; engines pass them on to all devices."""
         if self._inheritance is not None:
             self._inheritance.take(self.state)
 
     def _note_environment(self) -> None:
-        """Say where it differs from what the run had before, and store it with the settings."""
+        """Tell how the environment differs from the earlier one, and store it with the settings."""
         before, now = self.run.read(ENVIRONMENT), self._environment()
         differences = [
             f"{name}: was {before.get(name)}, is {now.get(name)}"
@@ -326,7 +326,7 @@ class Session:
         return describe_environment(self.place) | self.team.describe(self.config.towers)
 
     def _make_feed(self) -> Feed:
-        """Make what gives the batches, from the first step on."""
+        """Make the feed, from the first step on."""
         shape, order = self.transform.shape, self._material.order
         return make_feed(self.config, self._source, order, shape, self._given.feed)
 
@@ -335,7 +335,7 @@ class Session:
         self._closing.callback(lambda: self.engine.close())
 
     def _make_engine(self) -> None:
-        """Make what computes the steps."""
+        """Make the engine, which computes the steps."""
         config, steps_per_plan = self.config, self._choice.steps_per_plan
         loader = Loader(
             self.feed,
@@ -363,7 +363,7 @@ class Session:
         self._settling = [(parameters[name], share) for name, share in until.items()]
 
     def _open_run(self, first_step: int | None) -> None:
-        """Make those who listen, and what scores; `first_step`: of a resumed run."""
+        """Make the listeners, and the object that scores; `first_step`: of a resumed run."""
         self._listeners: list[Listener] = [self.emit]
         self._board: TensorBoard | None = None
         self.team.once(lambda: self._open_listeners(first_step))
@@ -383,7 +383,7 @@ class Session:
                 self._show_again(board, first_step)
 
     def _show_again(self, board: TensorBoard, step: int) -> None:
-        """Show the scores of a step that were dropped from view, with what comes after it."""
+        """Show a step's scores again, which were removed together with all later steps."""
         for evaluated in logged_scores(self.run.log, step=step):
             board(evaluated)
 
@@ -393,21 +393,21 @@ class Session:
             listener(event)
 
     def fix_settled(self, step: int) -> None:
-        """Let those layers learn whose share of the training is not over, and no others."""
+        """Let only those layers learn whose share of the training is not over."""
         for parameter, share in self._settling:
             parameter.requires_grad_(self.config.share_at(step) < share)
 
     def look(self) -> None:
-        """Raise Halted where a process was asked to stop; all processes call this equally often."""
+        """Raise Halted if a process was asked to stop; all processes call this equally often."""
         if self.team.any(self.stop.asked()):
             raise Halted
 
     def check(self) -> None:
-        """Raise NotFiniteError where something is not finite."""
+        """Raise NotFiniteError if something is not finite."""
         check_finite(self.state, self.engine.images, self.schedule, self.slowed, self.run)
 
     def save(self) -> bool:
-        """Write a checkpoint, if all is finite; tell whether it could be written."""
+        """Write a checkpoint if everything is finite; return whether it could be written."""
         step = self.state.step
         keep = keep_until(self.config, self.run.checkpoints, step)
         feed = self.feed.state(step)
@@ -417,7 +417,7 @@ class Session:
         return path is not None
 
     def save_in(self, folder: Path, keep: int, feed: dict[str, Any] | None = None) -> Path | None:
-        """Write a checkpoint, if all is finite, and return its path; None, told: it cannot be."""
+        """Write a checkpoint if everything is finite; return its path, or None if that failed."""
         self.check()
         step = self.state.step
         with contextlib.suppress(OSError):  # what the log tells of earlier steps lasts as they do
@@ -438,7 +438,7 @@ class Session:
             return None
 
     def store(self, name: str, values: dict[str, Any]) -> None:
-        """Write something about the run into it; what cannot be written is told."""
+        """Write something about the run into its directory; a failure is told to the listeners."""
         try:
             self.run.write(name, values)
         except StorageError as error:

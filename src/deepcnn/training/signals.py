@@ -1,4 +1,4 @@
-"""Signals, and a limit of time, that ask a training to stop."""
+"""Signals and a time limit that ask a training to stop."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Halted(Exception):  # noqa: N818 (nothing is wrong)
 
 
 class Stop:
-    """Whether a training is to stop, and why: a signal, a closed pipe, or its time is over.
+    """Whether a training must stop, and why: a signal, a closed pipe, or a time limit.
 
-    `limit`: seconds from when this was made; None: none. `number` is the signal's.
+    `limit`: seconds from the making of this object on; None: no limit. `number`: of the signal.
     """
 
     def __init__(self, limit: float | None = None) -> None:
@@ -38,10 +38,10 @@ class Stop:
     def heard(self, *, patient: bool) -> Iterator[None]:
         """Note the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 only, so that no step is cut in two.
 
-        A second signal does what it did before, or ends the process at once where it raised
-        Stopped; unless `patient`: where a launcher and a cluster look after the process, both may
-        send one, and the launcher kills whoever is too slow. Signals reach only the main thread of
-        a program; in any other none is heard.
+        A second signal has its earlier effect; if it had raised Stopped, it ends the process at
+        once. With `patient`, further signals do nothing: a launcher and a cluster may both send
+        one, and the launcher kills a process that is too slow. Signals reach only the main thread
+        of a program, so none is heard in any other thread.
         """
         self._heard = True
         if threading.current_thread() is not threading.main_thread():
@@ -73,9 +73,9 @@ class Stop:
         restore()
 
     def listener(self, emit: Listener) -> Listener:
-        """Return what tells `emit` until the pipe that it prints to is closed, which asks to stop.
+        """Return a listener that tells `emit` until its pipe is closed; this asks to stop.
 
-        Before there is anything to save, the BrokenPipeError is the caller's.
+        Before there is anything to save, the caller gets the BrokenPipeError.
         """
         open_still = True
 
@@ -95,7 +95,7 @@ class Stop:
 
 
 def one_of(reasons: list[int | None]) -> int | None:
-    """Return the number of the signal that counts of those that processes had; None: the time."""
+    """Return the number of the signal that counts, among those of all processes; None: the time."""
     signals = [number for number in reasons if number is not None]
     ending = [number for number in signals if number != WARNING]
     return min(ending or signals, default=None)
