@@ -1,1 +1,1 @@
-"""Operations on tensors: tensors in, tensors out; no module and no network is known here."""
+"""Operations on tensors: tensors in, tensors out, without any module or network."""

@@ -15,8 +15,8 @@ def inside(
 ) -> Tensor:
     """Tell which pixels lie in a rectangle: bool [B, *size].
 
-    `row`, `column`: int64 [B], where it begins; `height`, `width`: int64 [B], or one number for
-    all images; 0 for an empty one.
+    `row`, `column`: int64 [B], where the rectangle begins. `height`, `width`: int64 [B], or one
+    number for all images; 0 for an empty rectangle.
     """
     device = row.device
     down = _within(torch.arange(size[0], device=device) - row[:, None], height)

@@ -1,4 +1,4 @@
-"""Brightness, saturation and hue of images, each a picture again afterwards: 0 to 255."""
+"""Brightness, saturation and hue of images; the results are pictures again, 0 to 255."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def brighten(images: Tensor, amount: Tensor) -> Tensor:
-    """Add to each image an amount of its own, and clip to 0 to 255.
+    """Add an amount to each image, and clip to 0 to 255.
 
     `images`: uint8 [B, H, W, C]; `amount`: float32 [B]. Returns uint8 [B, H, W, C], rounded.
     """
@@ -16,14 +16,15 @@ def brighten(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, saturation: Tensor | None, turn: Tensor | None) -> Tensor:
-    """Multiply the saturation of each image, turn its hue, or both; the value stays.
+    """Multiply the saturation of each image, turn its hue, or both; the value stays the same.
 
     Hue, saturation and value are those of a hexagonal cone (Smith: "Color gamut transform pairs",
-    SIGGRAPH 1978), as in Python's `colorsys`, Pillow and TensorFlow: value is the largest of red,
-    green and blue, and saturation the distance of the least from it, as a share of it.
+    SIGGRAPH 1978), as in Python's `colorsys`, Pillow and TensorFlow. The value is the largest of
+    red, green and blue. The saturation is the distance from the smallest to the largest, as a share
+    of the largest.
 
-    `images`: uint8 [B, H, W, 3]; `saturation`: float32 [B], the factors, 0 for gray, with which no
-    saturation grows beyond 1; `turn`: float32 [B], shares of the colour circle, from red towards
+    `images`: uint8 [B, H, W, 3]. `saturation`: float32 [B], the factors; 0 gives gray, and no
+    saturation grows beyond 1. `turn`: float32 [B], shares of the colour circle, from red towards
     green, -1 to 1. Returns uint8 [B, H, W, 3], rounded.
     """
     planes = images.permute(3, 0, 1, 2).contiguous().to(torch.float32)
@@ -52,7 +53,7 @@ def _hue(planes: Tensor, top: Tensor, chroma: Tensor) -> Tensor:
 
 
 def _missing(hue: Tensor) -> Tensor:
-    """Return what red, green and blue have less than the largest, as a share of the chroma.
+    """Return how much less than the largest red, green and blue are, as a share of the chroma.
 
     `hue`: in sixths of the circle, [B, H, W]. Returns [3, B, H, W], 0 to 1.
     """

@@ -25,7 +25,7 @@ from deepcnn.kernels.winograd import Tile, tile_that_pays, winograd_conv2d
 
 
 class Way(NamedTuple):
-    """How a convolution is computed; `tile`: rows and columns, where it is by tiles."""
+    """How a convolution is computed; `tile`: rows and columns, if it is computed in tiles."""
 
     name: Literal["direct", "matrix", "fourier", "tiles", "onednn"]
     tile: Tile = (0, 0)
@@ -43,10 +43,11 @@ def way_that_pays(
 ) -> Way:
     """Return the fastest way on a processor, of those that were measured.
 
-    `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k], float32; `dtype`: what others
-    compute in; `even`: a last odd row and column are not needed; `training`: whether there will be
-    derivatives; without them filters lie in oneDNN's own order, which makes the direct sum faster:
-    then only large kernels are transformed; `to_pool`: only `SameMaxPool` computes with the result.
+    `image`: the shape [N, in, H, W]. `weight`: [out, in, k, k], float32. `dtype`: the type in which
+    other layers compute. `even`: an odd last row and column are not needed. `training`: whether
+    there will be derivatives. Without them, filters lie in oneDNN's own order, which makes the
+    direct sum faster; then only large kernels are transformed. `to_pool`: only `SameMaxPool` uses
+    the result.
     """
     taps = weight[2]
     if to_pool and onednn_pays(image, weight, dtype):
@@ -65,9 +66,9 @@ def same_conv2d(
 ) -> Tensor:
     """Convolve with a square kernel of odd size, keeping the size (SAME).
 
-    `x`: [N, in, H, W]; `weight`: [out, in, k, k]; `bias`: [out] or None. Returns [N, out, H, W],
-    opaque (`is_mkldnn`) where `to_pool` and that pays. `even`: as pooling by 2 follows, a last odd
-    row and column may be left out.
+    `x`: [N, in, H, W]. `weight`: [out, in, k, k]. `bias`: [out] or None. Returns [N, out, H, W].
+    With `to_pool` the result is opaque (`is_mkldnn`) if this pays. `even`: an odd last row and
+    column may be left out, since pooling by 2 follows.
     """
     dtype = computing_dtype(x)
     if is_on_processor(x) and weight.dtype == torch.float32:
@@ -90,7 +91,7 @@ def same_conv2d(
 
 
 def is_seen_whole(image: torch.Size, taps: int) -> bool:
-    """Tell whether each pixel of an image [N, C, H, W] sees all others through so many taps."""
+    """Tell whether each pixel of an image [N, C, H, W] sees all others through this many taps."""
     return max(image[2:]) <= taps // 2 + 1
 
 
@@ -100,7 +101,7 @@ def computing_dtype(x: Tensor) -> torch.dtype:
 
 
 def _by_matrix(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map images whose pixels see all others, without any product with padding."""
+    """Convolve images in which each pixel sees all others, without any product with padding."""
     count, _, height, width = images.shape
     middle = weight.shape[2] // 2
     by_pixel = weight.permute(0, 2, 3, 1)  # [outputs, kernel, kernel, inputs]

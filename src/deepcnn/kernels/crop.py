@@ -1,4 +1,4 @@
-"""Windows cut out of images, and mirrored."""
+"""Cropping and mirroring images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def crop(
     *,
     pad: int = 0,
 ) -> Tensor:
-    """Cut a window out of each image, and mirror it left to right where `flip` says so.
+    """Cut a window out of each image, and mirror it left to right if `flip` is true for it.
 
-    `images`: uint8 [B, H, W, C]; `row`, `column`: int64 [B], where the windows start in images to
-    which `pad` pixels were added at each edge, reflected about the edge pixels; windows must lie
-    inside. Returns uint8 [B, *size, C].
+    `images`: uint8 [B, H, W, C]. `row`, `column`: int64 [B], where the windows start in the padded
+    images. These have `pad` more pixels at each edge, reflected about the edge pixels. Windows must
+    lie inside. Returns uint8 [B, *size, C].
     """
     if images.device.type == "cpu":
         cropped = _crop_on_host(
@@ -34,7 +34,7 @@ def crop(
 def crop_by_index(
     images: Tensor, row: Tensor, column: Tensor, flip: Tensor, size: tuple[int, int], pad: int
 ) -> Tensor:
-    """Do what `crop` does by one indexing of all pixels, which suits a GPU; on any device."""
+    """Do the same as `crop` by one indexing of all pixels; this suits a GPU, and runs anywhere."""
     height, width = size
     rows = row[:, None] - pad + torch.arange(height, device=images.device)
     across = torch.arange(width, device=images.device)
@@ -53,7 +53,7 @@ def _crop_on_host(
     size: tuple[int, int],
     pad: int,
 ) -> NDArray[np.uint8]:
-    """Do the same with NumPy, which copies rows of windows and not single values."""
+    """Do the same with NumPy, which copies whole rows of windows, not single values."""
     if pad:
         images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
     count, full_height, full_width, channels = images.shape
@@ -73,5 +73,5 @@ def _crop_on_host(
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Mirror indices that lie up to size - 1 outside of [0, size) back into it."""
+    """Mirror indices that are up to size - 1 outside of [0, size) back into this range."""
     return (size - 1) - ((size - 1) - index.abs()).abs()

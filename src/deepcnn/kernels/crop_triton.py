@@ -1,7 +1,7 @@
 """Cropping, mirroring and standardizing on a GPU in one pass over memory.
 
-torch's own functions gather single bytes, turn them into numbers, and go over these three times.
-Written for Triton, as `norm_silu.py` is; see there.
+torch's own functions gather single bytes, convert them to floats, and go over these three times.
+The function is written for Triton, like those of `norm_silu.py`; see there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def crop_and_standardize(
 ) -> Tensor:
     """Cut and mirror windows as `crop.crop` does, and return (window - mean) · scale.
 
-    `images`: uint8 [B, H, W, C]; `where`: row and column, int64 [B], and flip, bool [B]; `mean`,
+    `images`: uint8 [B, H, W, C]. `where`: row and column, int64 [B], and flip, bool [B]. `mean`,
     `scale`: float32 [C]. Returns float32 [B, C, *size], in channels_last memory.
     """
     count, full_height, full_width, channels = images.shape
@@ -61,7 +61,7 @@ def make_window(
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Make some values of a window."""
+    """Compute some values of a window."""
     image = tl.program_id(0)
     value = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = value < height * width * CHANNELS

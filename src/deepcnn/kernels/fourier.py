@@ -1,17 +1,18 @@
 """Convolutions by Fourier transforms, in float32 or bf16 on a processor.
 
 A convolution with k × k taps needs k² products for each pixel. After a discrete Fourier transform
-over H + k - 1 rows and W + k - 1 columns, zeros beyond the image, it needs one for each frequency
-(Mathieu, Henaff, LeCun: "Fast Training of Convolutional Networks through FFTs", 2014). Pixels are
-real, so half of the frequencies tell the others, and a product of complex numbers is three of real
-ones (Gauss): 1.5 (H + k - 1) (W + k - 1) instead of H W k², for 12 × 12 pixels and 5 × 5 taps 384
-instead of 3600. (Zlateski, Jia, Li, Durand: "FFT Convolutions are Faster than Winograd on Modern
-CPUs, Here is Why", 2018.) Each is a product of matrices, [N, in] and [in, out].
+it needs one product for each frequency (Mathieu, Henaff, LeCun: "Fast Training of Convolutional
+Networks through FFTs", 2014). The transform is over H + k - 1 rows and W + k - 1 columns, with
+zeros beyond the image. Pixels are real, so half of the frequencies determine the others. A product
+of complex numbers is three products of real ones (Gauss). So there are 1.5 (H + k - 1) (W + k - 1)
+products instead of H W k²; for 12 × 12 pixels and 5 × 5 taps, 384 instead of 3600. (Zlateski, Jia,
+Li, Durand: "FFT Convolutions are Faster than Winograd on Modern CPUs, Here is Why", 2018.) Each of
+them is a product of matrices, [N, in] and [in, out].
 
-A transform keeps lengths, up to a factor. So what is rounded between does not grow, as it does
-with the tiles of `winograd`, and all of it can be in bf16. Images are small: a transform is not a
-"fast" one here but a product of a small matrix with a long one, all rows together, then for each
-pair of them all columns.
+A transform preserves lengths, up to a factor. So rounding errors do not grow on the way, as they do
+with the tiles of `winograd`, and all of it can be in bf16. Images are small, so no "fast" transform
+is used. A transform is a product of a small matrix with a long one: first for all rows together,
+then, for each pair of rows, for all columns.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ _WORTH, _FEWEST, _LARGEST, _FEW_TAPS, _ONE_TILE = 150.0, 32, 32, 3, 7
 def fourier_pays(image: torch.Size, weight: torch.Size, dtype: torch.dtype) -> bool:
     """Tell whether `fourier_conv2d` is faster than the direct sum and than tiles.
 
-    `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]; `dtype`: what to compute in. What
-    is saved grows with the product of the channels, what the transforms cost with their sum.
+    `image`: the shape [N, in, H, W]. `weight`: [out, in, k, k]. `dtype`: the type to compute in.
+    The saving grows with the product of the numbers of channels, the cost of the transforms with
+    their sum.
     """
     count, _, height, width = image
     outputs, inputs, taps, _ = weight
@@ -59,18 +61,18 @@ def fourier_pays(image: torch.Size, weight: torch.Size, dtype: torch.dtype) -> b
 def fourier_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, *, even: bool = False) -> Tensor:
     """Convolve with a square kernel of odd size k > 1, keeping the size (SAME).
 
-    `x`: float32 or bf16 [N, in, H, W]; `weight`: [out, in, k, k]; `bias`: [out] or None, both
-    float32; `even`: leave out a last odd row and column, which pooling by 2 does not look at.
-    Returns [N, out, H, W] of the type of `x`, in which all is computed, in channels_last memory.
-    The error, in units of the result (root mean squares), is 3e-7 in float32, as that of the direct
-    sum, and 5e-3 in bf16, where that has 2e-3.
+    `x`: float32 or bf16 [N, in, H, W]. `weight`: [out, in, k, k]. `bias`: [out] or None. Both are
+    float32. `even`: leave out an odd last row and column, which pooling by 2 does not use.
+    Everything is computed in the type of `x`. Returns [N, out, H, W] of this type, in channels_last
+    memory. The error (root mean square, in units of the result) is 3e-7 in float32, like that of
+    the direct sum. In bf16 it is 5e-3; the direct sum has 2e-3.
     """
     result: Tensor = _Fourier.apply(x, weight, bias, even)  # type: ignore[no-untyped-call]
     return result
 
 
 def transform_kernel(weight: Tensor, image: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Return what images of size `image` are multiplied with: [planes, in, out] of `dtype`.
+    """Return the matrices for images of size `image`: [planes, in, out] of `dtype`.
 
     `weight`: [out, in, k, k].
     """
@@ -80,10 +82,10 @@ def transform_kernel(weight: Tensor, image: tuple[int, int], dtype: torch.dtype)
 
 
 def convolve_pixels(pixels: Tensor, kernels: Tensor, bias: Tensor | None, taps: int) -> Tensor:
-    """Do what `fourier_conv2d` does, for no gradient, with the images in the third dimension.
+    """Do the same as `fourier_conv2d`, without gradients, with the images in the third dimension.
 
-    `pixels`: [H, W, N, in]; `kernels`: of `transform_kernel`. Returns [H, W, N, out], in memory one
-    row after another if `pixels` are.
+    `pixels`: [H, W, N, in]. `kernels`: from `transform_kernel`. Returns [H, W, N, out], with one
+    row after another in memory if this is so for `pixels`.
     """
     image = pixels.shape[0], pixels.shape[1]
     return _convolve(pixels, kernels, bias, _transforms(image, image, taps, pixels.dtype))[0]
@@ -138,7 +140,7 @@ class _Fourier(torch.autograd.Function):
 def _convolve(
     pixels: Tensor, kernels: Tensor, bias: Tensor | None, transforms: _Transforms
 ) -> tuple[Tensor, Tensor]:
-    """Return [H, W, N, out], and what the kernels were multiplied with."""
+    """Return [H, W, N, out], and the matrices that the kernels were multiplied with."""
     count = pixels.shape[2]
     images = room(pixels, kernels.shape[1:], pixels.dtype)
     planes = _to_planes(transforms.x, in_rows(pixels, images, pixels.dtype))
@@ -151,9 +153,9 @@ def _convolve(
 class _Transform(NamedTuple):
     """From pixels to planes, or back, as two products one after the other.
 
-    Rows' frequencies come in pairs: the real and the imaginary part of one, or, in the first pair,
-    the lowest and the highest one, which are real. A plane is what one product of real numbers
-    multiplies.
+    The frequencies of rows come in pairs: the real and the imaginary part of one frequency. The
+    first pair is the lowest and the highest frequency, which are real. A plane holds the factors of
+    one product of real numbers.
     """
 
     rows: Tensor  # [2 · pairs, H] or [H, 2 · pairs]
@@ -161,7 +163,7 @@ class _Transform(NamedTuple):
 
 
 class _Transforms(NamedTuple):
-    """All that is multiplied with images of one size; "of" marks what goes the way back."""
+    """All matrices for images of one size; "of" marks those of the way back."""
 
     x: _Transform  # pixels to planes
     y: _Transform  # planes to pixels
@@ -234,15 +236,15 @@ def _transforms(
 
 
 def _lengths(image: tuple[int, int], taps: int) -> tuple[int, int]:
-    """Return over how many rows and columns to transform: even ones, whose highest wave is real."""
+    """Return the length of transforms over rows and columns: even, so the highest wave is real."""
     height, width = image
     return (height + taps) // 2 * 2, (width + taps) // 2 * 2
 
 
 def _frequencies(down: int, across: int) -> Iterator[tuple[int, tuple[complex, complex], int, int]]:
-    """Yield every frequency that is no other's mirror image: that of rows, that of columns.
+    """Yield every frequency that is not another's mirror image: that of rows, that of columns.
 
-    Before them: the pair of rows, and what those are multiplied with to be this frequency's row.
+    Before these two come the pair of rows, and the factors that make this frequency's row of them.
     """
     for of_column in range(across // 2 + 1):
         yield 0, (1, 0), 0, of_column
@@ -255,7 +257,7 @@ def _frequencies(down: int, across: int) -> Iterator[tuple[int, tuple[complex, c
 def _products(
     wave: NDArray[np.complex128], tap: NDArray[np.complex128], *, is_real: bool
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Return for each real product what it takes of the image and of the kernel, and gives.
+    """Return for each real product what it takes from image and kernel, and what it gives.
 
     (a + bi) (c + di) = p - r + (p + q) i, p = (a + b) c, q = a (d - c), r = b (c + d).
     """

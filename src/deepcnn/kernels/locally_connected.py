@@ -1,17 +1,17 @@
-"""Locally connected layers: convolutions that have other filters at each place.
+"""Locally connected layers: convolutions that have their own filters at each place.
 
-All images share the filters of a place, and nothing else is shared. So a layer is a product of
-matrices for each place: what all images show there, times the filters.
+All images share the filters of a place, and nothing else is shared. So a layer is one product of
+matrices for each place: the pixels of all images there, times the filters.
 
-A kernel is taken row of taps by row of taps. What a place sees of one row of pixels lies side by
-side in memory, where channels come last. It is gathered for each column of places, once: that is
-the image kw times, and not kh · kw times. All rows of places then read it by each row of taps, in
-one batch of products, and what the rows of taps make is added up. Rows of taps above and below an
-image are left out; columns of taps beside it meet zeros.
+A kernel is computed one row of taps at a time. The values that a place sees of one row of pixels
+lie side by side in memory, since channels come last. They are gathered once for each column of
+places. This takes kw times the image, and not kh · kw times. Then each row of taps is one batch of
+products for all rows of places, and the results of the rows of taps are added. Rows of taps above
+and below an image are left out; columns of taps beside it multiply zeros.
 
-The derivative towards the filters is made of what was gathered. That towards the images is a
-locally connected layer itself: each pixel looks at the places that look at it, by filters that are
-turned about. So nothing is scattered, and each sum has one order, on a GPU too.
+The gradient of the filters is computed from the gathered values. The gradient of the images is a
+locally connected layer itself: each pixel looks at the places that look at it, through filters that
+are turned around. So nothing is scattered, and each sum has one fixed order, on a GPU too.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Pair = tuple[int, int]
 
 
 def locally_connected2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair) -> Tensor:
-    """Multiply what images show at each place with the filters of that place.
+    """Multiply the pixels at each place with the filters of this place.
 
-    `x`: [N, in, H, W]; `weight`: [kh, H', W', out, kw, in], where H' = H + 2 p - kh + 1 and
-    W' = W + 2 q - kw + 1, so that weight[:, r, c] are the filters of the place (r, c); `bias`:
-    [H', W', out] or None; `padding`: p rows of zeros above and below, q columns on either side,
-    fewer than the kernel has. Returns [N, out, H', W']:
+    `x`: [N, in, H, W]. `weight`: [kh, H', W', out, kw, in], where H' = H + 2 p - kh + 1 and W' = W
+    + 2 q - kw + 1; weight[:, r, c] are the filters of the place (r, c). `bias`: [H', W', out] or
+    None. `padding`: p rows of zeros above and below, q columns on either side, fewer than the
+    kernel has. Returns [N, out, H', W']:
 
         y[n, o, r, c] = bias[r, c, o] + Σ weight[i, r, c, o, j, k] · x[n, k, r + i - p, c + j - q]
 
-    with the sum over i, j and k. Under autocast it is computed in autocast's type. Raises
-    ValueError for shapes that do not fit. (LeCun: "Generalization and network design strategies",
-    1989; Krizhevsky: cuda-convnet, 2011, whose "local" layers these are.)
+    The sum is over i, j and k. Under autocast it is computed in autocast's type. Raises ValueError
+    for shapes that do not fit. (LeCun: "Generalization and network design strategies", 1989;
+    Krizhevsky: cuda-convnet, 2011, whose "local" layers these are.)
     """
     x, weight, bias = _in_one_type(x, weight, bias, padding)
     with as_it_is(x.device):
@@ -52,9 +52,9 @@ def locally_connected2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding:
 def plain_locally_connected2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair
 ) -> Tensor:
-    """Do the same in few operations of torch's own, for whoever traces or looks at them.
+    """Do the same in a few of torch's own operations, for tracing and for reading.
 
-    All taps are gathered, kh · kw times the image.
+    All taps are gathered, which takes kh · kw times the image.
     """
     x, weight, bias = _in_one_type(x, weight, bias, padding)
     rows, height, width, outputs, columns, inputs = weight.shape
@@ -68,7 +68,7 @@ def plain_locally_connected2d(
 
 
 def places_of(size: Pair, kernel: Pair, padding: Pair) -> Pair:
-    """Return how many rows and columns of places images of a size [rows, columns] have."""
+    """Return the numbers of rows and columns of places for images of a size [rows, columns]."""
     rows, columns = (s + 2 * p - k + 1 for s, k, p in zip(size, kernel, padding, strict=True))
     return rows, columns
 
@@ -99,9 +99,9 @@ def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _inside(taps: int, places: int, size: int, padding: int) -> Iterator[tuple[int, slice, slice]]:
-    """Yield for each row of taps which rows of places see pixels by it, and which rows of pixels.
+    """Yield, for each row of taps, the rows of places that see pixels by it, and of these pixels.
 
-    `taps`, `places`, `size`: how many rows there are, of the kernel, of places and of pixels.
+    `taps`, `places`, `size`: the numbers of rows of the kernel, of places and of pixels.
     """
     for tap in range(taps):
         first = max(0, padding - tap)
@@ -154,7 +154,7 @@ class _LocallyConnected(torch.autograd.Function):
 
 
 def _of_filters(gradient: Tensor, weight: Tensor, seen: Tensor, padding: int) -> Tensor:
-    """Return the derivative towards the filters: 0 for rows of taps that see no pixels."""
+    """Return the gradient of the filters: 0 for rows of taps that see no pixels."""
     of_weight = torch.empty_like(weight)
     for tap, places, pixels in _inside(len(weight), len(gradient), len(seen), padding):
         turned = gradient[places].flatten(0, 1).transpose(1, 2)
@@ -166,7 +166,7 @@ def _of_filters(gradient: Tensor, weight: Tensor, seen: Tensor, padding: int) ->
 
 
 def _of_images(gradient: Tensor, weight: Tensor, size: Pair, padding: Pair) -> Tensor:
-    """Return the derivative towards the images: what pixels see of the places."""
+    """Return the gradient of the images: what pixels see of the places."""
     kernel = weight.shape[0], weight.shape[4]
     rows, columns = (taps - 1 - pad for taps, pad in zip(kernel, padding, strict=True))
     seen = _gathered(gradient.permute(2, 0, 1, 3), kernel[1], columns)
@@ -177,10 +177,10 @@ def _of_images(gradient: Tensor, weight: Tensor, size: Pair, padding: Pair) -> T
 def _turned(weight: Tensor, size: Pair, padding: Pair) -> Tensor:
     """Return the filters by which pixels look at places: [kh, H, W, kw · out, in].
 
-    `size`: H and W; `padding`: p and q, of the places. By its tap (i, j) the pixel (r, c) looks at
-    the place (r + i - p, c + j - q), which looks at the pixel by its own tap (kh - 1 - i,
-    kw - 1 - j). So from tap to tap it is a place further and a tap back. What is for rows of taps
-    that see no places is left undefined.
+    `size`: H and W. `padding`: p and q, of the places. Through its tap (i, j) the pixel (r, c)
+    looks at the place (r + i - p, c + j - q). This place looks at the pixel through its own tap (kh
+    - 1 - i, kw - 1 - j). So each next tap means one place further and one tap back. The result is
+    undefined for rows of taps that see no places.
     """
     taps, height, _, outputs, columns, inputs = weight.shape
     turned = weight.new_empty(taps, *size, columns, outputs, inputs)

@@ -1,15 +1,16 @@
-"""What speednet does beside its 3×3 convolutions, in the fewest passes over a GPU's memory.
+"""All that speednet does beside its 3×3 convolutions, in few passes over a GPU's memory.
 
-That multiplies little, and takes as long as the bytes it moves. torch's own functions, and what
-torch.compile makes of them, read and write the largest tensors several times. Here a first layer is
-written once, with its activation. Of what a convolution makes before max pooling, training keeps a
-quarter, with one byte for where each maximum was; on the way back that byte is all that the larger
-tensor needs. Every sum is taken in a fixed order, so the same input gives the same bits.
+These operations multiply little; their time depends on the bytes that they move. torch's own
+functions, and what torch.compile makes of them, read and write the largest tensors several times.
+Here the first layer's output is written once, with its activation. Of a convolution's output before
+max pooling, training keeps a quarter, and for each maximum one byte that says where it was. In the
+backward pass, the larger tensor needs nothing but this byte. Every sum is taken in a fixed order,
+so the same input gives the same bits.
 
 The functions are written for Triton (Tillet, Kung, Cox: "Triton: an intermediate language and
-compiler for tiled neural network computations", 2019), which compiles them at their first call;
-with TRITON_INTERPRET=1 it runs them on a processor instead. They see images as pixels of
-`channels` values, the memory of channels_last.
+compiler for tiled neural network computations", 2019), which compiles them at their first call.
+With TRITON_INTERPRET=1 it runs them on a processor instead. For them, an image is a list of pixels
+of `channels` values, as in channels_last memory.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ _CHANNELS_LAST = torch.channels_last
 
 
 def first_silu(images: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return SiLU of a 2×2 convolution without padding, of which only the bias learns.
+    """Return SiLU of a 2×2 convolution without padding; only its bias learns.
 
-    `images`: float32 [N, C, H, W]; `weight`: float32 [F, C, 2, 2]; `bias`: float32 [F]. Returns
+    `images`: float32 [N, C, H, W]. `weight`: float32 [F, C, 2, 2]. `bias`: float32 [F]. Returns
     `dtype` [N, G, H - 1, W - 1], in channels_last memory, where G is F rounded up to a multiple of
-    32: the channels after the first F are zeros.
+    32. The channels after the first F are zeros.
     """
     result: Tensor = _FirstSiLU.apply(images, weight, bias, dtype)  # type: ignore[no-untyped-call]
     return result
 
 
 class BatchNorm(NamedTuple):
-    """What a batch normalization knows, as torch.nn.BatchNorm2d has it.
+    """The parameters and statistics of a batch normalization, as torch.nn.BatchNorm2d has them.
 
-    `weight`, of which nothing is learned, `bias`, `mean` and `variance`: float32 [C]; `batches`:
-    how many there were, int64 [].
+    `weight` (which does not learn), `bias`, `mean` and `variance`: float32 [C]. `batches`: how many
+    there were, int64 [].
     """
 
     weight: Tensor
@@ -64,9 +65,9 @@ class BatchNorm(NamedTuple):
 def pool_norm_silu(y: Tensor, norm: BatchNorm, shortcut: Tensor | None, *, pool: bool) -> Tensor:
     """Return SiLU(normalized(pooled(y)) · weight + bias + shortcut), and update the statistics.
 
-    `y`: [N, C, H, W], float32 or less, N · H · W > 1 after pooling; `shortcut`: of the result's
-    shape, or None. Where `pool`, maxima of 2×2 pixels are taken first, a last odd row and column
-    left out. Returns the type of `y`, in channels_last memory.
+    `y`: [N, C, H, W], float32 or of lower precision, with N · H · W > 1 after pooling. `shortcut`:
+    of the result's shape, or None. With `pool`, maxima of 2×2 pixels are taken first, without an
+    odd last row and column. Returns the type of `y`, in channels_last memory.
     """
     running = norm.mean, norm.variance, norm.batches
     result: Tensor = _PoolNormSiLU.apply(  # type: ignore[no-untyped-call]
@@ -79,7 +80,7 @@ def pool_norm_silu(y: Tensor, norm: BatchNorm, shortcut: Tensor | None, *, pool:
 def evaluated_pool_norm_silu(
     y: Tensor, norm: BatchNorm, shortcut: Tensor | None, *, pool: bool
 ) -> Tensor:
-    """Do the same as `pool_norm_silu` by the mean and the variance of `norm`; no derivative."""
+    """Do the same as `pool_norm_silu` with `norm`'s mean and variance, without a derivative."""
     y = y.contiguous(memory_format=_CHANNELS_LAST)
     if shortcut is not None:
         shortcut = shortcut.contiguous(memory_format=_CHANNELS_LAST)
@@ -214,10 +215,10 @@ def _forward(
     eps: float,
     momentum: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the result, and what the way back needs.
+    """Return the result, and what the backward pass needs.
 
-    That is the maxima, and which of the four each was, uint8 (both empty without pooling), and the
-    mean and the scale, one over the deviation, float32 [2, C].
+    These are the maxima, and which of the four pixels each was, uint8 (both empty without pooling);
+    and the mean and the scale (one over the deviation), float32 [2, C].
     """
     out, pooled, which, moments = made = _made_forward(y, pool)
     channels, pixels = _sizes(y, pool)
@@ -353,13 +354,13 @@ def _few_programs(pixels: int, channels: int) -> tuple[tuple[int, int], int, dic
 
 
 def _few(tiles: int) -> tuple[int, int]:
-    """Return by how many programs tiles are worked on, and how many each takes."""
+    """Return how many programs work on tiles, and how many tiles each takes."""
     each = triton.cdiv(tiles, PROGRAMS)
     return triton.cdiv(tiles, each), each
 
 
 def _added_up(partial: Tensor) -> Tensor:
-    """Return the sum of what at most `PROGRAMS` programs summed up, in a fixed order."""
+    """Return the sum of the sums of at most `PROGRAMS` programs, in a fixed order."""
     sums = torch.empty(partial.shape[1:], device=partial.device)
     kernels.add_up[(triton.cdiv(sums.numel(), _COLUMNS),)](
         *(partial, sums, sums.numel(), len(partial)),
@@ -377,7 +378,7 @@ def _launch_normalize(
     shortcut: Tensor | None,
     pool: bool,
 ) -> None:
-    """Write SiLU of what is normalized by `known`: mean, scale, weight and bias, float32 [C]."""
+    """Normalize by `known` (mean, scale, weight and bias, float32 [C]), and write SiLU of it."""
     channels, pixels = _sizes(y, pool)
     grid, shape = _many_programs(pixels, channels)
     has_shortcut = shortcut is not None

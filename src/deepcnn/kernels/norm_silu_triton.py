@@ -1,8 +1,8 @@
 """The programs that `speednet_gpu` starts on a GPU; see there.
 
-Each works on tiles of pixels and channels. What is a `tl.constexpr` is compiled in: `POOL`, whether
-maxima of four pixels are taken first; `SHORTCUT`, whether something is added before SiLU; and how
-large tiles are.
+Each program works on tiles of pixels and channels. Values of type `tl.constexpr` are compiled in:
+`POOL`, whether maxima of four pixels are taken first; `SHORTCUT`, whether something is added before
+SiLU; and the sizes of tiles.
 """
 
 import triton
@@ -91,7 +91,7 @@ def first_gradient(
     PIXELS: tl.constexpr,
     FILTERS: tl.constexpr,
 ):
-    """Sum up the gradient of the bias over each program's tiles, which are made again."""
+    """Sum up the gradient of the bias over each program's tiles, which are computed again."""
     total = tl.zeros([PIXELS, FILTERS], tl.float32)
     tile = tl.program_id(0) * tiles
     while tile < tl.program_id(0) * tiles + tiles:
@@ -126,7 +126,7 @@ def _tile_of(tile, channels, pixels, PIXELS: tl.constexpr, CHANNELS: tl.constexp
 
 @triton.jit
 def _first_of_four(pixel, height, width):
-    """Return the first pixel of those that a pixel of the pooled image is the maximum of."""
+    """Return the first of the pixels whose maximum is a pixel of the pooled image."""
     down, across = height // 2, width // 2
     image, rest = pixel // (down * across), pixel % (down * across)
     return (image * height + 2 * (rest // across)) * width + 2 * (rest % across)
@@ -134,7 +134,7 @@ def _first_of_four(pixel, height, width):
 
 @triton.jit
 def _maxima(y, pixel, channel, inside, height, width, channels):
-    """Return maxima of four pixels, and which of them each is; NaN is larger than all."""
+    """Return maxima of four pixels, and which of the four each is; NaN counts as the largest."""
     at = _first_of_four(pixel, height, width).to(tl.int64)[:, None] * channels + channel[None, :]
     largest = tl.load(y + at, inside, other=0.0).to(tl.float32)
     which = tl.zeros(largest.shape, tl.int32)
@@ -162,10 +162,10 @@ def pool_and_measure(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Pool, and find of each program's pixels the mean, and the squares about it summed.
+    """Pool, and find the mean of each program's pixels and the sum of squares about it.
 
-    Sums are taken about a first value, so that little cancels. (Chan, Golub, LeVeque: "Algorithms
-    for computing the sample variance", 1983.)
+    Sums are taken of the differences from a first value, so that little cancels. (Chan, Golub,
+    LeVeque: "Algorithms for computing the sample variance", 1983.)
     """
     first = tl.program_id(0) * tiles
     pixel, channel, _, _ = _tile_of(first, channels, pixels, PIXELS, CHANNELS)
@@ -212,7 +212,7 @@ def conclude(
     PROGRAMS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Put together what programs measured of `each` pixels, and what is kept between batches."""
+    """Combine what programs measured, of `each` pixels, and update what is kept between batches."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     program = tl.arange(0, PROGRAMS)
     inside = (program < programs)[:, None] & (channel < channels)[None, :]
@@ -267,7 +267,7 @@ def normalize_silu(
 def _seen(
     x, mean, scale, weight, bias, channel, channels, shortcut, at, inside, SHORTCUT: tl.constexpr
 ):
-    """Return values about their mean, by what they are multiplied, and what SiLU sees."""
+    """Return values minus their mean, the factors that multiply them, and the input of SiLU."""
     here = channel < channels
     away = x - tl.load(mean + channel, here, other=0.0)[None, :]
     by = tl.load(scale + channel, here, other=0.0) * tl.load(weight + channel, here, other=0.0)
@@ -279,7 +279,7 @@ def _seen(
 
 @triton.jit
 def _gradient_of_sum(gradient, z, at, inside):
-    """Return the gradient of what SiLU sees."""
+    """Return the gradient of the input of SiLU."""
     s = tl.sigmoid(z)
     slope = s + z * s * (1.0 - s)
     return tl.load(gradient + at, inside, other=0.0).to(tl.float32) * slope
@@ -302,7 +302,7 @@ def measure_gradient(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Sum up, of each program's pixels, the gradient and its product with `away`."""
+    """Sum up the gradient and its product with `away`, over each program's pixels."""
     of_bias = tl.zeros([PIXELS, CHANNELS], tl.float32)
     of_scale = tl.zeros([PIXELS, CHANNELS], tl.float32)
     program = tl.program_id(0)
@@ -325,7 +325,7 @@ def measure_gradient(
 
 @triton.jit(do_not_specialize=SIZES)
 def add_up(partial, sums, columns, programs, PROGRAMS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Add up what programs summed up."""
+    """Add up the programs' sums."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     program = tl.arange(0, PROGRAMS)
     inside = (program < programs)[:, None] & (column < columns)[None, :]
@@ -355,7 +355,7 @@ def spread_gradient(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Write the gradient of each value, and zeros for all that were no maximum."""
+    """Write the gradient of each value, and zeros for all that were not a maximum."""
     pixel, channel, inside, at = _tile_of(tl.program_id(0), channels, pixels, PIXELS, CHANNELS)
     here = channel < channels
     values = tl.load(x + at, inside, other=0.0).to(tl.float32)

@@ -1,9 +1,10 @@
 """Images in oneDNN's own layout, which torch calls opaque, for the largest images of a network.
 
-torch's max pooling writes an index of 64 bits for each maximum and reads it on the way back, four
-times the bytes of the maxima in bf16. oneDNN's keeps one byte, and convolves in its own layout a
-little faster. Bringing images into that layout and back costs a part of this, so it pays only where
-what is convolved has three channels, and what comes out is large.
+torch's max pooling writes an index of 64 bits for each maximum, and reads it in the backward pass.
+This is four times the bytes of the maxima in bf16. oneDNN's pooling keeps one byte, and its
+convolution is a little faster in its own layout. Bringing images into this layout and back costs a
+part of what is saved. So it pays only if the input of the convolution has three channels, and its
+output is large.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _CHANNELS_TOGETHER = 16  # of the results, in the layout
 def onednn_pays(images: torch.Size, weight: torch.Size, dtype: torch.dtype) -> bool:
     """Tell whether `onednn_conv2d` and pooling of its result are faster than torch's own.
 
-    `images`: the shape [N, in, H, W]; `weight`: [out, in, k, k]; `dtype`: what to compute in.
+    `images`: the shape [N, in, H, W]. `weight`: [out, in, k, k]. `dtype`: the type to compute in.
     """
     count, inputs, height, width = images
     outputs = weight[0]
@@ -41,39 +42,40 @@ def onednn_pays(images: torch.Size, weight: torch.Size, dtype: torch.dtype) -> b
 def onednn_conv2d(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve with a square kernel of odd size, keeping the size (SAME).
 
-    `images`: [N, in, H, W], not opaque; `weight`: [out, in, k, k]; `bias`: [out]; all of one type,
-    float32 or bf16. Returns [N, out, H, W] of this type, opaque.
+    `images`: [N, in, H, W], not opaque. `weight`: [out, in, k, k]. `bias`: [out]. All are of one
+    type, float32 or bf16. Returns [N, out, H, W] of this type, opaque.
     """
     y: Tensor = _Convolve.apply(images.to_mkldnn(), weight, bias)  # type: ignore[no-untyped-call]
     return y
 
 
 def to_dense(x: Tensor) -> Tensor:
-    """Return [N, C, H, W] as any tensor, in memory [N, W, H, C].
+    """Return [N, C, H, W] as an ordinary tensor, in memory [N, W, H, C].
 
-    oneDNN's layouts are brought into torch's by exchanging two axes. One exchange puts the channels
-    last; a second one, for the rows before the columns, would take as long again.
+    oneDNN's layouts become torch's by exchanging two axes. One exchange puts the channels last. A
+    second exchange would put the rows before the columns, and take as long again.
     """
     y: Tensor = _ToDense.apply(x)  # type: ignore[no-untyped-call]
     return y
 
 
 def all_finite(*tensors: Tensor) -> bool:
-    """Tell whether there is neither a NaN nor an infinity, nor a sum that is one.
+    """Tell whether there is no NaN, no infinity, and no sum that is infinite.
 
-    Among a NaN and numbers oneDNN finds the largest number, which would hide that training failed.
+    Of a NaN and numbers, oneDNN takes the largest number as the maximum. This would hide that a
+    training failed.
     """
     return math.isfinite(sum(tensor.detach().sum().item() for tensor in tensors))
 
 
 @functools.cache
 def is_suitable(dtype: torch.dtype) -> bool:
-    """Tell whether this processor is of a kind that was measured, and oneDNN computes the type."""
+    """Tell whether this kind of processor was measured, and whether oneDNN computes the type."""
     return bool(torch.cpu.get_capabilities().get("avx512_f")) and onednn_computes(dtype)
 
 
 class _Convolve(torch.autograd.Function):
-    """The convolution of opaque images, of which torch differentiates float32's only."""
+    """The convolution of opaque images; torch has its derivative only for float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

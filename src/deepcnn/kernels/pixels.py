@@ -1,4 +1,4 @@
-"""What tiles and transforms share: images as matrices of a pixel of all images in each row."""
+"""What tiles and transforms share: matrices in which a row is one pixel of all images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _CACHE_PERIOD = 4096  # bytes; after so many addresses an L1 cache starts anew
 
 
 def result_size(image: torch.Size, *, even: bool) -> tuple[int, int]:
-    """Return how many rows and columns are made of an image [N, C, H, W].
+    """Return how many rows and columns the result of an image [N, C, H, W] has.
 
-    `even`: without a last odd row and column.
+    `even`: without an odd last row and column.
     """
     height, width = image[2:]
     return (height // 2 * 2, width // 2 * 2) if even else (height, width)
@@ -22,9 +22,9 @@ def result_size(image: torch.Size, *, even: bool) -> tuple[int, int]:
 def room(pixels: Tensor, channels: Sequence[int], dtype: torch.dtype) -> int:
     """Return for how many images there is room in `in_rows` of pixels [H, W, N, C].
 
-    `channels`: of all matrices that will be multiplied. If rows are a multiple of 4 KiB apart, a
-    column of them shares few lines of the L1 cache, which cannot hold all. Then there is one image
-    more, unless pixels lie as they should.
+    `channels`: of all matrices that will be multiplied. If rows are a multiple of 4 KiB apart, all
+    values of a column share a few lines of the L1 cache, which cannot hold them all. Then there is
+    room for one more image, unless pixels already lie as they should.
     """
     count = pixels.shape[2]
     aligned = any(count * some * dtype.itemsize % _CACHE_PERIOD == 0 for some in channels)
@@ -33,7 +33,7 @@ def room(pixels: Tensor, channels: Sequence[int], dtype: torch.dtype) -> int:
 
 
 def in_rows(pixels: Tensor, images: int, dtype: torch.dtype) -> Tensor:
-    """Return pixels [H, W, N, C] one row after another in memory, [H, W, images, C] of `dtype`.
+    """Return pixels [H, W, N, C] as [H, W, images, C] of `dtype`, row after row in memory.
 
     Images beyond N are zeros.
     """

@@ -1,4 +1,4 @@
-"""Images brought to another size on a GPU."""
+"""Resizing images on a GPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def resize_by_products(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Do what `F.interpolate` does in mode bilinear, which is slow on a GPU where channels are few.
+    """Do the same as bilinear `F.interpolate`, which is slow on a GPU for few channels.
 
-    `images`: float32 [B, C, H, W], their memory in channels_last order, as the result's.
+    `images`: float32 [B, C, H, W]. They and the result are in channels_last memory.
     """
     count, channels, height, width = images.shape
     down = _linear_weights(height, size[0], images.device)

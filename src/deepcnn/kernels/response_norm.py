@@ -20,8 +20,8 @@ STEEP, _BEND, _MOST = 0.73843862, 0.90221521, 0.25
 def relu_response_norm(x: Tensor, band: Tensor, start: Tensor, *, starts_at_one: bool) -> Tensor:
     """Normalize f = max(x, 0): f · (start + f² band) ** -0.75, over the channels.
 
-    `x`: float32 or bf16 [N, C, H, W]; `band`: float32 [C, C], symmetric, alpha in it; `start`:
-    float32 [C], and `starts_at_one` whether it is 1. Returns the shape and the type of `x`. On a
+    `x`: float32 or bf16 [N, C, H, W]. `band`: float32 [C, C], symmetric, with alpha in it. `start`:
+    float32 [C]. `starts_at_one`: whether `start` is 1. Returns the shape and the type of `x`. On a
     processor it is computed block by block.
     """
     turned = x.stride(2) < x.stride(3)  # in memory [N, W, H, C]; no need to reorder that
@@ -40,9 +40,9 @@ def relu_response_norm(x: Tensor, band: Tensor, start: Tensor, *, starts_at_one:
 def near_one(sums: Tensor, *, out: Tensor | None = None) -> Tensor | None:
     """Return q, for `times_power` to multiply with (1 + sums / STEEP) ** -0.75, to bf16's rounding.
 
-    `sums`: bf16, on a processor, not negative. Where they hardly differ from 0, as sums of squares
-    times alpha do, one operation on bf16 stands for seven that are mostly on float32. Returns None
-    where one of them is too large for that, or no number.
+    `sums`: bf16, on a processor, not negative. Sums of squares times alpha hardly differ from 0.
+    For such sums, one operation in bf16 replaces seven that are mostly in float32. Returns None if
+    one of them is too large for this, or not a number.
     """
     # The bits of numbers that are not negative are ordered as they are, and compared faster.
     if sums.numel() and int(sums.view(torch.int16).amax()) > _bits(_MOST * STEEP):
@@ -56,7 +56,7 @@ def times_power(x: Tensor, q: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 def _to_compare(x: Tensor) -> Tensor:
-    """Return what is as much above 0 as `x`: on a processor the bits of bf16, compared faster."""
+    """Return a tensor that is above 0 where `x` is: on a processor the bits of bf16, for speed."""
     return x.view(torch.int16) if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x
 
 
@@ -68,11 +68,11 @@ def _bits(value: float) -> int:
 class _ReLUResponseNorm(torch.autograd.Function):
     """y = f · s^-¾ with f = max(x, 0), s = start + f² band, for rows of x [pixels, C].
 
-    With r = s^-¾ the derivative towards f is g · r - (3/2) f · ((g · y / s) band): `band` holds
+    With r = s^-¾ the derivative towards f is g · r - (3/2) f · ((g · y / s) band); `band` holds
     alpha and is symmetric. Products with it have the precision of x, float32 or bf16; s and its
-    powers are float32. On a processor bf16 takes what is `near_one`, where s starts at 1: then
-    `band` is multiplied with `scale`, STEEP, and q = 1 - r takes the place of r, since bf16 has
-    more digits for what is near 0 than for what is near 1. Else `scale` is 1.
+    powers are float32. On a processor in bf16, `near_one` is used if s starts at 1. Then `band` is
+    multiplied with `scale`, STEEP, and q = 1 - r replaces r, since bf16 has more digits for values
+    near 0 than for values near 1. Else `scale` is 1.
     """
 
     @staticmethod
@@ -134,7 +134,7 @@ class _ReLUResponseNorm(torch.autograd.Function):
 
 
 def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Return the same rows of all tensors, so many at a time that they stay in the cache."""
+    """Return the same rows of all tensors, in blocks that stay in the cache."""
     rows = _BLOCK // tensors[0].element_size()
     if tensors[0].device.type != "cpu" or len(tensors[0]) <= rows:
         return [tensors]

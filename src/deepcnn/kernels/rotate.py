@@ -1,4 +1,4 @@
-"""Windows cut out of images that were turned."""
+"""Cropping images that are rotated first."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def crop_turned(
     *,
     pad: int = 0,
 ) -> Tensor:
-    """Turn each image about its centre, and then cut a window out of it as `crop.crop` does.
+    """Rotate each image about its centre, then cut a window out of it as `crop.crop` does.
 
-    `images`: uint8 [B, H, W, C]; `where`: row and column, int64 [B], and flip, bool [B], as for
-    `crop.crop`, also with `pad`; `angle`: float32 [B], in degrees, counterclockwise. A pixel of
-    the window is at a place between four pixels of the image, and gets their bilinear mean, rounded
-    to a whole number. Beyond its edges an image goes on as its reflection about the edge pixels.
-    Returns uint8 [B, *size, C].
+    `images`: uint8 [B, H, W, C]. `where`: row and column, int64 [B], and flip, bool [B], as for
+    `crop.crop`, also with `pad`. `angle`: float32 [B], in degrees, counterclockwise. A pixel of the
+    window lies between four pixels of the image, and gets their bilinear mean, rounded to a whole
+    number. Beyond its edges an image continues as its reflection about the edge pixels. Returns
+    uint8 [B, *size, C].
     """
     row, column, flip = where
     height, width = images.shape[1:3]

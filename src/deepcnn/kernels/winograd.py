@@ -1,16 +1,17 @@
 """Convolutions with fewer multiplications, in float32 on a processor.
 
 A convolution along one axis with a kernel of k taps needs k multiplications for each output. After
-Winograd's transformation m outputs need m + k - 1 together, and along two axes a tile of m × m
+Winograd's transformation, m outputs together need m + k - 1. Along two axes, a tile of m × m
 outputs needs (m + k - 1)² instead of m² k² ("Arithmetic Complexity of Computations", 1980; Lavin
-and Gray: "Fast Algorithms for Convolutional Neural Networks", 2016): 90 instead of 504 for a
-tile of 7 × 8 and a 3 × 3 kernel. What is left is one product of matrices for each of these points.
+and Gray: "Fast Algorithms for Convolutional Neural Networks", 2016). For a tile of 7 × 8 and a 3 ×
+3 kernel these are 90 instead of 504. One product of matrices is left for each of these points.
 
-Transformations move memory, and all is lost if it is moved once more than needed. With the images
-in the third dimension, [H, W, N, C], each of them is a product of a small matrix with a long one,
-without any copy: the columns within each row are rows of such a matrix, and then the rows are.
-An image that one tile covers is taken for a single row of H · W pixels, and one matrix does both.
-Pixels beyond the image are zeros, so they and what they would be multiplied with are left out.
+Transformations move memory. If memory is moved once more than needed, all the gain is lost. With
+the images in the third dimension, [H, W, N, C], each transformation is a product of a small matrix
+with a long one, without any copy. The rows of the long matrix are first the columns within each row
+of pixels, then the rows of pixels. If one tile covers an image, the image is treated as a single
+row of H · W pixels, and one matrix does both. Pixels beyond the image are zeros, so they and their
+factors are left out.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def tile_that_pays(
 ) -> Tile | None:
     """Return the tiles with which `winograd_conv2d` is faster than the direct sum.
 
-    `image`: the shape [N, in, H, W]; `weight`: [out, in, k, k]; `backward`: whether there will be
-    derivatives, with which more is saved; `bf16`: whether the direct sum is one in bf16, on
-    hardware for it, and tiles in float32. None where no tile is faster. What is saved grows with
-    the product of the channels, what the transformations cost with their sum.
+    `image`: the shape [N, in, H, W]. `weight`: [out, in, k, k]. `backward`: whether there will be
+    derivatives; they make tiles save more. `bf16`: whether the direct sum is in bf16, on hardware
+    for it, while tiles are in float32. Returns None if no tile is faster. The saving grows with the
+    product of the numbers of channels, the cost of the transformations with their sum.
     """
     count, _, height, width = image
     outputs, inputs, taps, _ = weight
@@ -90,13 +91,13 @@ def winograd_conv2d(
 ) -> Tensor:
     """Convolve with a square kernel of odd size k > 1, keeping the size (SAME).
 
-    `x`: float32 or bf16 [N, in, H, W]; `weight`: float32 [out, in, k, k]; `bias`: float32 [out] or
-    None; `tile`: how many rows and columns of the output are made together, each with k - 1 more
-    at most 10; `even`: leave out a last odd row and column, which pooling by 2 does not look at.
-    Returns [N, out, H, W] of the type of `x` in channels_last memory; all between is float32. The
-    error, in units of the result (root mean squares), is about 1e-6 for 6 points along each axis (a
-    side and k - 1), 3e-6 for 8, 9e-6 for 9 and 2e-5 for 10; that of the direct sum is 2e-7, and in
-    bf16 2e-3.
+    `x`: float32 or bf16 [N, in, H, W]. `weight`: float32 [out, in, k, k]. `bias`: float32 [out] or
+    None. `tile`: how many rows and columns of the output are computed together; each plus k - 1 is
+    at most 10. `even`: leave out an odd last row and column, which pooling by 2 does not use.
+    Returns [N, out, H, W] of the type of `x`, in channels_last memory; everything in between is
+    float32. The error (root mean square, in units of the result) depends on the points along each
+    axis (a side plus k - 1): about 1e-6 for 6, 3e-6 for 8, 9e-6 for 9 and 2e-5 for 10. The direct
+    sum has 2e-7, and in bf16 2e-3.
     """
     result: Tensor = _Winograd.apply(x, weight, bias, tile, even)  # type: ignore[no-untyped-call]
     return result
@@ -118,10 +119,11 @@ def convolve_tiles(
     even: bool = False,
     points: list[Tensor] | None = None,
 ) -> Tensor:
-    """Do what `winograd_conv2d` does, with `kernels` of `transform_kernel`, for no gradient.
+    """Do the same as `winograd_conv2d`, with `kernels` of `transform_kernel`, without gradients.
 
-    `points` is extended by what the kernels are multiplied with, float32 [n · m, images, in] for
-    each tile of each block of images, after which one of zeros may follow (`room`).
+    `points` is extended by the matrices that the kernels are multiplied with: float32 [n · m,
+    images, in] for each tile of each block of images. An image of zeros may follow the others (see
+    `room`).
     """
     y = x.new_empty(len(x), *result_size(x.shape, even=even), kernels.shape[3])
     pixels, out = x.permute(2, 3, 0, 1), y.permute(1, 2, 0, 3)
@@ -207,7 +209,7 @@ class _Winograd(torch.autograd.Function):
 
 @dataclass
 class _Sums:
-    """Derivatives that all blocks of images add to; those of the kernels begin with the first."""
+    """Gradients to which all blocks of images add; the first block begins those of the kernels."""
 
     of_kernels: Tensor | None
     of_bias: Tensor | None
@@ -223,7 +225,7 @@ def _go_back(
 ) -> None:
     """Go backward through `convolve_tiles`, for one block of images [H, W, N, out].
 
-    Adds to `sums`, and writes the derivative towards the pixels to `out`, if wanted.
+    Adds to `sums`, and writes the gradient of the pixels to `out` if it is wanted.
     """
     down, across = axes
     count = gradient.shape[2]
@@ -264,7 +266,7 @@ def _go_back(
 
 
 class _Span(NamedTuple):
-    """What a tile makes and reads along an axis, without what lies beyond the image."""
+    """The outputs and inputs of a tile along an axis, without those beyond the image."""
 
     outputs: slice
     inputs: slice
@@ -283,7 +285,7 @@ def _axes(
 ) -> tuple[_Axis, _Axis]:
     """Return the tiles down and across, for an image whose result has `size`.
 
-    If there is only one tile, then those of the image as a single row.
+    If there is only one tile, these are the tiles of the image as a single row.
     """
     down, across = (_axis(*sizes, taps) for sizes in zip(image, size, tile, strict=True))
     if _alone(down, across):
@@ -320,7 +322,7 @@ def _alone(down: _Axis, across: _Axis) -> bool:
 
 @functools.lru_cache
 def _of_kernel(tile: Tile, taps: int) -> Tensor:
-    """Return what takes a kernel's k² taps to its points, [n · m, k²]."""
+    """Return the matrix from a kernel's k² taps to its points, [n · m, k²]."""
     (_, down, _), (_, across, _) = (_matrices(side, taps) for side in tile)
     return torch.kron(down, across)
 
@@ -341,7 +343,7 @@ def _columns(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def _is_one(matrix: Tensor) -> bool:
-    """Tell whether a matrix is a single 1, which is what an image in one row has for its rows."""
+    """Tell whether a matrix is a single 1; an image in one row has such a matrix for its rows."""
     return matrix.numel() == 1
 
 
@@ -350,10 +352,10 @@ def _matrices(side: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return A [side, n], G [n, taps] and B [n, n], n = side + taps - 1, float32.
 
     For n inputs d and a kernel g, A ((G g) · (B d)) holds the sums of products of g with each of
-    the `side` windows of d: the transpose of Toom and Cook's multiplication of polynomials. Row i
-    of B are the coefficients of the polynomial that is 0 at all places but the i-th, times a power
-    of 2 that brings the largest close to 1; G makes up for that. So for few points A and B, and
-    products of their values, are exact in float32.
+    the `side` windows of d. This is the transpose of Toom and Cook's multiplication of polynomials.
+    Row i of B holds the coefficients of the polynomial that is 0 at all points except the i-th.
+    They are multiplied by a power of 2 that brings the largest one close to 1; G undoes this. So if
+    there are few points, A and B and products of their values are exact in float32.
     """
     n = side + taps - 1
     places = np.array(_MORE_PLACES.get(n, _PLACES[: n - 1]))
