@@ -1,4 +1,4 @@
-"""The random choices of training about a batch of images."""
+"""The random choices that training makes about a batch of images."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from deepcnn import hashing
 
 @dataclass(frozen=True)
 class Draws:
-    """The random choices for a batch of B images; each is None where nothing of its kind is drawn.
+    """The random choices for a batch of B images; a choice that is not made is None.
 
-    `row`, `column`: int64 [B], where the crop starts in the padded image; `flip`: bool [B];
-    `contrast`: float32 [B], the factor; `cut_row`, `cut_column`: int64 [B], where the square that
-    is blanked starts in the crop.
+    `row`, `column`: int64 [B], where the crop starts in the padded image. `flip`: bool [B].
+    `contrast`: float32 [B], the factor. `cut_row`, `cut_column`: int64 [B], where the blanked
+    square starts in the crop.
 
-    `brightness`: float32 [B], what is added, in pixel values; `saturation`: float32 [B], the
-    factor; `hue`: float32 [B], the turn, as a share of the circle; `angle`: float32 [B], in
+    `brightness`: float32 [B], the amount that is added, in pixel values. `saturation`: float32 [B],
+    the factor. `hue`: float32 [B], the turn, as a share of the circle. `angle`: float32 [B], in
     degrees, counterclockwise. `erase_row`, `erase_column`, `erase_height`, `erase_width`: int64
-    [B], the rectangle of the crop that is erased, of height 0 for none; `erase_key`: int64 [B],
-    which random values it is filled with.
+    [B], the rectangle of the crop that is erased; height 0 means none. `erase_key`: int64 [B],
+    determines the random values that fill it.
 
-    `share`: float32 [B], how much of itself an image keeps when another is mixed into it; `pasted`:
-    bool [B], whether that is pasted as a rectangle, and not blended; `paste_row`, `paste_column`:
-    float32 [B], where the middle of the rectangle is, as shares of the sides.
+    `share`: float32 [B], how much of itself an image keeps when another is mixed into it. `pasted`:
+    bool [B], whether the other image is pasted as a rectangle, not blended. `paste_row`,
+    `paste_column`: float32 [B], the middle of the rectangle, as shares of the sides.
     """
 
     row: Tensor
@@ -50,7 +50,7 @@ class Draws:
     paste_column: Tensor | None = None
 
     def made(self) -> dict[str, Tensor]:
-        """Return the choices that there are, by name."""
+        """Return the choices that were made, by name."""
         return {name: values for name, values in vars(self).items() if values is not None}
 
 
@@ -72,10 +72,10 @@ def uniform(low: float, high: float, bits: Tensor) -> Tensor:
 
 
 def open_uniform(bits: Tensor) -> Tensor:
-    """Return numbers above 0 and below 1, for whatever has no value at one of the ends.
+    """Return numbers above 0 and below 1, for functions without a value at 0 or 1.
 
-    They are float64 where the device has that, so that what is computed from them and then rounded
-    to float32 does not depend on how many of them are computed at once.
+    They are float64 if the device has it. So values that are computed from them and then rounded to
+    float32 do not depend on how many are computed at once.
     """
     exact = torch.float32 if bits.device.type == "mps" else torch.float64
     low: Tensor = hashing.unit(bits).to(exact)

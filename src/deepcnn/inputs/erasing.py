@@ -1,9 +1,10 @@
 """Random erasing: a rectangle of an image is filled with random values.
 
 Zhong et al.: "Random erasing data augmentation", AAAI 2020 (arXiv 2017). The area and the aspect
-ratio of the rectangle are those of the paper. There they are drawn again until the rectangle lies
-inside. Here only what fits is drawn, so that nothing is tried twice: the area evenly, as there;
-the ratio evenly on a logarithmic scale, so that tall and wide are equally likely; the place evenly.
+ratio of the rectangle are those of the paper. The paper draws them again until the rectangle lies
+inside. Here only rectangles that fit are drawn, so nothing is tried twice. The area is uniform, as
+in the paper. The ratio is uniform on a logarithmic scale, so that tall and wide rectangles are
+equally likely. The place is uniform.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STREAMS = (
 
 
 def draw(probability: float, size: tuple[int, int], bits: dict[int, Tensor]) -> dict[str, Tensor]:
-    """Choose the rectangles of crops of a size: the fields of `Draws` that begin with `erase`."""
+    """Choose rectangles for crops of one size: the fields of `Draws` that begin with `erase`."""
     erased = hashing.unit(bits[hashing.ERASE]) < probability
     area = AREA[0] + (AREA[1] - AREA[0]) * open_uniform(bits[hashing.ERASE_AREA])
     # With shares h and w of the sides, area = h·w and aspect = h / w. Neither share is above 1
@@ -52,9 +53,9 @@ def draw(probability: float, size: tuple[int, int], bits: dict[int, Tensor]) -> 
 
 
 def erase(crops: Tensor, draws: Draws) -> Tensor:
-    """Fill the rectangles with random values, each evenly from 0 to 255.
+    """Fill the rectangles with random values, uniform from 0 to 255.
 
-    `crops`: uint8 [B, H, W, C], which are left as they are. Returns uint8 [B, H, W, C].
+    `crops`: uint8 [B, H, W, C]; they are not changed. Returns uint8 [B, H, W, C].
     """
     assert draws.erase_row is not None
     assert draws.erase_column is not None

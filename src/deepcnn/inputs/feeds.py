@@ -1,8 +1,8 @@
-"""Feeds: what gives the trainer the batch of a step. Four ways behind one contract.
+"""Feeds, which give the trainer the batch of a step: four kinds with one interface.
 
-Given the same order (`shuffle.Shuffle`) all four give the same bytes: which examples a step sees
-is a function of (seed, step), whatever came before it. A batch may be asked for in parts, each on
-a device of its own; together they are the batch that one device would have seen.
+With the same order (`shuffle.Shuffle`), all four give the same bytes: the examples of a step are a
+function of (seed, step), whatever came before. A batch may be asked for in parts, each on its own
+device. Together the parts are the batch that a single device would have seen.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ STATES = 16  # states of a source that are kept: of more steps than anyone reads
 class Batch:
     """The examples of a step, or a part of them, on the device that trains on them.
 
-    `images`: uint8 [B, H, W, C], or of a prepared feed the network's input, float32 [B, C, H, W];
-    `labels`: int64 [B]; `index`: int64 [B], which examples these are; `epoch`, `position`: int64
-    [B], when they are seen, which is what random choices about them are functions of.
+    `images`: uint8 [B, H, W, C]; from a prepared feed the network's input, float32 [B, C, H, W].
+    `labels`: int64 [B]. `index`: int64 [B], which examples these are. `epoch`, `position`: int64
+    [B], when they are seen; random choices about them are functions of these.
     """
 
     images: Tensor
@@ -46,11 +46,11 @@ class Batch:
 
 
 class Feed(ABC):
-    """Gives the batch of a step, and stops what it has started.
+    """Gives the batch of a step, and stops the threads that it has started.
 
-    `in_memory`: the whole set is in memory, so that `places` and `take` may be asked; `prepared`:
-    its images are the network's input already; `fed_by`: how Python feeds, see `fed.PythonFeed`, or
-    None; `ends`: the steps that there are batches for, once it is known that they end.
+    `in_memory`: the whole set is in memory, so `places` and `take` may be called. `prepared`: its
+    images are the network's input already. `fed_by`: how Python feeds, see `fed.PythonFeed`, or
+    None. `ends`: the number of steps that have batches, once it is known that batches end.
     """
 
     in_memory: ClassVar[bool] = False
@@ -62,8 +62,8 @@ class Feed(ABC):
     def batch(self, step: int, part: Part) -> Batch:
         """Return a part of the batch of a step.
 
-        The parts of a step are asked for one after another, by one thread at a time. Going on with
-        the next step is fast, any other possible.
+        The parts of a step are asked for one after another, by one thread at a time. Any step may
+        be asked for; the one that comes next is fast.
         """
 
     @abstractmethod
@@ -79,17 +79,17 @@ class Feed(ABC):
         raise NotImplementedError
 
     def look(self, step: int) -> None:  # noqa: B027 (most feeds never end)
-        """Find out whether there is a batch for a step, before any is asked for, and set `ends`."""
+        """Find out whether a step has a batch, before one is asked for, and set `ends`."""
 
     def bring(self, device: torch.device) -> None:  # noqa: B027 (most feeds keep nothing there)
-        """Bring to a device what will stay there."""
+        """Bring to a device the data that will stay there."""
 
     def state(self, step: int) -> dict[str, Any] | None:  # noqa: ARG002
-        """Return what a checkpoint of `step` steps must hold beside the step; None for nothing."""
+        """Return what a checkpoint of `step` steps must store beside the step; None for nothing."""
         return None
 
     def restore(self, kind: str, state: dict[str, Any] | None) -> None:  # noqa: B027
-        """Go on from a `state` of a source of this `kind`; raises RunError where that cannot be."""
+        """Go on from a `state` of a source of this `kind`; raises RunError if it cannot."""
 
 
 class Preloaded(Feed):
@@ -126,7 +126,7 @@ class Preloaded(Feed):
         self._there(device)
 
     def _there(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return images and labels of the whole set on a device, which keeps them."""
+        """Return images and labels of the whole set on a device, where they stay."""
         if device not in self._on:
             images = torch.from_numpy(self._arrays.images).to(device)
             labels = torch.from_numpy(self._arrays.labels).to(device)
@@ -142,8 +142,8 @@ class Preloaded(Feed):
 class Streamed(Feed):
     """Reads files in a thread through the composable steps of `stream`, in constant memory.
 
-    With a stream whose readers are threads it is the reference's queue. The first error of any
-    thread is raised by `batch`, at the step that it belongs to, and stops the others.
+    If the stream's readers are threads, it is the reference's queue. The first error in any thread
+    stops the others; `batch` raises it, at the step that it belongs to.
     """
 
     def __init__(self, stream: Stream, *, batch_size: int) -> None:
@@ -163,7 +163,7 @@ class Streamed(Feed):
         return part_of(found, part)
 
     def read(self, step: int) -> HostBatch | None:
-        """Return the whole batch of a step, None where the stream has ended."""
+        """Return the whole batch of a step; None if the stream has ended."""
         # a step that is neither the one of the call before nor the next starts the reading anew
         if step != self._step or self._batch is None:
             if self._batches is None or step != self._step + 1:
@@ -176,7 +176,7 @@ class Streamed(Feed):
         return self._batch
 
     def _read(self, step: int) -> Iterator[tuple[HostBatch, dict[str, Any]]]:
-        """Yield the batches from a step on, each with the state of the stream behind it."""
+        """Yield the batches from a step on, each with the state of the stream after it."""
         begins = step if self._start is None else 0
         with closing(self._stream.batch(self._batch_size, first_step=begins)) as batches:
             if self._start is not None:
@@ -186,14 +186,14 @@ class Streamed(Feed):
                 yield batch, batches.state_dict()
 
     def state_before(self, step: int) -> dict[str, Any]:
-        """Return where the stream stood before the batch of a step, fit for JSON."""
+        """Return the stream's place before the batch of a step, in a form that JSON can hold."""
         if not self._states:  # nothing was read
             with closing(self._stream.batch(self._batch_size, first_step=step)) as batches:
                 return batches.state_dict()
         return self._states[step]
 
     def go_on_from(self, state: dict[str, Any]) -> None:
-        """Begin the next reading, whatever its step, where the stream stood."""
+        """Begin the next reading, for any step, at this place of the stream."""
         self.close()
         self._start = state
 

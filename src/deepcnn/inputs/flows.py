@@ -1,13 +1,13 @@
-"""What all steps of a pipeline have in common: flows of blocks, and how to stop within one.
+"""What all steps of a pipeline have in common: flows of blocks, and how to stop inside one.
 
 A step makes a flow: a generator of blocks of examples, for one epoch. With every block comes the
-state of the flow behind it: a few numbers, fit for JSON, from which a new flow goes on with the
-very blocks that would have followed. What is random in a step is a function of (seed, epoch,
-position), so no state holds examples or a generator of random numbers. A flow that is closed closes
+state of the flow after it: a few numbers that JSON can hold. A new flow can start from this state,
+with the very blocks that would have followed. Random choices in a step are functions of (seed,
+epoch, position), so no state holds examples or a random generator. When a flow is closed, it closes
 all that it reads from.
 
-Whoever stops within a block keeps the state before it and the number of its examples that are done
-(`Taker`). So a stop is possible at every example, whatever the steps are.
+To stop inside a block, a `Taker` keeps the state before the block and the number of its examples
+that are done. So a stop is possible at every example, with any steps.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ class Step(ABC):
 
     @property
     def examples(self) -> int | None:
-        """How many an epoch has, where that is known before it is read."""
+        """The number of examples in an epoch, if it is known before the epoch is read."""
         return None
 
     @abstractmethod
     def flow(self, epoch: int, state: State = None) -> Flow:
-        """Yield the blocks of an epoch, from a state on, each with the state behind it."""
+        """Yield the blocks of an epoch, from a state on, each with the state after it."""
 
 
 class Taker:
-    """Takes examples from the flow of a step, as many as are wanted, and knows where it stands.
+    """Takes any number of examples from the flow of a step, and knows its place.
 
-    State: that of the flow before the block that is being taken from, and how many examples of the
-    block are taken.
+    State: that of the flow before the present block, and how many examples of this block are taken.
     """
 
     def __init__(self, step: Step, epoch: int, state: State = None) -> None:
@@ -56,7 +55,7 @@ class Taker:
             self._taken = skip
 
     def have(self) -> int:
-        """Return how many examples may be taken now; 0 only at the end."""
+        """Return how many examples can be taken now; 0 only at the end."""
         while self._block is None or self._taken == len(self._block[0]):
             self._before, self._taken = self._after, 0
             self._block, self._after = next(self._blocks, (None, self._after))
@@ -65,25 +64,25 @@ class Taker:
         return len(self._block[0]) - self._taken
 
     def take(self, count: int) -> Columns:
-        """Return the next `count` examples, of which there must be as many in the block."""
+        """Return the next `count` examples; the block must have this many left."""
         assert self._block is not None
         part = slice(self._taken, self._taken + count)
         self._taken += count
         return tuple(column[part] for column in self._block)
 
     def state(self) -> State:
-        """Return where it stands, fit for JSON."""
+        """Return its place, in a form that JSON can hold."""
         if self._block is not None and self._taken == len(self._block[0]):
             return [self._after, 0]
         return [self._before, self._taken]
 
     def close(self) -> None:
-        """Close what is read from."""
+        """Close the flow that is read."""
         self._blocks.close()
 
 
 def join(step: str, parts: list[Columns]) -> Columns:
-    """Join blocks to one; raises DataError where their arrays are not alike."""
+    """Join blocks to one; raises DataError if their arrays differ in kind."""
     if len(parts) == 1:
         return parts[0]
     for part in parts:

@@ -1,6 +1,7 @@
 """Where the batches of a fed training come from: a function, an iterable, or a pipeline.
 
-Each is asked for the batch of one step after the other, and knows how far it can be resumed.
+Each kind is asked for the batches of the steps, one after another, and knows from where it can be
+resumed.
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ class _Stateful(Protocol):
 
 
 class Supply(ABC):
-    """Hands over the batch of a step, the next one each time it is asked.
+    """Hands over the batch of a step, the next one at each call.
 
-    `kind` tells how far it can be resumed: "function" from any step; "stateful" from a checkpoint,
-    which holds its state; "iterator" not at all.
+    `kind` tells from where it can be resumed. "function": from any step. "stateful": from a
+    checkpoint, which holds its state. "iterator": not at all.
     """
 
     kind: ClassVar[Kind]
 
     @abstractmethod
     def batch(self, step: int) -> Any:
-        """Return the batch of a step, None where there is none."""
+        """Return the batch of a step; None if there is none."""
 
     def state(self, step: int) -> dict[str, Any] | None:  # noqa: ARG002
-        """Return where it stands before a step, fit for JSON; None where the step says it all."""
+        """Return its place before a step, for JSON; None if the step itself is enough."""
         return None
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from a `state`."""
 
     def close(self) -> None:  # noqa: B027 (a function has nothing to close)
-        """Stop what was started."""
+        """Stop all threads that it has started."""
 
 
 class OfFunction(Supply):
@@ -65,7 +66,7 @@ class OfFunction(Supply):
 
 
 class OfIterable(Supply):
-    """An iterable, which is asked again for an iterator when one has ended and it is `endless`."""
+    """An iterable; if it is `endless`, it is asked for a new iterator when one has ended."""
 
     kind: ClassVar[Kind] = "iterator"
 
@@ -95,7 +96,7 @@ class OfIterable(Supply):
 
 
 class OfStateful(OfIterable):
-    """An iterable with `state_dict()`, fit for JSON, and `load_state_dict()`."""
+    """An iterable with `load_state_dict()` and a `state_dict()` that JSON can hold."""
 
     kind: ClassVar[Kind] = "stateful"
 
@@ -149,7 +150,7 @@ class OfStream(Supply):
 
 
 class OfStatefulStream(OfStream):
-    """A pipeline of steps that change how many examples there are: its place is its state."""
+    """A pipeline with steps that change the number of examples; its state is its place."""
 
     kind: ClassVar[Kind] = "stateful"
 
@@ -167,7 +168,7 @@ class OfStatefulStream(OfStream):
 
 
 def supply_of(source: Any, *, batch_size: int, endless: bool) -> Supply:
-    """Return what hands over the batches of a source; raise DataError for what cannot."""
+    """Return the supply for a source; raise DataError for an object that cannot be one."""
     if isinstance(source, Stream):
         return (OfStream if source.by_step else OfStatefulStream)(source, batch_size)
     if isinstance(source, _Stateful):

@@ -27,19 +27,21 @@ Plan = dict[str, Tensor]  # `index`, which examples are seen, and the choices of
 
 
 def made_together(values: int, device: torch.device) -> int:
-    """Return the inputs of how many steps are made at once; `values`: of those of a step."""
+    """Return for how many steps inputs are made at once; `values`: in the inputs of one step."""
     return max(1, (TOGETHER if device.type == "cpu" else TOGETHER_ON_GPU) // values)
 
 
 class Loader:
     """Brings the batch of a step of training to a device, distorted.
 
-    `training_steps`: of the whole training; on the share of it that is done the size of the images
-    may depend. `share_at`: that share before a step, where it does not grow evenly; it may change
-    at multiples of `steps` that nothing was asked about yet. Where the set is in memory, the random
-    choices of `steps` steps are made at once, and small batches of a few of these are distorted
-    together; from other feeds each is made as it comes. The numbers are the same. `classes`: how
-    many there are, needed where images are mixed.
+    `training_steps`: of the whole training. The size of the images may depend on the share of them
+    that is done. `share_at`: gives this share before a step, if it does not grow evenly. It may
+    change at multiples of `steps` that nobody has asked about yet. `classes`: their number, needed
+    if images are mixed.
+
+    If the set is in memory, the random choices of `steps` steps are made at once, and small batches
+    of a few of these steps are distorted together. From other feeds, each batch is made as it
+    comes. The numbers are the same.
     """
 
     def __init__(
@@ -63,8 +65,8 @@ class Loader:
     def load(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
         """Return a part of the network's input for a step, and its labels, on the part's device.
 
-        Images float32 [b, C, H, W]; labels int64 [b], or where images are mixed the shares of the
-        classes, float32 [b, classes].
+        Images are float32 [b, C, H, W], labels int64 [b]. If images are mixed, labels are instead
+        the shares of the classes, float32 [b, classes].
         """
         if self._transform.mixes:
             part = replace(part, with_before=True)
@@ -86,7 +88,7 @@ class Loader:
         return self._transform.scale_at(self._share_at(step))
 
     def plan(self, first_step: int, part: Part) -> Plan:
-        """Return which examples are seen, and the random choices about them: [steps, b] each."""
+        """Return which examples are used, and the random choices about them: [steps, b] each."""
         index, epoch, position = self._feed.places(first_step, self.steps, part)
         draws = self._transform.draw(
             self._seed,
@@ -98,9 +100,9 @@ class Loader:
         return {"index": index, **chosen}
 
     def take(self, plan: Plan, scale: float) -> tuple[Tensor, Tensor]:
-        """Return the network's input for some steps of a plan, and its labels, as `load`.
+        """Return the network's input for some steps of a plan, and its labels, as `load` does.
 
-        They are those of one step after another.
+        The steps' inputs follow one another.
         """
         flat = {name: values.flatten() for name, values in plan.items()}
         examples = self._feed.take(flat.pop("index"))
@@ -117,7 +119,7 @@ class Loader:
         return mixing.mix(images, labels, draws, steps=steps, classes=self._classes)
 
     def _make(self, step: int, part: Part) -> tuple[range, list[tuple[Tensor, Tensor]]]:
-        """Return the batches of a step and of a few after it, where images keep their size."""
+        """Return the batches of a step and of a few after it, as long as images keep their size."""
         first, plan = self._planned(step, part)
         values = len(plan["index"][0]) * math.prod(self._transform.shape)
         count = made_together(values, part.device)
@@ -130,7 +132,7 @@ class Loader:
         return steps, list(zip(torch.split(images, each), torch.split(labels, each), strict=True))
 
     def _planned(self, step: int, part: Part) -> tuple[int, Plan]:
-        """Return the plan that a step is in, and the first step of it."""
+        """Return the plan that contains a step, and the plan's first step."""
         steps, plan = self._plans.get(part, (range(0), {}))
         if step not in steps:
             first = step - step % self.steps

@@ -1,9 +1,10 @@
-"""The training set's mean image, which networks of 2009 to 2012 were given images without.
+"""The training set's mean image, which networks of 2009 to 2012 had subtracted from images.
 
-The mean is taken of each value of the image by itself, so that what is usual at a place is taken
-away there. cuda-convnet cuts it around its centre, as large as the network's input, and subtracts
-that same piece from each crop, wherever the crop lies, and after mirroring it (`convdata.py`). So
-it is here. What is left are pixel values of -255 to 255, neither divided nor clipped.
+Each value of the mean image is the mean of this value over all images. So what is usual at a place
+is subtracted there. cuda-convnet crops the mean image around its centre, to the size of the
+network's input. It subtracts this same piece from each crop, wherever the crop lies, and after
+mirroring it (`convdata.py`). Here it is the same. The results are pixel values of -255 to 255,
+neither divided nor clipped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from deepcnn.data.source import Source
 
 
 def mean_image_of(source: Source, size: tuple[int, int]) -> tuple[float, ...]:
-    """Return the centre, of `size`, of a set's mean image: row by row, column by column, channels.
+    """Return the centre, of `size`, of a set's mean image, ordered by row, column, channel.
 
     The sums are exact; each mean is rounded once.
     """
@@ -34,9 +35,9 @@ def mean_image_of(source: Source, size: tuple[int, int]) -> tuple[float, ...]:
 def without_mean_image(crops: Tensor, mean: tuple[float, ...], contrast: Tensor | None) -> Tensor:
     """Return crops without the mean image, float32 [B, C, H, W] in channels_last order.
 
-    `crops`: uint8 [B, H, W, C]; `mean`: its centre of H × W × C values; `contrast`: float32 [B], by
-    which the distance of each value from the mean of its channel in the crop is multiplied first,
-    or None.
+    `crops`: uint8 [B, H, W, C]. `mean`: the mean image's centre of H × W × C values. `contrast`:
+    float32 [B] or None; first, the distance of each value from the mean of its channel in the crop
+    is multiplied by it.
     """
     values = crops.to(torch.float32)
     if contrast is not None:

@@ -4,11 +4,11 @@ Zhang et al.: "mixup: beyond empirical risk minimization", ICLR 2018. Yun et al.
 regularization strategy to train strong classifiers with localizable features", ICCV 2019. With
 both, each example gets one of the two, with equal chances.
 
-The other image is the one before in the batch, and for the first one the last. So a device that
-computes a part of a batch needs one example more than its part, whatever the parts are, and finds
-what a single device finds. The batch is in random order already. How much is mixed is a function of
-(seed, epoch, position) of the image that another is mixed into; in the papers' programs it is the
-same for a whole batch.
+The other image is the previous one in the batch; for the first image it is the last. So a device
+that computes a part of a batch needs only one example more than its part, for any division into
+parts, and gets the same result as a single device. The batch is in random order already. The share
+of the mixture is a function of (seed, epoch, position) of the image that the other is mixed into.
+In the papers' programs it is the same for a whole batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STREAMS = (
 
 
 def draw(mixup: float, cutmix: float, bits: dict[int, Tensor]) -> dict[str, Tensor]:
-    """Choose how images are mixed, by the alphas of MixUp and of CutMix, 0 for never.
+    """Choose how images are mixed, by the alphas of MixUp and of CutMix; 0 means never.
 
     Returns `share` of `Draws`, and with CutMix also `pasted`, `paste_row` and `paste_column`.
     """
@@ -55,11 +55,11 @@ def draw(mixup: float, cutmix: float, bits: dict[int, Tensor]) -> dict[str, Tens
 def beta(alpha: float, radius: Tensor, angle: Tensor) -> Tensor:
     """Return numbers distributed as Beta(alpha, alpha), alpha > 0, for twice 64 random bits each.
 
-    With T of Student's distribution with 2·alpha degrees of freedom, (1 + T / √(2·alpha + T²)) / 2
-    has the wanted one, and with u and v even on (0, 1), T is √(2·alpha·(u^(-1/alpha) - 1))·cos 2πv
-    (Bailey: "Polar generation of random variates with the t-distribution", Mathematics of
-    Computation 62, 1994; Devroye: "Random variate generation in one line of code", 1996). So
-    nothing is tried twice. It is written so that no power overflows. Returns float32.
+    If T has Student's distribution with 2·alpha degrees of freedom, (1 + T / √(2·alpha + T²)) / 2
+    has the wanted distribution. If u and v are uniform on (0, 1), T is √(2·alpha·(u^(-1/alpha) -
+    1))·cos 2πv (Bailey: "Polar generation of random variates with the t-distribution", Mathematics
+    of Computation 62, 1994; Devroye: "Random variate generation in one line of code", 1996). So
+    nothing is tried twice. The formula is written so that no power overflows. Returns float32.
     """
     logarithm = open_uniform(radius).log() / alpha
     cosine = (2 * math.pi * open_uniform(angle)).cos()
@@ -73,10 +73,10 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix the examples of `steps` parts of batches, each with the example before it.
 
-    `images`: float32 [steps·(b + 1), C, H, W], the network's input, of each step one example more
-    than there are in the part, first the one before; `labels`: int64 [steps·(b + 1)], below
-    `classes`; `draws`: of as many. Returns images float32 [steps·b, C, H, W] in channels_last
-    memory, and labels float32 [steps·b, classes], of which each row holds the shares of the
+    `images`: float32 [steps·(b + 1), C, H, W], the network's input. Each step has one example more
+    than its part: the one before comes first. `labels`: int64 [steps·(b + 1)], below `classes`.
+    `draws`: for the same number of examples. Returns images float32 [steps·b, C, H, W] in
+    channels_last memory, and labels float32 [steps·b, classes]; each row holds the shares of the
     classes and sums to 1.
     """
     height, width = images.shape[2:]
@@ -88,7 +88,7 @@ def mix(
 
 
 def _blend(values: Tensor, weights: Tensor, steps: int) -> Tensor:
-    """Return `weights` of each example and the rest of the one before it, but for the first."""
+    """Return `weights` times each example plus the rest of the one before it, without the first."""
     every, own = (each.view(steps, -1, *each.shape[1:]) for each in (values, weights))
     return torch.lerp(every[:, :-1], every[:, 1:], own[:, 1:]).flatten(0, 1)
 
@@ -96,8 +96,8 @@ def _blend(values: Tensor, weights: Tensor, steps: int) -> Tensor:
 def _weights(draws: Draws, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return how much of itself an image keeps, [B], and each of its pixels, [B, H, W].
 
-    Where it is the same for all pixels, the latter is [B, 1, 1]. A pasted rectangle may reach over
-    the edges; then what lies inside counts.
+    If it is the same for all pixels, the second one is [B, 1, 1]. A pasted rectangle may reach over
+    the edges; then only its part inside counts.
     """
     assert draws.share is not None
     share, each = draws.share, draws.share[:, None, None]

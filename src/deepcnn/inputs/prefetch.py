@@ -1,4 +1,4 @@
-"""Runs an iterator in a thread, a few items ahead of whoever takes them."""
+"""Runs an iterator in a thread, a few items ahead of its reader."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Prefetch(Iterator[T]):
-    """Runs an iterator in a thread, at most `ahead` items before whoever takes them.
+    """Runs an iterator in a thread, at most `ahead` items ahead of its reader.
 
-    An error of the iterator is raised where its next item would have come. `close` stops the
-    thread, closes the iterator and waits until both have happened.
+    An error in the iterator is raised in place of its next item. `close` stops the thread, closes
+    the iterator and waits until both are done.
     """
 
     def __init__(self, iterator: Iterator[T], *, ahead: int, name: str) -> None:
@@ -41,7 +41,7 @@ class Prefetch(Iterator[T]):
             raise StopIteration
 
     def close(self) -> None:
-        """Stop; what was read ahead is dropped."""
+        """Stop, and drop what was read ahead."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

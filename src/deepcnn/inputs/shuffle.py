@@ -1,11 +1,11 @@
-"""In which order a training visits the examples of its shards.
+"""The order in which a training visits the examples of its shards.
 
-An epoch is read by a number of readers, each at a place of its own, in files whose order changes
-every epoch; what they read goes through a shuffle buffer, from which examples leave at random.
-All of it is a function of (seed, epoch): which readers read what is settled beforehand, their
-blocks are taken in turn, and the slot that an example leaves is a hash. So the same order can be
-computed over indices alone, without a file, and threads carry work but never order. A buffer as
-large as the set gives a permutation of the whole set, whatever the files are.
+A number of readers read an epoch, each at its own place, in files whose order changes every epoch.
+What they read goes through a shuffle buffer, from which examples leave at random. All of this is a
+function of (seed, epoch): it is fixed beforehand what each reader reads, their blocks are taken in
+turn, and a hash chooses the slot that an example leaves. So the same order can be computed over
+indices alone, without a file. Threads do the work, but never decide the order. A buffer as large as
+the set gives a permutation of the whole set, for any files.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Piece:
 class Shuffle:
     """The order of a training set: `readers` readers, and a buffer of `buffer` examples.
 
-    `counts`: examples in each shard; `seekable`: whether reading it may start anywhere, so that
-    several readers may share it; `block`: how many a reader takes at a time.
+    `counts`: examples in each shard. `seekable`: whether reading a shard can start anywhere, so
+    that several readers can share it. `block`: how many examples a reader takes at a time.
     """
 
     seed: int
@@ -100,8 +100,8 @@ class Shuffle:
     def batch(self, step: int, batch_size: int, *, steps: int = 1) -> tuple[Int64s, Int64s, Int64s]:
         """Return (index, epoch, position) of each example of a step's batch: int64 [batch_size].
 
-        With `steps` those of so many batches, one after another. See `places`: every batch is
-        full, each example is seen exactly once in every epoch.
+        With `steps`: those of this many batches, one after another. As in `places`, every batch is
+        full, and each example is seen exactly once in every epoch.
         """
         epoch, position = places(step, batch_size, self.examples, steps=steps)
         index = np.empty(len(epoch), np.int64)
@@ -115,8 +115,8 @@ class Shuffle:
     ) -> Iterator[Columns]:
         """Send what the readers of an epoch read through the shuffle buffer.
 
-        `blocks`: the examples in the order of reading, the first column their indices; `most`:
-        examples that an epoch may have, None: those of the shards.
+        `blocks`: the examples in the order of reading; the first column holds their indices.
+        `most`: the largest number of examples in an epoch; None: that of the shards.
         """
         buffer = _Buffer(
             self.seed, epoch, min(self.buffer, self.examples if most is None else most)
@@ -140,10 +140,10 @@ def places(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (epoch, position) of each example of the batch of a step, int64 [batch_size].
 
-    With `steps` those of so many batches, one after another, int64 [steps * batch_size].
+    With `steps`: those of this many batches, one after another, int64 [steps * batch_size].
 
-    Epochs of `n` examples follow one another without a seam: a batch may hold the end of one and
-    the start of the next, every batch is full, and each place is met exactly once.
+    Epochs of `n` examples follow one another without a gap. A batch may hold the end of one epoch
+    and the start of the next. Every batch is full, and each place comes exactly once.
     """
     place = np.arange(step * batch_size, (step + steps) * batch_size, dtype=np.int64)
     epoch, position = np.divmod(place, n)
@@ -167,7 +167,7 @@ def epoch_order(shuffle: Shuffle, epoch: int) -> Int64s:
 
 
 def in_turn(iterators: Iterable[Iterator[T]]) -> Iterator[T]:
-    """Yield one item of each iterator in turn; those that have ended are passed over."""
+    """Yield one item of each iterator in turn; iterators that have ended are skipped."""
     left = list(iterators)
     while left:
         going = []
@@ -182,8 +182,8 @@ def in_turn(iterators: Iterable[Iterator[T]]) -> Iterator[T]:
 class _Buffer:
     """A shuffle buffer of `size` examples whose choices are functions of (seed, epoch, draw).
 
-    While it fills, nothing leaves. Then each example that comes takes the slot of one that leaves,
-    chosen at random. At the end the others leave in the order of a random key of their own.
+    While it fills, nothing leaves. Then each new example takes the slot of one that leaves; this
+    slot is chosen at random. At the end, the remaining examples leave in the order of a random key.
     """
 
     def __init__(self, seed: int, epoch: int, size: int) -> None:
@@ -195,7 +195,7 @@ class _Buffer:
         self._draws = 0
 
     def exchange(self, block: Columns) -> Iterator[Columns]:
-        """Take in a block; yield as many examples as do not find an empty slot."""
+        """Take in a block; yield one example for each new one that finds no empty slot."""
         count = len(block[0])
         if not self._columns:
             self._columns = tuple(np.empty((self._size, *c.shape[1:]), c.dtype) for c in block)

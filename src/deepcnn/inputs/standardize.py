@@ -29,12 +29,11 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def standardize(crops: Tensor, contrast: Tensor | None, statistics: Statistics | None) -> Tensor:
-    """Apply `(x - centre) * scale + offset`, three passes over memory that is still cached.
+    """Apply `(x - centre) * scale + offset`, in three passes over memory that is still cached.
 
-    `crops`: uint8 [B, H, W, C]; `contrast`: float32 [B], the factors, or None for none;
-    `statistics`: mean and standard deviation of each channel of the data set, in pixel values of
-    0 to 255, or None for those of each image alone. Returns float32 [B, C, H, W], its memory in
-    channels_last order.
+    `crops`: uint8 [B, H, W, C]. `contrast`: float32 [B], the factors, or None. `statistics`: mean
+    and standard deviation of each channel of the data set, in pixel values of 0 to 255; None: those
+    of each image alone. Returns float32 [B, C, H, W], in channels_last memory.
     """
     if contrast is None and torch.compiler.is_compiling():
         return _in_a_graph(crops, statistics)
@@ -56,11 +55,11 @@ def standardize(crops: Tensor, contrast: Tensor | None, statistics: Statistics |
 
 
 def _in_a_graph(crops: Tensor, statistics: Statistics | None) -> Tensor:
-    """Do the same without contrast, where it is traced to be computed elsewhere.
+    """Do the same without contrast, for a traced graph that other runtimes compute.
 
-    In float32 alone, since some runtimes have no int64 and no float64. Means are subtracted
-    before anything is squared, so that nothing large cancels; they are taken of rows, then of
-    columns, so that the mean of equal values is exact.
+    All is in float32, since some runtimes have no int64 and no float64. Means are subtracted before
+    anything is squared, so that nothing large cancels. They are taken of rows, then of columns, so
+    that the mean of equal values is exact.
     """
     values = crops.to(torch.float32).permute(0, 3, 1, 2)
     if statistics is not None:
@@ -78,15 +77,15 @@ def _mean_of_each(values: Tensor) -> Tensor:
 
 @functools.lru_cache
 def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return constants as float32, copied to the device once, since a GPU waits for each copy."""
+    """Return constants as float32, copied to the device only once: a GPU waits for a copy."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def channel_sums(values: Tensor, channels: int) -> Tensor:
     """Sum each channel of integers in float32 [B, H, W·C] over the pixels: int64 [B, C], exact.
 
-    Columns are summed first, since float32 holds sums of 256 squares of pixels exactly, in any
-    order of summation, and few numbers are left for the slower integers.
+    Columns are summed first, in float32, which holds sums of 256 squared pixels exactly, in any
+    order. Then few numbers are left for the slower sums of integers.
     """
     if values.shape[1] > 256:
         values = values.to(torch.float64)

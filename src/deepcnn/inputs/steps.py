@@ -1,6 +1,6 @@
-"""The steps of a pipeline, a class each, from files to examples in their order.
+"""The steps of a pipeline, from files to examples in their order: one class for each.
 
-What a flow and its state are is told in `flows.py`. Each class says what its state is.
+`flows.py` explains what a flow and its state are. Each class says what its state is.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Arrays = tuple[NDArray[Any], ...]  # what belongs to k examples: [k, …] each; 
 
 @dataclass(frozen=True)
 class Extract(Step):
-    """Reads shards in the order of the readers of `shuffle`, which was made for them.
+    """Reads shards in the order that the readers of `shuffle` have.
 
-    With `threads` each reader is a thread, ahead of the others' turns by a few blocks; the order
-    is the same. State: the number of blocks that were taken.
+    With `threads` each reader is a thread, which reads a few blocks ahead; the order stays the
+    same. State: the number of blocks that were taken.
     """
 
     shards: Sequence[Shard]
@@ -71,7 +71,7 @@ class Extract(Step):
         return sum(-(-(piece.stop - piece.start) // self.shuffle.block) for piece in pieces)
 
     def _turns(self, blocks: list[int], taken: int) -> tuple[list[int], int]:
-        """Return how many blocks each reader has given after so many, and whose turn it is."""
+        """Return how many of so many blocks each reader has given, and whose turn it is."""
         done, turn = [0] * len(blocks), 0
         for _ in range(min(taken, sum(blocks))):
             while done[turn] == blocks[turn]:
@@ -92,7 +92,7 @@ class Extract(Step):
         return left
 
     def _read(self, pieces: list[Piece]) -> Generator[Columns, None, None]:
-        """Yield a reader's blocks; while a piece is read the next one's shard may be brought."""
+        """Yield a reader's blocks; while a piece is read, the next one's shard may be fetched."""
         size = self.shuffle.block
         for i, piece in enumerate(pieces):
             for following in pieces[i + 1 : i + 2]:
@@ -105,7 +105,7 @@ class Extract(Step):
 
 @dataclass(frozen=True)
 class Map(Step):
-    """Changes each block by a function, which keeps the number of examples. State: its source's."""
+    """Changes each block by a function, which keeps the number of examples. State: the source's."""
 
     source: Step
     function: Callable[[Any], Any]
@@ -136,7 +136,7 @@ class Map(Step):
 
 @dataclass(frozen=True)
 class Filter(Step):
-    """Keeps the examples for which a function of a block is true. State: its source's."""
+    """Keeps the examples for which a function of a block is true. State: the source's."""
 
     source: Step
     function: Callable[[Any], Any]
@@ -158,10 +158,10 @@ class Filter(Step):
 
 @dataclass(frozen=True)
 class FlatMap(Step):
-    """Makes none, one or several examples of each, by a function of one example.
+    """Makes any number of examples from each one, by a function of one example.
 
-    They are numbered `SPREAD · index + i`, modulo 2**64. State: the source's before the block that
-    is being read, and how many examples of that are done.
+    New examples have the numbers `SPREAD · index + i`, modulo 2**64. State: the source's before the
+    present block, and how many examples of this block are done.
     """
 
     source: Step
@@ -195,7 +195,7 @@ class FlatMap(Step):
 
 @dataclass(frozen=True)
 class Take(Step):
-    """Ends each epoch after so many examples. State: its source's, and how many are left."""
+    """Ends each epoch after this many examples. State: the source's, and how many are left."""
 
     source: Step
     count: int
@@ -223,7 +223,7 @@ class Take(Step):
 class Cache(Step):
     """Reads the first epoch of its source once, and gives its examples in every epoch.
 
-    They lie in memory, all of them, before the first one leaves. State: how many have left.
+    All of them are in memory before the first one leaves. State: how many have left.
     """
 
     source: Step
@@ -266,7 +266,8 @@ class Cache(Step):
 class Zip(Step):
     """Puts the arrays of several sources side by side, and ends with the shortest.
 
-    An example has the number that it has in the first source. State: that of a `Taker` for each.
+    An example has the number that it has in the first source. State: that of a `Taker` for each
+    source.
     """
 
     sources: tuple[Step, ...]
@@ -290,10 +291,10 @@ class Zip(Step):
 
 @dataclass(frozen=True)
 class Interleave(Step):
-    """Takes `length` examples of each source in turn; those that have ended are passed over.
+    """Takes `length` examples of each source in turn; sources that have ended are skipped.
 
-    Example i of source s of n is numbered n · i + s, modulo 2**64. State: whose turn it is, how
-    many it still gives, and that of a `Taker` for each.
+    Example i of source s, of n sources, gets the number n · i + s, modulo 2**64. State: whose turn
+    it is, how many examples it still gives, and the state of a `Taker` for each source.
     """
 
     sources: tuple[Step, ...]
@@ -333,8 +334,8 @@ class Interleave(Step):
 class Mix(Step):
     """Sends each epoch through the shuffle buffer of `shuffle`.
 
-    State: the number of blocks that have left. Going on fills the buffer anew, from the beginning
-    of the epoch, and passes over what has left.
+    State: the number of blocks that have left. Resuming fills the buffer again from the beginning
+    of the epoch, and skips the blocks that have left.
     """
 
     source: Step
@@ -360,7 +361,7 @@ class Mix(Step):
 def _takers(
     sources: Sequence[Step], epoch: int, states: Sequence[State] | None, stack: ExitStack
 ) -> list[Taker]:
-    """Return what takes from each source, from its state on; the stack closes them."""
+    """Return a `Taker` for each source, from its state on; the stack closes them."""
     before = [None] * len(sources) if states is None else states
     return [
         stack.enter_context(closing(Taker(source, epoch, state)))
@@ -369,7 +370,7 @@ def _takers(
 
 
 def _arrays(name: str, found: Any) -> Arrays:
-    """Return what a user's function gave as arrays; raises DataError where it is no tuple."""
+    """Return the arrays that a user's function gave; raises DataError if it gave no tuple."""
     if not isinstance(found, (tuple, list)) or not found:
         raise DataError(
             f"{name}: expected a tuple of arrays such as (images, labels), found "

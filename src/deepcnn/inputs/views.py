@@ -9,8 +9,8 @@ from torch import Tensor
 def shifted(central: Tensor) -> list[tuple[float, Tensor]]:
     """Return images shifted by a pixel up and left, and down and right, and their mirror images.
 
-    `central`: [B, C, H, W], reflected about its edge pixels. Each has a weight of a quarter.
-    (Jordan's airbench, 2024.)
+    `central`: [B, C, H, W]; it is reflected about its edge pixels. Each view has a weight of a
+    quarter. (Jordan's airbench, 2024.)
     """
     height, width = central.shape[2:]
     padded = F.pad(central, (1, 1, 1, 1), mode="reflect")

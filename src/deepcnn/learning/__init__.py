@@ -1,1 +1,1 @@
-"""What changes while training, and how."""
+"""Everything that changes while training, and how it changes."""

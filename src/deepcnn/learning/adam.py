@@ -26,14 +26,14 @@ from deepcnn.learning.optimizers import (
 class Adam(Optimizer):
     """Steps of about the learning rate, whatever the size of the gradients.
 
-    m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; p ← p - rate · m̂ / (√v̂ + ε), where m̂ = m /
-    (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) make up for beginning at 0. t counts the updates of this
-    optimizer, without those that a shut gate left out. (Kingma, Ba: "Adam: a method for stochastic
-    optimization", 2015, in the form of torch.optim.Adam.)
+    m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; p ← p - rate · m̂ / (√v̂ + ε), where m̂ = m / (1
+    - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) compensate for the start at 0. t counts the updates of this
+    optimizer, without those that a closed gate prevented. (Kingma, Ba: "Adam: a method for
+    stochastic optimization", 2015, in the form of torch.optim.Adam.)
 
-    `weight_decay` is added to the gradient, g + weight_decay · p, so that it is divided by √v̂, too.
-    `decoupled`: it is instead the share of each parameter that a step takes away at the initial
-    rate, as for SGD. (Loshchilov, Hutter: "Decoupled weight decay regularization", 2019, which is
+    `weight_decay` is added to the gradient, g + weight_decay · p, so it is divided by √v̂, too.
+    `decoupled`: instead, a step takes away this share of each parameter at the initial rate, as
+    with SGD. (Loshchilov, Hutter: "Decoupled weight decay regularization", 2019, which is
     torch.optim.AdamW with weight_decay / learning_rate.) `until`: as for SGD.
     """
 

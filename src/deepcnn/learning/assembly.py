@@ -1,4 +1,4 @@
-"""What a configuration asks for: optimizers, schedule, and the state before the first step."""
+"""Makes what a configuration asks for: optimizers, schedule, and the first state."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Schedule = Callable[[float], float]  # from a step to the factor of the learning
 
 
 def make_state(config: Config, model: nn.Module, old: Collection[str] = ()) -> TrainState:
-    """Make the state before the first step of a network with its initial weights.
+    """Make the state before the first step, for a network with its initial weights.
 
-    `old`: the names of the parameters that another training brings along.
+    `old`: the names of the parameters that come from another training.
     """
     averages = (
         ParameterAverages(model, config.average_decay) if config.average_decay is not None else None
@@ -50,7 +50,7 @@ def make_state(config: Config, model: nn.Module, old: Collection[str] = ()) -> T
 
 
 def make_schedule(config: Config, examples: int) -> Schedule:
-    """Return the schedule; `examples`: of the training set, by which epochs are counted."""
+    """Return the schedule; `examples`: of the training set, which define an epoch."""
     even = dataclasses.replace(config, steps=config.even_steps, pace=())
     warm = even.optimizer.warm_up * even.steps
     schedule = _schedule(even, examples, warm)
@@ -66,7 +66,7 @@ def _risen(step: float, warm: float) -> float:
 
 
 def _schedule(config: Config, examples: int, warm: float) -> Schedule:
-    """Return the schedule without the rise in the first `warm` steps."""
+    """Return the schedule without its rise in the first `warm` steps."""
     wanted, steps = config.optimizer, config.steps
     match wanted.schedule:
         case "constant":
@@ -87,9 +87,9 @@ def _schedule(config: Config, examples: int, warm: float) -> Schedule:
 
 
 def slowed(config: Config, rollbacks: int) -> Config:
-    """Return the configuration with the rates after so many rollbacks: halved at each.
+    """Return the configuration with the rates after this many rollbacks; each halves them.
 
-    What a step takes away of a weight stays in proportion to the rate.
+    The weight decay of a step stays in proportion to the rate.
     """
     optimizer, factor = config.optimizer, 0.5**rollbacks
     changed: dict[str, Any] = {
@@ -103,9 +103,9 @@ def slowed(config: Config, rollbacks: int) -> Config:
 def make_optimizers(config: Config, model: nn.Module, old: Collection[str] = ()) -> list[Optimizer]:
     """Give each trainable parameter to the optimizer that the configuration names for its kind.
 
-    Those of `old` layers, by name, learn at `old_layers_rate` times the rate of their kind. On the
-    linear schedule the rates of layers that stop learning sooner reach 0 by then, unless it
-    begins with a rise: then their rates are those of all others.
+    Parameters of `old` layers, by name, learn at `old_layers_rate` times the rate of their kind. On
+    the linear schedule, the rates of layers that stop learning sooner reach 0 when they stop. If
+    the schedule begins with a rise, their rates are like all others.
     """
     wanted = config.optimizer
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -129,7 +129,7 @@ def _muons(
     slower: Mapping[str, float],
     until: Mapping[str, float],
 ) -> list[Optimizer]:
-    """Make Muon for the filters, one for each rate: `slower` has factors of some, by name."""
+    """Make Muon for the filters, one for each rate; `slower` has factors for some, by name."""
     by_factor: dict[float, dict[str, nn.Parameter]] = {} if filters else {1.0: {}}
     for name, parameter in filters.items():
         by_factor.setdefault(slower.get(name, 1.0), {})[name] = parameter
@@ -147,7 +147,7 @@ def _optimizer(
     weight_decay: float,
     until: Mapping[str, float],
 ) -> Optimizer:
-    """Make the optimizer of a group, whose rate and weight decay these are."""
+    """Make the optimizer of a group with this rate and this weight decay."""
     group = {"learning_rate": rate, "weight_decay": weight_decay}
     if wanted.method == "sgd":
         momentum, nesterov = wanted.momentum, wanted.nesterov
@@ -179,10 +179,10 @@ def _groups(
     filters: Mapping[str, nn.Parameter],
     slower: Mapping[str, float],
 ) -> dict[tuple[float, float], dict[str, nn.Parameter]]:
-    """Divide what is not Muon's by its initial learning rate and its weight decay.
+    """Group the parameters that are not Muon's by initial learning rate and weight decay.
 
-    `slower`: factors of the rates of some parameters, by name. The share that a step of SGD and
-    AdamW takes of a weight goes with its rate; other methods multiply it with the rate themselves.
+    `slower`: factors for the rates of some parameters, by name. With SGD and AdamW, the weight
+    decay is multiplied by this factor, too; other methods multiply it with the rate themselves.
     """
     wanted = config.optimizer
     by_share = wanted.method in ("sgd", "adamw")
@@ -209,9 +209,9 @@ def _groups(
 def learn_until(config: Config, model: nn.Module) -> dict[str, float]:
     """Return the shares of the training after which parameters are fixed, by their names.
 
-    The first layers settle first, and have the largest activations. Once they are fixed, the
-    backward pass ends before them. (Brock et al.: "FreezeOut: accelerate training by
-    progressively freezing layers", 2017.)
+    The first layers settle first, and they have the largest activations. Once they are fixed, the
+    backward pass stops before them. (Brock et al.: "FreezeOut: accelerate training by progressively
+    freezing layers", 2017.)
     """
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
     until: dict[str, float] = {}
@@ -221,7 +221,7 @@ def learn_until(config: Config, model: nn.Module) -> dict[str, float]:
 
 
 def _beginning(setting: str, layer: str, names: Sequence[str], config: Config) -> list[str]:
-    """Return those names of parameters that begin with the name of a layer; there must be some."""
+    """Return the names of parameters that begin with a layer's name; there must be some."""
     found = [name for name in names if name.startswith(layer)]
     if not found:
         layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))

@@ -1,4 +1,4 @@
-"""Moving averages of parameters and of losses; the live model is read and never written."""
+"""Moving averages of parameters and of losses. The model in training is only read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from deepcnn.hardware import kernels_are_dear
 class ParameterAverages:
     """Exponential moving averages of all trainable parameters.
 
-    They start at the initial values. After update n (n = 1 is the first) the average moves to
-    d · average + (1 - d) · parameter with d = min(decay, (1 + n) / (10 + n)), which makes early
-    averages follow quickly (TensorFlow's ExponentialMovingAverage with num_updates).
+    They start at the initial values. After update n (n = 1 is the first) the average becomes d ·
+    average + (1 - d) · parameter with d = min(decay, (1 + n) / (10 + n)). So early averages follow
+    quickly (TensorFlow's ExponentialMovingAverage with num_updates).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -29,7 +29,7 @@ class ParameterAverages:
 
     @torch.no_grad()
     def update(self, weight: Tensor, gate: Tensor) -> None:
-        """Follow an update of that `weight` (float32 []); where `gate` (bool []) is False, stay."""
+        """Follow an update with this `weight` (float32 []); if `gate` (bool []) is False, stay."""
         weight = gate * weight
         averages = list(self.tensors.values())
         if kernels_are_dear(weight.device):
@@ -41,7 +41,7 @@ class ParameterAverages:
                 average.lerp_(parameter, weight)
 
     def model(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model`, its buffers included, that has the averaged parameters."""
+        """Return a copy of `model`, including its buffers, with the averaged parameters."""
         averaged = copy.deepcopy(model)
         averaged.load_state_dict(self.tensors, strict=False)
         return averaged
@@ -50,8 +50,8 @@ class ParameterAverages:
 class LossAverages:
     """Moving averages with decay 0.9 of a fixed list of losses.
 
-    Unlike the reference's they are debiased: divided by 1 - 0.9ⁿ after n values, so the first
-    average is the first loss and not a tenth of it.
+    Unlike those of the reference they are debiased: they are divided by 1 - 0.9ⁿ after n values. So
+    the first average is the first loss, and not a tenth of it.
     """
 
     DECAY = 0.9

@@ -1,4 +1,4 @@
-"""Which tensors hold a NaN or an infinity."""
+"""Finds tensors that hold a NaN or an infinity."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from deepcnn.hardware import kernels_are_dear
 
 
 def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return of each tensor a number, [], that is finite only where all its values are.
+    """Return a number, [], for each tensor, which is finite only if all its values are.
 
-    It is not where a sum is too large for its type either: of float32, values of 1e32 and more.
-    On a GPU one kernel takes all of them, on a processor each is one pass over memory.
+    It is also infinite if the sum is too large for the type: for float32, with values of 1e32 and
+    more. On a GPU one kernel takes all tensors; on a processor each tensor is one pass over memory.
     """
     some = [tensor for tensor in tensors if tensor.numel()]
     if some and kernels_are_dear(some[0].device):
@@ -26,7 +26,7 @@ def sums(tensors: Sequence[Tensor]) -> list[Tensor]:
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of those tensors that hold a NaN or an infinity, in order.
 
-    The tensors lie on one device, whose answer is waited for.
+    The tensors lie on one device. The function waits for its answer.
     """
     named = {n: t.detach() for n, t in tensors.items() if t.is_floating_point() and t.numel()}
     if not named:

@@ -24,13 +24,14 @@ from deepcnn.learning.optimizers import (
 
 
 class Muon(Optimizer):
-    """Momentum, orthogonalized: for the filters of convolutions, [out, in, height, width].
+    """Orthogonalized momentum, for the filters of convolutions, [out, in, height, width].
 
-    The Nesterov momentum of each filter bank, as a matrix [out, in · height · width], is replaced
-    by the nearest matrix with orthonormal rows or columns, which a few Newton-Schulz iterations
-    approximate. (Jordan et al.: "Muon: an optimizer for hidden layers in neural networks", 2024.)
-    Before an update a filter bank is scaled to the norm √out, so that the rate alone says how
-    far it turns; batch normalization makes the network blind to this scale. `until`: as for SGD.
+    The Nesterov momentum of each filter bank is a matrix [out, in · height · width]. It is replaced
+    by the nearest matrix with orthonormal rows or columns; a few Newton-Schulz iterations
+    approximate this matrix. (Jordan et al.: "Muon: an optimizer for hidden layers in neural
+    networks", 2024.) Before an update, a filter bank is scaled to the norm √out, so that only the
+    rate decides how far it turns. With batch normalization, this scale does not change what the
+    network computes. `until`: as for SGD.
     """
 
     def __init__(
@@ -77,10 +78,11 @@ def orthogonalize(matrices: Sequence[Tensor], iterations: int = 3) -> list[Tenso
     """Move the singular values of matrices [m, n] towards 1, keeping their singular vectors.
 
     Each Newton-Schulz iteration X ← P X with P = a·I + b·G + c·G², G = X·Xᵀ, maps a singular value
-    s to a·s + b·s³ + c·s⁵, with coefficients that raise small values fast, at the price of ending
-    between about 0.7 and 1.2. All of them work on G, which is small, and only their product on X:
-    matrices whose shorter sides are equal go through them together. So do smaller ones on a GPU,
-    where a product takes its time however small it is: zeros around G stay out of it.
+    s to a·s + b·s³ + c·s⁵. The coefficients raise small values fast; in exchange, values end
+    between about 0.7 and 1.2. All iterations work on G, which is small; only their product is
+    applied to X. Matrices whose shorter sides are equal go through them together. On a GPU smaller
+    matrices join them, since there even a small product takes its time; the zeros around their G do
+    not change the result.
     """
     wide = [x.t() if x.shape[0] > x.shape[1] else x for x in matrices]
     found: list[Tensor] = [*wide]
@@ -98,7 +100,7 @@ def orthogonalize(matrices: Sequence[Tensor], iterations: int = 3) -> list[Tenso
 
 
 def _enlarged(matrix: Tensor, side: int) -> Tensor:
-    """Return a square matrix with zeros appended, if it is smaller than `side`."""
+    """Return a square matrix, with zeros appended if it is smaller than `side`."""
     more = side - len(matrix)
     return F.pad(matrix, (0, more, 0, more)) if more else matrix
 

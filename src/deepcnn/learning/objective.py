@@ -27,15 +27,18 @@ def losses(
 ) -> dict[str, Tensor]:
     """Return every loss by name, the sum of all as `total_loss`, each float32 [].
 
-    `logits`: [B, classes]; `labels`: int64 [B], or the shares of the classes in mixed examples,
-    float32 [B, classes]. `cross_entropy` is the mean over the batch of the softmax cross-entropy in
-    nats, of which each example's may be multiplied with the weight of its class (`class_weights`,
-    float32 [classes]); the mean is over the number of examples all the same, so that it does not
-    depend on how a batch is divided. The loss of a mixed example is the mean of its classes' losses
-    by their shares. `weight` multiplies the mean over the batch: where a batch is divided into
-    unequal parts, the mean over the parts is then that over the batch. A model's `penalties` map
-    the name of a weight to the factor of its penalty ½‖w‖², which appears under the name of the
-    weight's layer.
+    `logits`: [B, classes]. `labels`: int64 [B], or for mixed examples the shares of the classes,
+    float32 [B, classes].
+
+    `cross_entropy` is the mean over the batch of the softmax cross-entropy, in nats. With
+    `class_weights`, float32 [classes], each example's loss is multiplied with the weight of its
+    class. The sum is still divided by the number of examples, so the result does not depend on how
+    a batch is divided. The loss of a mixed example is the mean of its classes' losses, weighted by
+    their shares.
+
+    `weight` multiplies the mean over the batch. With it, the mean over unequal parts of a batch is
+    the mean over the whole batch. A model's `penalties` map the name of a weight to the factor of
+    its penalty ½‖w‖². The penalty has the name of the weight's layer.
     """
     if labels.ndim == 2:
         mean = _of_shares(logits.float(), labels, label_smoothing, class_weights).mean()
@@ -57,9 +60,9 @@ def losses(
 def _of_shares(
     logits: Tensor, shares: Tensor, label_smoothing: float, class_weights: Tensor | None
 ) -> Tensor:
-    """Return for each example Σ share · weight · loss over the classes, as if each was its label.
+    """Return for each example Σ share · weight · loss over the classes, each taken as its label.
 
-    Of a label the loss is that of `F.cross_entropy`, smoothed: [B].
+    The loss of a label is that of `F.cross_entropy` with smoothing: [B].
     """
     if class_weights is not None:
         shares = shares * class_weights
@@ -76,9 +79,9 @@ def _half_square(weight: Tensor) -> Tensor:
 
 
 class _HalfSquare(torch.autograd.Function):
-    """½‖w‖² of [out, in], whose derivative is w: a pass over memory each; autograd makes five.
+    """½‖w‖² of [out, in], with the derivative w: one pass over memory each; autograd makes five.
 
-    By rows, since the norm of all of it would be added up less precisely.
+    It is computed by rows, since the norm of the whole matrix would be less precise.
     """
 
     @staticmethod
@@ -104,7 +107,7 @@ def balanced_weights(counts: NDArray[np.int64]) -> Tensor:
     """Return a weight for each class, inverse to its count, 1 on average over the examples.
 
     `counts`: int64 [classes]. Returns float32 [classes]: N / (present · count), where `present` is
-    how many classes have an example, and 0 for those that have none (King and Zeng, "Logistic
+    the number of classes with an example; 0 for classes without one (King and Zeng, "Logistic
     Regression in Rare Events Data", 2001).
     """
     present = np.maximum(counts, 1)
@@ -115,7 +118,7 @@ def balanced_weights(counts: NDArray[np.int64]) -> Tensor:
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Return in how many rows the largest logit is the label's, int64 []; a NaN is never right.
 
-    `labels`: as in `losses`; of a mixed example the class with the largest share counts.
+    `labels`: as in `losses`; for a mixed example, the class with the largest share counts.
     """
     labels = labels.argmax(1) if labels.ndim == 2 else labels
     return (logits.argmax(1) == labels).logical_and(logits.isfinite().all(1)).sum()

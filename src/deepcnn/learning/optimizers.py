@@ -1,9 +1,9 @@
 """Optimizers: what they share, and stochastic gradient descent.
 
-An update takes the schedule's factor as a tensor, and a gate: where the gate is False, neither
-parameters nor momenta change. So a step whose loss is not finite leaves no trace, without the
-host having to look at it. (`masked_fill` takes its number along; `torch.where` would copy it to a
-GPU first, and wait for that.)
+An update takes the schedule's factor as a tensor, and a gate. If the gate is False, neither
+parameters nor momenta change. So a step whose loss is not finite leaves no trace, and the host need
+not look at it. (`masked_fill` passes its number directly; `torch.where` would first copy it to a
+GPU, and wait for the copy.)
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from deepcnn.hardware import kernels_are_dear
 class Optimizer(Protocol):
     """Updates some of the parameters of a model.
 
-    `tensors` and `updates` are all that it remembers: of each kind, such as momentum, a tensor like
-    each parameter, by its name; and how many updates it made, int64 [], None where nobody counts.
+    `tensors` and `updates` are all that it remembers. `tensors` has, for each kind such as
+    momentum, a tensor like each parameter, by name. `updates` is how many updates it made, int64
+    [], or None if they are not counted.
     """
 
     tensors: dict[str, dict[str, Tensor]]
@@ -31,20 +32,21 @@ class Optimizer(Protocol):
     def step(self, factor: Tensor, gate: Tensor) -> None:
         """Update from the gradients, at `factor` (float32 []) times the learning rate.
 
-        Nothing changes where `gate` (bool []) is False, nor do parameters without a gradient.
+        Nothing changes if `gate` (bool []) is False. Parameters without a gradient never change.
         """
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum where `momentum` is not 0.
+    """Stochastic gradient descent, with momentum if `momentum` is not 0.
 
-    m ← momentum · m + g; p ← p - rate · m with plain momentum, and with Nesterov's p ← p - rate ·
-    (g + momentum · m). (Sutskever, Martens, Dahl, Hinton: "On the importance of initialization and
+    m ← momentum · m + g. With plain momentum p ← p - rate · m; with Nesterov's p ← p - rate · (g +
+    momentum · m). (Sutskever, Martens, Dahl, Hinton: "On the importance of initialization and
     momentum in deep learning", 2013, in the form of torch.optim.SGD.)
 
-    `weight_decay` is the share of each parameter that a step takes away at the initial rate,
-    through the gradient: g + weight_decay / learning_rate · p. `until`: the share of the training
-    that parameters learn for, by name, where it is not all of it; their rate is 0 by then.
+    `weight_decay` is the share of each parameter that a step takes away at the initial rate. It is
+    added to the gradient: g + weight_decay / learning_rate · p. `until`: by name, the share of the
+    training for which parameters learn, if it is not the whole training; their rate is 0 at its
+    end.
     """
 
     def __init__(
@@ -81,10 +83,10 @@ class SGD(Optimizer):
 def rates(
     factor: Tensor, gate: Tensor, learning_rate: float, until: Mapping[str, float]
 ) -> dict[float, Tensor]:
-    """Return the negative rate for each share of the training that a parameter learns for.
+    """Return the negative rate for each share of the training for which parameters learn.
 
-    `factor` is that of the whole training. Where it falls in a straight line, and the training
-    ended at the share s of its steps, it would be 1 - (1 - factor) / s, down to 0.
+    `factor` is that of the whole training. If it falls in a straight line, the factor of a training
+    that ends at the share s of its steps is 1 - (1 - factor) / s, and at least 0.
     """
     found = {1.0: factor * gate * -learning_rate}
     for share in {*until.values()} - {1.0}:
@@ -104,7 +106,7 @@ def with_gradient(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parame
 
 
 def gradients(parameters: list[Tensor], gate: Tensor, penalty: float = 0.0) -> list[Tensor]:
-    """Return the gradients, or zeros where the gate is shut: a NaN times 0 would be a NaN."""
+    """Return the gradients, or zeros if the gate is closed: a NaN times 0 would be a NaN."""
     found = [p.grad for p in parameters if p.grad is not None]
     if penalty and found:
         found = list(torch._foreach_add(found, parameters, alpha=penalty))
@@ -117,14 +119,14 @@ def gradients(parameters: list[Tensor], gate: Tensor, penalty: float = 0.0) -> l
 
 
 def kept(decay: float, gate: Tensor) -> Tensor:
-    """Return how much of what it remembers a step keeps, float32 []: all where the gate is shut."""
+    """Return the share of its memory that a step keeps, float32 []: all if the gate is closed."""
     return torch.full((), decay, device=gate.device).masked_fill_(~gate, 1.0)
 
 
 def gather(
     momenta: list[Tensor], gradients: list[Tensor], keep: Tensor, share: float = 1.0
 ) -> None:
-    """Let momenta fade to `keep` (float32 []) of themselves, and add a share of the gradients."""
+    """Multiply momenta by `keep` (float32 []), and add a share of the gradients."""
     if momenta:
         torch._foreach_mul_(momenta, keep)
         torch._foreach_add_(momenta, gradients, alpha=share)
@@ -133,13 +135,13 @@ def gather(
 def gather_squares(
     squares: list[Tensor], gradients: list[Tensor], keep: Tensor, share: float
 ) -> None:
-    """Let means fade to `keep` (float32 []) of themselves, and add a share of new squares."""
+    """Multiply means by `keep` (float32 []), and add a share of the new squares."""
     torch._foreach_mul_(squares, keep)
     torch._foreach_addcmul_(squares, gradients, gradients, value=share)
 
 
 def ahead(momenta: list[Tensor], gradients: list[Tensor], decay: float) -> list[Tensor]:
-    """Return Nesterov's steps: the gradients, and what momenta will be worth in the next step."""
+    """Return Nesterov's steps: the gradients plus the momenta as they count in the next step."""
     return list(torch._foreach_add(gradients, momenta, alpha=decay)) if momenta else []
 
 
@@ -148,8 +150,8 @@ def portions(
 ) -> Iterator[tuple[float, list[str]]]:
     """Yield the names of parameters that are treated together, and the share they learn for.
 
-    On a GPU these are all that learn for the same share; on a processor it is one after another,
-    since what it is computed from then stays in the cache.
+    On a GPU these are all parameters that learn for the same share. On a processor they come one by
+    one, since the values for one parameter then stay in the cache.
     """
     of_share: dict[float, list[str]] = {}
     for name, parameter in learning.items():
@@ -186,7 +188,7 @@ def add_products(parameters: list[Tensor], updates: list[Tensor], rate: Tensor) 
 def add_quotients(
     parameters: list[Tensor], numerators: list[Tensor], divisors: list[Tensor], rate: Tensor
 ) -> None:
-    """Add to each parameter its numerator over its divisor times the rate; divisors are used up."""
+    """Add to each parameter its numerator over its divisor times the rate; overwrite divisors."""
     if kernels_are_dear(rate.device):
         # The rate goes into the divisors, which become infinite where it is 0.
         torch._foreach_mul_(divisors, 1 / rate)

@@ -25,8 +25,8 @@ from deepcnn.learning.optimizers import (
 class RMSProp(Optimizer):
     """Gradients divided by the root of the mean of their squares.
 
-    v ← β₂ v + (1 - β₂) g²; p ← p - rate · g / (√v + ε), or with momentum b ← momentum · b +
-    g / (√v + ε) and p ← p - rate · b. v begins at 0 and nothing makes up for it, so the first steps
+    v ← β₂ v + (1 - β₂) g²; p ← p - rate · g / (√v + ε), or with momentum b ← momentum · b + g / (√v
+    + ε) and p ← p - rate · b. v starts at 0 and nothing compensates for this, so the first steps
     are 1 / √(1 - β₂) times as long. (Tieleman, Hinton: "Lecture 6.5: rmsprop", 2012, in the form of
     torch.optim.RMSprop.) `weight_decay` is added to the gradient: g + weight_decay · p. `until`: as
     for SGD.

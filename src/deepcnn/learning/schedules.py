@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step: factors of the initial one."""
+"""Learning rates as functions of the step: factors of the initial rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def staircase(step: float, *, decay_steps: int, factor: float) -> float:
 
 
 def drops(step: float, *, starts: Sequence[int], factor: float) -> float:
-    """Return `factor` to the power of how many of the `starts`, which are steps, are reached."""
+    """Return `factor` to the power of the number of `starts`, which are steps, that are reached."""
     return float(factor ** sum(step >= start for start in starts))
 
 
@@ -36,9 +36,9 @@ def cosine(step: float, *, steps: int, start: float = 0.0) -> float:
 def one_cycle(step: float, *, steps: int) -> float:
     """Return a rise from `FIRST` to 1 in the share `RISE` of the steps, then a fall to `LAST`.
 
-    Both are half waves of a cosine, and the fall ends at the step `steps` - 1. (Smith, Topin:
-    "Super-convergence: very fast training of neural networks using large learning rates", 2018,
-    in the form of torch.optim.lr_scheduler.OneCycleLR.)
+    Both are half waves of a cosine. The fall ends at the step `steps` - 1. (Smith, Topin:
+    "Super-convergence: very fast training of neural networks using large learning rates", 2018, in
+    the form of torch.optim.lr_scheduler.OneCycleLR.)
     """
     top, end = RISE * steps - 1, steps - 1
     if step <= top:

@@ -19,13 +19,13 @@ ROLLBACKS = "rollbacks"  # the name of their number in a checkpoint
 class TrainState:
     """The state of a training.
 
-    `step` counts the steps made. `averages` is None where the configuration asks for none.
-    `failed` is the first step of which a loss or a gradient was not finite, or -1 (int64 [], on the
-    device): from then on no update is applied. `finite` tells which were in that step: bool
-    [losses + parameters], in the order of `objective.names` and of the model. `loss_scale` is what
-    fp16 gradients are multiplied with (float32 []), and `good_steps` (int64 []) the steps since it
+    `step` counts the steps made. `averages` is None if the configuration asks for none. `failed` is
+    the first step with a loss or a gradient that was not finite, or -1 (int64 [], on the device);
+    from this step on, no update is applied. `finite` tells which of them were finite in that step:
+    bool [losses + parameters], in the order of `objective.names` and of the model. `loss_scale`
+    multiplies fp16 gradients (float32 []), and `good_steps` (int64 []) counts the steps since it
     last changed. `rollbacks` counts how often the training went back to a checkpoint, to go on at
-    half the rate; a checkpoint has it where it is not 0.
+    half the rate; a checkpoint stores it if it is not 0.
     """
 
     model: nn.Module
@@ -64,7 +64,7 @@ class TrainState:
     def to(self, device: torch.device) -> None:
         """Move everything to a device; the parameters stay the same objects.
 
-        On a GPU filters, and what belongs to them, lie in the order that its convolutions read.
+        On a GPU, filters and all that belongs to them lie in the order that its convolutions read.
         """
         self.model.to(device)
         if device.type == "cuda":
@@ -85,9 +85,9 @@ class TrainState:
 
     @torch.no_grad()
     def begin_with(self, weights: dict[str, Tensor], source: str) -> None:
-        """Take on weights of another network, by name, before the first step; others stay.
+        """Take over weights of another network, by name, before the first step; others stay.
 
-        Raises CheckpointError, naming the tensor, where they do not fit; then nothing changed.
+        If they do not fit, it raises CheckpointError, which names the tensor, and changes nothing.
         """
         own = self.model.state_dict()
         check_fit({name: own[name] for name in own.keys() & weights.keys()}, weights, source)
@@ -99,10 +99,10 @@ class TrainState:
 
     @torch.no_grad()
     def load(self, step: int, tensors: dict[str, Tensor], source: str) -> None:
-        """Take on the state of a checkpoint; `source` is how errors call it.
+        """Take over the state of a checkpoint; `source` is its name in errors.
 
-        `rollbacks`, by which the optimizers' rates are, stays as it is. Raises CheckpointError,
-        naming the tensor, where it does not fit; then nothing changed.
+        `rollbacks` stays as it is, since the optimizers' rates depend on it. If the checkpoint does
+        not fit, it raises CheckpointError, which names the tensor, and changes nothing.
         """
         own = {name: tensor for name, tensor in self.tensors().items() if name != ROLLBACKS}
         tensors = {name: tensor for name, tensor in tensors.items() if name != ROLLBACKS}
