@@ -1,4 +1,4 @@
-"""What a file that leaves the program says of its network, beside the weights."""
+"""What an exported file says about its network, beside the weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FITS: dict[Fit, str] = {
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many images of a split were answered rightly."""
+    """How many images of a split were answered correctly."""
 
     split: str
     correct: int
@@ -42,10 +42,10 @@ class Accuracy:
 class About:
     """The classes in their order, the form of the images, and where the network comes from.
 
-    `image_shape`: height, width, channels; `step`, `averaged`: of the checkpoint; `calibration`,
-    `accuracy`: None where nothing is known; `inputs`: the transform, as a run stores it;
-    `settings`: the run's configuration, without the folders of the machine that trained it;
-    `version`: of the program.
+    `image_shape`: height, width, channels. `step`, `averaged`: of the checkpoint. `calibration`,
+    `accuracy`: None if nothing is known. `inputs`: the transform, as a run stores it. `settings`:
+    the run's configuration, without folders of the machine that trained it. `version`: of the
+    program.
     """
 
     classes: tuple[str, ...]
@@ -60,12 +60,12 @@ class About:
 
     @property
     def fit(self) -> Fit:
-        """How pictures are brought to the image's size; older files do not say it."""
+        """How pictures are brought to the image's size; older files do not store this."""
         found = self.settings.get("fit", "crop")
         return found if found in FITS else "crop"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` undoes, fit for JSON."""
+        """Return a dictionary for `from_dict`, which JSON can hold."""
         return {
             "deepcnn": self.version,
             "classes": self.classes,
@@ -81,7 +81,7 @@ class About:
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> About:
-        """Undo `to_dict`; raises RunError, naming `where`, for what deepcnn does not write."""
+        """Undo `to_dict`; raises RunError, naming `where`, for values that deepcnn never writes."""
         try:
             classes, shape = tuple(values["classes"]), tuple(values["image_shape"])
             if not classes or not all(isinstance(name, str) for name in classes):
@@ -106,7 +106,7 @@ class About:
             raise RunError(f"{where}: {_NOT_OURS} ({error!r})") from error
 
     def to_properties(self) -> dict[str, str]:
-        """Return the same as properties, each value as JSON."""
+        """Return the same as properties, with each value as JSON."""
         return {
             name: json.dumps(value, ensure_ascii=False) for name, value in self.to_dict().items()
         }
@@ -131,12 +131,12 @@ _NOT_OURS = "not a network as `deepcnn export` writes it"
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """Return a configuration that says nothing of the machine: files by their names alone."""
+    """Return a configuration that says nothing about the machine, with files by name only."""
     start = config.start_from and Path(config.start_from).name
     data = name_of_data(config)
     return to_dict(dataclasses.replace(config, data=data, data_dir=None, start_from=start))
 
 
 def name_of_data(config: Config) -> str:
-    """Return what a run's data are called: their name, or that of their file or folder."""
+    """Return the name of a run's data, or that of their file or folder."""
     return Path(config.data).name or config.data

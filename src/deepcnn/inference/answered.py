@@ -1,4 +1,4 @@
-"""What a network answered about a labelled split: reports and comparisons stand on it."""
+"""A network's answers about a labelled split, for reports and comparisons."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from deepcnn.inference.calibration import Calibration, Floats, probabilities
 class Answered:
     """The answers of a checkpoint's network about all examples of a split, in their order.
 
-    `logits`: float32 [N, classes], as the network gives them; `labels`: int64 [N], those given;
-    `step`, `averaged`: of the checkpoint; `calibration`: what was found for it, or None.
+    `logits`: float32 [N, classes], as the network gives them. `labels`: int64 [N], from the data.
+    `step`, `averaged`: of the checkpoint. `calibration`: the checkpoint's, or None.
     """
 
     split: str
@@ -36,15 +36,15 @@ class Answered:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether it is the label's, bool [N]; a logit that is no number is never right."""
+        """Whether each prediction is the label, bool [N]; a NaN among the logits is never right."""
         right = (self.predicted == self.labels) & np.isfinite(self.logits).all(axis=1)
         return np.asarray(right, np.bool_)
 
     @property
     def correct(self) -> int:
-        """How many are right."""
+        """The number of right predictions."""
         return int(self.right.sum())
 
     def probabilities(self) -> Floats:
-        """Return the probabilities, float32 [N, classes], by the temperature where there is one."""
+        """Return the probabilities, float32 [N, classes], with the temperature if there is one."""
         return probabilities(self.logits, self.calibration.temperature if self.calibration else 1.0)

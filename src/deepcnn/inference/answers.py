@@ -20,9 +20,10 @@ FEW = 32  # images; for fewer what a call costs counts, for more the memory of a
 class Answers:
     """A network prepared for prediction at a place, with the transform of its run.
 
-    `model` must lie at `place`, and is left in evaluation mode, otherwise as it is. `margin`: where
-    the transform's views are "unsure", an image is looked at again if its two largest logits differ
-    by less; None: every image is. So no answer depends on the images beside it.
+    `model` must be at `place`. It is put into evaluation mode, and not changed otherwise. `margin`:
+    used if the transform's views are "unsure". Then an image is looked at again if its two largest
+    logits differ by less than this; None: every image is looked at again. So no answer depends on
+    the other images in a batch.
     """
 
     def __init__(
@@ -36,23 +37,23 @@ class Answers:
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits, float32 [b, classes], of images uint8 [b, H, W, C], at the place.
 
-        They are the mean over the views that the transform asks for; of ten views they are those
-        of the mean probabilities.
+        They are the mean over the views that the transform asks for. For ten views, they are the
+        logits of the mean probabilities.
         """
         return self.second_look(images, self.first_look(images))
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return softmax of the logits, float32 [b, classes], with no temperature."""
+        """Return softmax of the logits, float32 [b, classes], without a temperature."""
         return self.logits(images).softmax(1)
 
     @torch.no_grad()
     def first_look(self, images: Tensor) -> Tensor:
-        """Return the mean logits over those views that every image gets."""
+        """Return the mean logits over the views that every image gets."""
         return self._mean(images, again=False)
 
     @torch.no_grad()
     def second_look(self, images: Tensor, logits: Tensor) -> Tensor:
-        """Return the logits of a first look, with more views of the images that were unsure.
+        """Return the logits of a first look, improved by more views of the unsure images.
 
         (After hiverge's cifar10-speedrun, 2025.)
         """
@@ -76,7 +77,7 @@ class Answers:
             return torch.stack(weighted).sum(0).float()
 
     def _of_each(self, views: list[Tensor]) -> Tensor:
-        """Return the logits of each view [views, N, classes]; of a few images by one call."""
+        """Return the logits of each view [views, N, classes]; for a few images in one call."""
         if len(views[0]) > FEW:
             return torch.stack([self._network(view) for view in views])
         logits: Tensor = self._network(torch.cat(views))
@@ -97,10 +98,10 @@ class NumpyAnswers:
 
 
 def mean_of_probabilities(logits: Tensor) -> Tensor:
-    """Return logits, float32 [N, classes], whose softmax is the mean over that of each view's.
+    """Return logits, float32 [N, classes], whose softmax is the mean of the views' softmax.
 
-    `logits`: [views, N, classes]. The logarithm of the sum of their powers, which tells how much
-    evidence there is, is the mean of the views', too.
+    `logits`: [views, N, classes]. The logarithm of the sum of their exponentials tells how much
+    evidence there is. For the result, this is also the mean over the views.
     """
     each = logits.float()
     evidence = each.logsumexp(2, keepdim=True)
@@ -109,6 +110,6 @@ def mean_of_probabilities(logits: Tensor) -> Tensor:
 
 
 def margins(logits: Tensor) -> Tensor:
-    """Return by how much the two largest logits of each row differ, [N]."""
+    """Return the difference of the two largest logits of each row, [N]."""
     largest = logits.topk(min(2, logits.shape[1]), dim=1).values
     return largest[:, 0] - largest[:, -1]

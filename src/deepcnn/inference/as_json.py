@@ -9,7 +9,7 @@ from deepcnn.inference.classifier import Prediction, Unread
 
 
 def as_json(answer: Prediction | Unread, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return an answer as JSON's object: all classes with their probabilities, or an error."""
+    """Return an answer as a JSON object: all classes with their probabilities, or an error."""
     if isinstance(answer, Unread):
         return {"path": _text(answer.source), "error": answer.error}
     chances = [float(f"{p:.9g}") for p in answer.probabilities.tolist()]
@@ -23,5 +23,5 @@ def as_json(answer: Prediction | Unread, classes: tuple[str, ...]) -> dict[str, 
 
 
 def _text(source: str) -> str:
-    """Return a path as JSON can hold it: bytes that are no UTF-8 are shown as such."""
+    """Return a path in a form that JSON can hold: bytes that are not UTF-8 are shown as bytes."""
     return os.fsencode(source).decode(errors="backslashreplace")

@@ -1,10 +1,10 @@
-"""How sure a trained network is: a temperature, and when it should rather say "unsure".
+"""How sure a trained network is: a temperature, and when it should say "unsure".
 
-All of it is found on the split that the training was scored on, changes no label, and is stored in
-the run. Two kinds of doubt are told apart. "error": the likeliest class is not likely enough; below
-`least_probability` the answers would be wrong more often than was asked for. "unknown": the picture
-is unlike all that was learned, by its pixels (see `kinds`) or by its energy; each of the two says
-so of 5 in 1,000 pictures of the split itself.
+All of this is found on the split that the training was scored on. It changes no label, and is
+stored in the run. There are two kinds of doubt. "error": the likeliest class is not likely enough;
+answers below `least_probability` would be wrong more often than wanted. "unknown": the picture is
+unlike everything that was learned, by its pixels (see `kinds`) or by its energy. Each of these two
+criteria calls 5 in 1,000 pictures of the split itself unknown.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found for a checkpoint; None where the split has too few examples for it.
+    """The results for a checkpoint; a field is None if the split has too few examples for it.
 
-    `step`, `averaged`: of the checkpoint; `split`, `examples`: where it was found; `margin`: a
-    picture is looked at again where its two largest logits differ by less; `temperature`: logits
-    are divided by it; `error`: the share of wrong answers that was asked for, and
-    `least_probability` what an answer needs for that, above 1 where no answer is sure enough;
-    `least_energy`: what a picture of a known kind has.
+    `step`, `averaged`: of the checkpoint. `split`, `examples`: on which it was found. `margin`: a
+    picture is looked at again if its two largest logits differ by less. `temperature`: logits are
+    divided by it. `error`: the wanted share of wrong answers. `least_probability`: the probability
+    that an answer needs for this; above 1 if no answer is sure enough. `least_energy`: the smallest
+    energy of a picture of a known kind.
     """
 
     step: int
@@ -55,7 +55,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> Calibration:
-        """Undo `to_dict`, also after a trip through JSON; raises RunError where that cannot be."""
+        """Undo `to_dict`, also after a trip through JSON; raises RunError if it cannot be done."""
         try:
             kind = values.get("kind")
             found = cls(**{**values, "kind": None if kind is None else Kind.from_dict(kind)})
@@ -68,7 +68,7 @@ class Calibration:
         return found
 
     def _check(self) -> None:
-        """Raise ValueError for what `calibrate` cannot have found."""
+        """Raise ValueError for values that `calibrate` never finds."""
         for name in ("step", "examples"):
             if type(value := getattr(self, name)) is not int or value < 0:
                 raise ValueError(f"{name}: expected a number of them, found {value!r:.40}")
@@ -81,11 +81,11 @@ class Calibration:
                 check_number(name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, fit for JSON."""
+        """Return the fields in a form that JSON can hold."""
         return dataclasses.asdict(self)
 
     def doubts(self, images: NDArray[np.uint8], logits: Floats) -> list[Doubt]:
-        """Return what is doubtful about the answers for images uint8 [N, H, W, C].
+        """Return the doubts about the answers for images uint8 [N, H, W, C].
 
         `logits`: float32 [N, classes], as the network gives them.
         """
@@ -111,7 +111,7 @@ def probabilities(logits: Floats, temperature: float = 1.0) -> Floats:
 
 
 def energy(logits: Floats) -> NDArray[np.float64]:
-    """Return log Σ exp of each row: low for what the network has no evidence for, float64 [N].
+    """Return log Σ exp of each row, float64 [N]: low if the network has no evidence.
 
     (Liu et al.: "Energy-based out-of-distribution detection", 2020.)
     """
@@ -122,7 +122,7 @@ def energy(logits: Floats) -> NDArray[np.float64]:
 
 
 def margins(logits: Floats) -> Floats:
-    """Return by how much the two largest logits of each row differ, float32 [N]."""
+    """Return the difference of the two largest logits of each row, float32 [N]."""
     if logits.shape[1] < 2:
         return np.zeros(len(logits), np.float32)
     two = np.partition(logits, -2, axis=1)[:, -2:]
@@ -130,14 +130,14 @@ def margins(logits: Floats) -> Floats:
 
 
 def margin_of(logits: Floats) -> float:
-    """Return the margin below which `UNSURE_SHARE` of the rows of logits lie."""
+    """Return the margin that is above the margins of `UNSURE_SHARE` of the rows of logits."""
     return between(margins(logits), UNSURE_SHARE)
 
 
 def between(values: NDArray[np.floating[Any]], share: float) -> float:
-    """Return a number below which so many of the values lie, halfway between two of them.
+    """Return a number above exactly this many of the values, halfway between two of them.
 
-    So rounding moves none of them over it, in another runtime or on another device.
+    So rounding in another runtime or on another device moves no value across it.
     """
     if len(values) < 2:
         return float(values[0])
@@ -147,7 +147,7 @@ def between(values: NDArray[np.floating[Any]], share: float) -> float:
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
-    """Return the temperature at which the labels are the likeliest, one of `TEMPERATURES`.
+    """Return the temperature at which the labels are likeliest, one of `TEMPERATURES`.
 
     (Guo, Pleiss, Sun, Weinberger: "On calibration of modern neural networks", 2017.) The loss is
     convex in 1 / temperature, so a golden-section search finds it.
@@ -171,9 +171,9 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
 def fit_threshold(largest: Floats, right: NDArray[np.bool_], error: float) -> float:
     """Return the least probability with which at most `error` of the answers are wrong.
 
-    `largest`: the largest probability of each example; `right`: whether it is the label's. It lies
-    halfway to the next smaller one, so that another runtime's rounding makes no answer unsure.
-    Above 1 where even the surest answers are wrong more often.
+    `largest`: the largest probability of each example. `right`: whether it is the label's. The
+    result lies halfway to the next smaller probability, so that rounding in another runtime makes
+    no answer unsure. It is above 1 if even the surest answers are wrong more often.
     """
     order = np.argsort(-largest, kind="stable")
     wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
@@ -189,7 +189,8 @@ def fit_threshold(largest: Floats, right: NDArray[np.bool_], error: float) -> fl
 def expected_calibration_error(largest: Floats, right: NDArray[np.bool_], bins: int = 15) -> float:
     """Return the mean distance between how sure answers are and how many are right, 0 to 1.
 
-    Over `bins` of equal width, weighted by their examples (Naeini, Cooper, Hauskrecht, 2015).
+    The mean is over `bins` of equal width, weighted by their examples (Naeini, Cooper, Hauskrecht,
+    2015).
     """
     index = np.minimum((largest * bins).astype(np.int64), bins - 1)
     total = 0.0
@@ -206,7 +207,7 @@ def halves(examples: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def cross_fitted(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, tuple[float, float]]:
-    """Return the probabilities of all examples, each half's by the temperature of the other."""
+    """Return the probabilities of all examples, with each half's temperature found on the other."""
     found = np.empty(logits.shape, np.float32)
     temperatures = []
     for mine, other in (one := halves(len(labels)), one[::-1]):
@@ -229,7 +230,7 @@ def calibrate(
 ) -> Calibration:
     """Find temperature and thresholds from the logits [N, classes] and the labels of a split.
 
-    `statistics`: of its pictures, see `kinds`; None for images that have none. Nothing is found
+    `statistics`: of its pictures, see `kinds`; None for images without any. Nothing can be found
     from fewer than `FEWEST` examples, or from logits that are not finite.
     """
     common = {"step": step, "averaged": averaged, "split": split, "examples": len(labels)}

@@ -1,4 +1,4 @@
-"""Networks as ONNX, and their weights, in files that are proved before they appear."""
+"""Networks as ONNX files, and weights in files, which are proved before they appear."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RECORD, VECTORS = "export.json", "vectors.npz"  # beside the file
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written; `record`: what is told of it, fit for JSON."""
+    """A file that was written; `record`: what is told about it, in a form for JSON."""
 
     path: Path
     record: dict[str, Any]
@@ -47,7 +47,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be exported, from where; see `deepcnn.export`."""
+    """What to export, and from where; see `deepcnn.export`."""
 
     run: Run
     out: Path
@@ -114,7 +114,7 @@ def export_onnx(wanted: Wanted) -> Exported:
 
 
 def export_safetensors(wanted: Wanted) -> Exported:
-    """Write a file of weights; what is read back from it is compared bit for bit."""
+    """Write a file of weights; it is read back and compared bit for bit."""
     run = wanted.run
     trained = opened(wanted)
     about = about_of(trained, _logged_accuracy(run, trained))
@@ -136,7 +136,7 @@ def export_safetensors(wanted: Wanted) -> Exported:
 
 
 def opened(wanted: Wanted) -> Trained:
-    """Return the network that is to be exported."""
+    """Return the network to export."""
     return Trained.open(
         wanted.run,
         wanted.step,
@@ -167,13 +167,13 @@ def _scorer(wanted: Wanted) -> Scorer:
 
 
 def _split_that_counts(run: Run) -> Split | None:
-    """Return the split that a run was scored on; None where it does not say."""
+    """Return the split that a run was scored on; None if it does not say."""
     scored = run.config().evaluate_on or [s for s in TrainedOn.read(run).counts if s != "train"]
     return scored[-1] if scored else None  # type: ignore[return-value]  # a split's name
 
 
 def about_of(trained: Trained, accuracy: Accuracy | None) -> About:
-    """Return what a file says of a network."""
+    """Return what a file says about a network."""
     on = trained.trained_on
     return About(
         classes=on.classes,
@@ -188,7 +188,7 @@ def about_of(trained: Trained, accuracy: Accuracy | None) -> About:
 
 
 def record_of(wanted: Wanted, form: str, trained: Trained, size: int) -> dict[str, Any]:
-    """Return what is told of every file; `size`: its bytes."""
+    """Return what is told about every file; `size`: its bytes."""
     size_before = None
     with suppress(OSError, CheckpointError):  # a training may have removed it meanwhile
         size_before = checkpoint_of(wanted.run, trained.step).stat().st_size
@@ -205,7 +205,7 @@ def record_of(wanted: Wanted, form: str, trained: Trained, size: int) -> dict[st
 
 
 def _logged_accuracy(run: Run, trained: Trained) -> Accuracy | None:
-    """Return the last score of a checkpoint that the run's log holds, or None."""
+    """Return the last score of a checkpoint in the run's log, or None."""
     found: list[dict[str, Any]] = []
     with suppress(DeepcnnError):  # no log, or a damaged one
         found = events(read_log(run.log), "Evaluated")
@@ -217,7 +217,7 @@ def _logged_accuracy(run: Run, trained: Trained) -> Accuracy | None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Make the folder of a file; turn what the system refuses into an ExportError."""
+    """Make the folder of a file; turn errors of the system into an ExportError."""
     try:
         atomic.make_directory(path.parent)
         yield
@@ -229,7 +229,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _write_vectors(path: Path, answered: Answered, found: proof.Proof) -> None:
-    """Write some images with the run's answers, for whoever computes them elsewhere."""
+    """Write some images with the run's answers, to compare with those of other programs."""
     logits = answered.logits[found.vector_places]
     calibration = answered.calibration
     doubts = calibration.doubts(found.vectors, logits) if calibration else [None] * len(logits)

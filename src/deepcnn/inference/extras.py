@@ -1,4 +1,4 @@
-"""Packages that only some commands need."""
+"""Optional packages, which only some commands need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepcnn.errors import ConfigError
 
 
 def needed(module: str, extra: str) -> ModuleType:
-    """Import a package of an extra; raise ConfigError, saying how to install it, without it."""
+    """Import a package of an extra; without it, raise a ConfigError that says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -21,5 +21,5 @@ def needed(module: str, extra: str) -> ModuleType:
 
 
 def is_installed(module: str) -> bool:
-    """Tell whether a package is here, without importing it."""
+    """Tell whether a package is installed, without importing it."""
     return importlib.util.find_spec(module) is not None

@@ -1,9 +1,9 @@
-"""Which kind of pictures a network knows, told from a few statistics of their pixels.
+"""The kind of pictures that a network knows, by a few statistics of their pixels.
 
-A network answers with confidence about pictures unlike all that it has learned; noise, letters or
-drawings shown to one that knows photographs differ from these in statistics that need no network:
-how bright and how rich in contrast and colour they are, and how fast neighbouring pixels change.
-The distance is Mahalanobis's, for which the logarithms of the statistics are taken for normal.
+A network also answers with confidence about pictures unlike all that it has learned. But noise,
+letters or drawings differ from photographs in statistics that need no network: how bright they are,
+how rich in contrast and colour, and how fast neighbouring pixels change. The distance is
+Mahalanobis's; the logarithms of the statistics are assumed to have a normal distribution.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RIDGE = 1e-4  # added to the variances, for statistics that are the same everyw
 class Kind:
     """The pictures of a split: `mean` [6] of their statistics, `precision` [6, 6], and a limit.
 
-    `most_distance`: what a picture of this kind has at most, but for a few in a thousand.
+    `most_distance`: all but a few in a thousand pictures of this kind are nearer than this.
     """
 
     mean: tuple[float, ...] = field(repr=False)
@@ -40,7 +40,7 @@ class Kind:
     def from_dict(cls, values: Any) -> Kind:
         """Undo `dataclasses.asdict`, after JSON has turned tuples into lists.
 
-        Raises TypeError or ValueError where that cannot be.
+        Raises TypeError or ValueError if this is not possible.
         """
         found = cls(**values)
         rows = [found.mean, *found.precision]
@@ -52,14 +52,14 @@ class Kind:
         return cls(mean, tuple(precision), found.most_distance)
 
     def distances(self, images: NDArray[np.uint8]) -> Floats:
-        """Return how unlike the kind each image uint8 [N, H, W, C] is, float64 [N]."""
+        """Return the distance of each image uint8 [N, H, W, C] from the kind, float64 [N]."""
         away = statistics_of(images) - np.array(self.mean)
         found: Floats = np.einsum("ni,ij,nj->n", away, np.array(self.precision), away)
         return found
 
 
 def check_number(what: str, value: Any, least: float = -math.inf, most: float = math.inf) -> None:
-    """Raise ValueError for all but a finite number from `least` to `most`."""
+    """Raise ValueError unless a value is a finite number from `least` to `most`."""
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
         raise ValueError(f"{what}: expected a finite number, found {value!r:.40}")
 
@@ -67,9 +67,10 @@ def check_number(what: str, value: Any, least: float = -math.inf, most: float = 
 def statistics_of(images: NDArray[np.uint8]) -> Floats:
     """Return the statistics NAMES of images uint8 [N, H, W, C], sides of 3 and more: [N, 6].
 
-    Of values 0 to 1: the mean; and the logarithms of the standard deviation of the gray picture,
-    of the mean step to the pixel on the right and below, of the mean second difference (five
-    points), and of the mean difference between the largest and the smallest channel.
+    Pixels are taken as values of 0 to 1. The first statistic is their mean. The others are
+    logarithms: of the standard deviation of the gray picture, of the mean step to the pixel on the
+    right and below, of the mean second difference (five points), and of the mean difference between
+    the largest and the smallest channel.
     """
     found = [_statistics(images[at : at + _BLOCK]) for at in range(0, len(images), _BLOCK)]
     return np.concatenate(found) if found else np.empty((0, len(NAMES)))
@@ -97,7 +98,7 @@ def _means(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def fit_kind(statistics: Floats, share: float) -> Kind:
-    """Return the kind of pictures whose `statistics` [N, 6] are given; `share` lie within it."""
+    """Return the kind of pictures with these `statistics` [N, 6]; it contains `share` of them."""
     mean = statistics.mean(0)
     covariance = np.cov(statistics.T) + _RIDGE * np.eye(statistics.shape[1])
     precision = np.linalg.inv(covariance)

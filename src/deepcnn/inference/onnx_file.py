@@ -24,7 +24,7 @@ BLOCK = 64  # images at a time, of each of which there may be ten views
 
 
 class OnnxNetwork(abc.ABC):
-    """What answers about images; `properties`: those of the file."""
+    """A network in a file that answers about images; `properties`: those of the file."""
 
     properties: dict[str, str]
 
@@ -105,9 +105,9 @@ def open_onnx(
 ) -> Classifier:
     """Open a file that `deepcnn export` wrote, to ask it about pictures.
 
-    `runtime`: what computes, "auto": what `runtimes.choose` says; `precision`: "fp32" or "bf16";
-    `threads`: None is the runtime's choice. Raises RunError for a file that is none of deepcnn's,
-    or damaged; ConfigError where a package is missing or cannot do what is asked for.
+    `runtime`: what computes; "auto": the choice of `runtimes.choose`. `precision`: "fp32" or
+    "bf16". `threads`: None is the runtime's choice. Raises RunError for a file that is not
+    deepcnn's or is damaged, and ConfigError if a package is missing or cannot do what is asked for.
     """
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision: an ONNX file answers in fp32 or bf16, found {precision}")
@@ -131,7 +131,7 @@ def open_onnx(
 
 
 def _try_it(network: OnnxNetwork, about: About, path: Path) -> None:
-    """Raise RunError unless the graph takes the images, and has the classes, that it speaks of."""
+    """Raise RunError unless the graph takes the images and has the classes that the file names."""
     expected = (1, len(about.classes))
     try:
         found = network.answers(np.zeros((1, *about.image_shape), np.uint8))

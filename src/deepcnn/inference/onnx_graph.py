@@ -24,7 +24,7 @@ from deepcnn.inference.trained import Trained
 
 
 class _Looks(nn.Module):
-    """What `Answers` computes, for all images alike: nothing depends on their values."""
+    """What `Answers` computes, in the same way for all images: nothing depends on their values."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Looks(nn.Module):
         self._transform = trained.trained_on.transform
 
     def _mean(self, views: list[tuple[float, Tensor]]) -> Tensor:
-        """Return the mean logits over views; all go through the network together."""
+        """Return the mean logits over views; all views go through the network together."""
         weights, images = zip(*views, strict=True)
         each: Tensor = self._network(torch.cat(images) if len(images) > 1 else images[0])
         if len(images) == 1:
@@ -52,7 +52,7 @@ class _First(_Looks):
 
 
 class _Again(_Looks):
-    """The looks at those that are unsure."""
+    """The looks at the unsure images."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images uint8 [N, H, W, C] to mean logits, float32 [N, classes]."""
@@ -60,7 +60,7 @@ class _Again(_Looks):
 
 
 class _Graph(_Looks):
-    """All of it, where no choice is made: also where each image is looked at from all sides."""
+    """The whole graph, if there is no choice: every image gets all its views."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__(trained)
@@ -77,7 +77,7 @@ class _Graph(_Looks):
 def to_onnx(trained: Trained, about: About) -> bytes:
     """Return a network as the bytes of an ONNX file; `about` becomes its properties.
 
-    Raises ExportError where torch cannot export the network, ConfigError where a package for it is
+    Raises ExportError if torch cannot export the network, and ConfigError if a package for it is
     missing.
     """
     onnx = needed("onnx", "export")
@@ -135,7 +135,7 @@ def _temperature(trained: Trained) -> float:
 
 
 def _tidy(model: Any) -> None:
-    """Take out what tells of the machine: the places in the source that each node comes from."""
+    """Remove what tells about the machine: the places in the source from which nodes come."""
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
@@ -147,7 +147,7 @@ def _tidy(model: Any) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what lies at the bottom of an error, and its kind."""
+    """Return the first line and the kind of an error's first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -156,10 +156,9 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from speaking; what matters is in its errors.
+    """Keep torch from printing; what matters is in its errors.
 
-    It speaks of deprecations in itself, of packages that are not needed, and of whole graphs where
-    it fails.
+    It prints deprecations in itself, packages that are not needed, and whole graphs when it fails.
     """
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

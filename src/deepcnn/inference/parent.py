@@ -1,14 +1,14 @@
-"""A trained network that another training begins with, and which of its layers fit there.
+"""A trained network with which another training begins, and which of its layers fit there.
 
-Layers are found by their names. One is taken with all that belongs to it, statistics of batches
-included, where its shapes are the same. The last one, which has a number for each class, is only
-taken where the classes are the same in the same order. Layers whose shapes depend on the size of
-the images keep the initial weights of the new network where that is another.
+Layers are found by their names. If a layer's shapes are the same, it is taken with all that belongs
+to it, including statistics of batches. The last layer has a number for each class; it is only taken
+if the classes are the same in the same order. The shapes of some layers depend on the size of the
+images. If this size differs, these layers keep the initial weights of the new network.
 
-The first layer is fitted to other channels, if it is a convolution. From red, green and blue to
-gray its filters are summed over the channels; from gray to colours they are divided among them
-evenly. So either way the network answers the same about a gray picture: one whose channels, as the
-network sees them, are equal.
+If the first layer is a convolution, it is fitted to another number of channels. From colours to
+gray, its filters are summed over the channels. From gray to colours, they are divided evenly among
+the channels. In both cases the network's answer about a gray picture stays the same: a picture
+whose channels, as the network sees them, are equal.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ LARGEST = 4 * 2**30  # bytes of a file; networks for small images, with all to r
 
 @dataclass(frozen=True)
 class Parent:
-    """A trained network: its weights by name, on the processor, and what is known of it.
+    """A trained network: its weights by name, on the processor, and what is known about it.
 
-    `path`: as it was named; `file`: what was read; `config`, `classes`: None where it is a
+    `path`: as the user gave it. `file`: the file that was read. `config`, `classes`: None for a
     checkpoint that lies in no run.
     """
 
@@ -75,11 +75,11 @@ class Parent:
 
 
 def open_parent(path: Path) -> Parent:
-    """Open a run, of which the best checkpoint is taken or else the newest, or a file.
+    """Open a run (its best checkpoint, or else its newest) or a file.
 
-    The file is a checkpoint or weights of `deepcnn export`. As in everything after a training the
-    moving averages of parameters are taken where there are any. Raises RunError or CheckpointError
-    for what is none of these, damaged, too large, or not finite.
+    The file is a checkpoint, or weights of `deepcnn export`. If there are moving averages of
+    parameters, they are taken, as always after a training. Raises RunError or CheckpointError for
+    anything else, and for what is damaged, too large or not finite.
     """
     if path.is_dir():
         run = Run.open(path)
@@ -113,7 +113,7 @@ def _of_file(path: Path) -> Parent:
 
 
 def _of_checkpoint(path: Path, file: Path, run: Run | None) -> Parent:
-    """Open a checkpoint; `run`: that it lies in."""
+    """Open a checkpoint; `run`: the run that contains it."""
     _check_size(file)
     try:
         step, tensors, _ = checkpoint.load(file)
@@ -143,7 +143,7 @@ def _check_size(file: Path) -> None:
 
 
 def _is_checkpoint(file: Path) -> bool:
-    """Tell a checkpoint from weights that were exported, which name their classes."""
+    """Tell a checkpoint from exported weights, which name their classes."""
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
             found = json.loads((opened.metadata() or {}).get("deepcnn", "null"))
@@ -153,9 +153,9 @@ def _is_checkpoint(file: Path) -> bool:
 
 
 def _check_itself(parent: Parent, shape: tuple[int, int, int]) -> None:
-    """Raise CheckpointError unless the weights are those of the network that they are said to be.
+    """Raise CheckpointError unless the weights belong to the network that the file names.
 
-    So a file that speaks of a larger network than it holds makes nobody build it.
+    So a file cannot make us build a larger network than it holds.
     """
     config, classes = parent.config, parent.classes
     if config is None or classes is None or config.model.name not in BUILDERS:
@@ -176,9 +176,9 @@ def _without_memory(
 
 @dataclass(frozen=True)
 class New:
-    """The network that is to begin with another one's layers.
+    """The network that will begin with another one's layers.
 
-    `config`: how it was made; `shape`: [C, H, W] of its input; `classes`: what it tells apart.
+    `config`: how it was made. `shape`: [C, H, W] of its input. `classes`: their names.
     """
 
     config: ModelConfig
@@ -188,10 +188,10 @@ class New:
 
 
 def fit(parent: Parent, new: New) -> tuple[dict[str, Tensor], Beginning]:
-    """Return what a network takes of another one, in its own shapes, and what is told of that.
+    """Return what a network takes from another one, in its own shapes, and what is told of this.
 
-    Raises ConfigError, saying what to type, where the layers have other widths, or none that learns
-    can be taken.
+    Raises a ConfigError that says what to type if the layers have other widths, or if no layer that
+    learns can be taken.
     """
     own = new.model.state_dict()
     _check_widths(parent, new, own)
@@ -236,13 +236,13 @@ def fit(parent: Parent, new: New) -> tuple[dict[str, Tensor], Beginning]:
 
 
 def parameters_in(model: nn.Module, began: Beginning | None) -> frozenset[str]:
-    """Return the names of the parameters of a network that came from another one."""
+    """Return the names of the parameters that came from another network."""
     taken = set() if began is None else {*began.taken}
     return frozenset(name for name, _ in model.named_parameters() if layer_of(name) in taken)
 
 
 def _check_widths(parent: Parent, new: New, own: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError where the same kind of network has other widths."""
+    """Raise ConfigError if a network of the same kind has other widths."""
     config = parent.config
     if config is None or config.model.name != new.config.name:
         return
@@ -286,7 +286,7 @@ def _alike(found: Tensor, own: Tensor) -> bool:
 
 
 def _unlike(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Say how the shapes of a layer differ."""
+    """Return how the shapes of a layer differ, in words."""
     name = next(n for n, t in theirs.items() if not _alike(t, own[n]))
     there, here = ("×".join(map(str, each[name].shape)) for each in (theirs, own))
     return f"{there} there, {here} here"

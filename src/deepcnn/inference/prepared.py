@@ -1,8 +1,8 @@
 """Networks prepared for prediction: the same mathematics, with nothing kept for training.
 
-On a processor much of the time is not spent in multiplications but in moving memory: a batch's
-activations are larger than the caches. So a batch is computed in blocks of images, whose
-activations stay there, and layers are fused where that saves a pass over memory.
+On a processor much of the time goes into moving memory, not into multiplications, since a batch's
+activations are larger than the caches. So a batch is computed in blocks of images whose activations
+stay in the caches, and layers are fused if this saves a pass over memory.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from deepcnn.models.tutorial import Tutorial
 def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return a copy of a network of `deepcnn.models` for prediction, on the device of `model`.
 
-    The copy maps images [N, C, H, W], of any N > 0 and memory format, to the logits [N, classes]
-    that `model` has in evaluation mode, to float summation; `model` is left as it is. Batch
-    normalization is folded into the convolution before it, or done in the pass over memory that
-    pools and activates, on a GPU with Triton. On a processor tutorial, cuda_convnet and speednet
-    become programs of their own, which cannot be moved or trained. With `dtype` bfloat16 these
-    multiply and remember in bf16, and their logits, still float32, are those of `model` to bf16's
-    rounding; other networks and devices need autocast for that. Raises ValueError for a batch
-    normalization that has a scale which is not positive, since it does not commute with the max
-    pooling before it.
+    The copy maps images [N, C, H, W], of any N > 0 and memory format, to logits [N, classes]. These
+    are the logits of `model` in evaluation mode, except for the order of float summation. `model`
+    is not changed.
+
+    Batch normalization is folded into the convolution before it. On a GPU with Triton, it is
+    instead done in the pass over memory that pools and activates. On a processor, tutorial,
+    cuda_convnet and speednet become programs of their own, which cannot be moved or trained. With
+    `dtype` bfloat16 these multiply and store in bf16. Their logits are still float32, and are those
+    of `model` to bf16's rounding. Other networks and devices need autocast for this.
+
+    Raises ValueError for a batch normalization with a scale that is not positive, since it does not
+    commute with the max pooling before it.
     """
     float32 = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in model.parameters())
     if float32 and onednn_computes(dtype):

@@ -39,19 +39,19 @@ class PreparedCudaConvnet(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W], 0 to 255 less the mean image, to logits [N, classes]."""
+        """Map images [N, C, H, W], 0 to 255 minus the mean image, to logits [N, classes]."""
         x = by_blocks(self._features, images.to(self._dtype), LOCAL_BLOCK)
         return torch.addmm(self._bias, x.float(), self._weight)
 
     def _features(self, images: Tensor) -> Tensor:
-        """Return what fc10 sees [N, h * w * channels]."""
+        """Return the input of fc10, [N, h * w * channels]."""
         x = torch.cat([self._pooled(some) for some in torch.split(images, LARGE_BLOCK)])
         for layer in self._locals:
             x = layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x.flatten(1)
 
     def _pooled(self, images: Tensor) -> Tensor:
-        """Return what local3 sees [N, h, w, channels]."""
+        """Return the input of local3, [N, h, w, channels]."""
         x = images
         for convolution, norm in ((self._conv1, self._norm1), (self._conv2, self._norm2)):
             x = norm(convolution(x).permute(0, 2, 3, 1))
@@ -60,7 +60,7 @@ class PreparedCudaConvnet(nn.Module):
 
 
 class PreparedLocalReLU:
-    """A locally connected layer, followed by ReLU, with its filters in the type that multiplies."""
+    """A locally connected layer, then ReLU, with its filters in the type of the multiplications."""
 
     def __init__(self, layer: LocallyConnected2d, dtype: torch.dtype) -> None:
         assert layer.bias is not None

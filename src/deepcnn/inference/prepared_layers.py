@@ -1,4 +1,4 @@
-"""What prepared networks are made of: layers in oneDNN, with nothing kept for training."""
+"""The layers of prepared networks, in oneDNN, with nothing kept for training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ENOUGH = 16  # images; for fewer what a call costs counts more than what it comp
 class Convolution:
     """A convolution of stride 1 in oneDNN, with its weights in oneDNN's order, then a function.
 
-    `padding`: on each side; `then`: "none", "relu" or "swish", which is SiLU. Which order of the
-    weights is the fastest depends on the size of the images.
+    `padding`: on each side. `then`: "none", "relu" or "swish", which is SiLU. The fastest order of
+    the weights depends on the size of the images.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, padding: int, then: str) -> None:
@@ -51,7 +51,7 @@ class Convolution:
 
 
 def by_blocks(features: Callable[[Tensor], Tensor], images: Tensor, block: int = BLOCK) -> Tensor:
-    """Return what `features` makes of images [N, C, H, W], block by block."""
+    """Return `features` of images [N, C, H, W], computed block by block."""
     if len(images) < ENOUGH:
         return features(images)
     with float32_products(images.device):
@@ -74,7 +74,7 @@ class PreparedLinearReLU:
 
 
 class PreparedResponseNorm:
-    """Local response normalization of what is not negative, with few passes over memory."""
+    """Local response normalization of values that are not negative, in few passes over memory."""
 
     def __init__(self, norm: LocalResponseNorm) -> None:
         self._start = norm.start.clone()
@@ -102,12 +102,12 @@ class PreparedResponseNorm:
 
 
 def pool(x: Tensor, dim: int, *, same: bool = True) -> Tensor:
-    """Take maxima along `dim` of what is not negative, 3 wide, stride 2.
+    """Take maxima along `dim` of values that are not negative, 3 wide, stride 2.
 
-    `same`: padded as `SameMaxPool`; else the first window begins at the edge, whatever the size,
-    and the last one may hang over the other edge. Without the indices of the maxima, which
-    max_pool2d stores for a backward pass. The bits of numbers that are not negative are ordered as
-    they are, and in bf16 compared faster.
+    `same`: padded like `SameMaxPool`. Otherwise the first window begins at the edge, for any size,
+    and the last one may reach over the other edge. The indices of the maxima, which max_pool2d
+    stores for a backward pass, are not stored. The bits of numbers that are not negative have the
+    same order as the numbers, and in bf16 are compared faster.
     """
     if x.dtype == torch.bfloat16:
         return pool(x.view(torch.int16), dim, same=same).view(torch.bfloat16)

@@ -34,13 +34,13 @@ class PreparedSpeednet(nn.Module):
         return (x @ self._head).float()
 
     def _features(self, images: Tensor) -> Tensor:
-        """Return what the head sees [N, channels]."""
+        """Return the input of the head, [N, channels]."""
         x = F.silu(self._stem(images), inplace=True)
         return through_groups(self._groups, x, residual=self._residual).amax((2, 3))
 
 
 class FoldedBlock:
-    """A block of speednet, its batch normalization folded into the convolution."""
+    """A block of speednet, with its batch normalization folded into the convolution."""
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
         self._weight, self._bias = (tensor.to(dtype) for tensor in folded(block))
@@ -52,7 +52,7 @@ class FoldedBlock:
         )
 
     def __call__(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
-        """Do what `Block.forward` does."""
+        """Do the same as `Block.forward`."""
         few = len(x) < ENOUGH
         if few and not self._pools and shortcut is None:
             return self._with_silu(x)
@@ -74,14 +74,14 @@ class FoldedBlock:
 
 
 def _halve(x: Tensor) -> Tensor:
-    """Take maxima of 2×2 pixels of [N, C, H, W]; a last odd row and column are left out."""
+    """Take maxima of 2×2 pixels of [N, C, H, W], without an odd last row and column."""
     height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     x = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
     return torch.maximum(x[..., 0:width:2], x[..., 1:width:2])
 
 
 def folded(block: Block) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a block's convolution with its batch normalization in them."""
+    """Return weight and bias of a block's convolution, including its batch normalization."""
     norm = block.norm
     if not torch.all(norm.weight > 0):
         raise ValueError("batch normalization: expected a positive scale, found another")

@@ -25,8 +25,8 @@ from deepcnn.models.tutorial import Tutorial
 class PreparedTutorial(nn.Module):
     """The tutorial's network on a processor, in float32 or bf16.
 
-    For few images each operation costs more than what it computes. There only those are in bf16
-    that multiply most; it takes two more operations to go there and back.
+    For few images, starting an operation costs more than what it computes. Then only the operations
+    that multiply most are in bf16, since the conversion to bf16 and back takes two more operations.
     """
 
     def __init__(self, model: Tutorial, dtype: torch.dtype) -> None:
@@ -66,7 +66,7 @@ class PreparedTutorial(nn.Module):
         return torch.addmm(bias, x, weight)
 
     def _of_few(self, images: Tensor) -> Tensor:
-        """Return what local3 sees [N, h * w * channels], of a few images in float32."""
+        """Return the input of local3, [N, h * w * channels], for a few images in float32."""
         x: Tensor = self._same_pool(self._conv1_of_few(images)).permute(0, 2, 3, 1)
         x = self._norm1(x).to(self._dtype)
         x = self._conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -75,7 +75,7 @@ class PreparedTutorial(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1).to(self._dtype)
 
     def _features(self, images: Tensor) -> Tensor:
-        """Return what local3 sees [N, h * w * channels]."""
+        """Return the input of local3, [N, h * w * channels]."""
         pooled = [
             pool(pool(self._conv1(some).permute(0, 2, 3, 1), 1), 2).permute(1, 2, 0, 3)
             for some in torch.split(images, LARGE_BLOCK)
@@ -84,7 +84,7 @@ class PreparedTutorial(nn.Module):
         return pool(pool(self._norm2(x), 0), 1).permute(2, 0, 1, 3).flatten(1)
 
     def _convolve2(self, pixels: Tensor) -> Tensor:
-        """Return conv2 and ReLU of pixels [H, W, N, C], in memory one row after another."""
+        """Return conv2 and ReLU of pixels [H, W, N, C], which lie row after row in memory."""
         images = pixels.permute(2, 3, 0, 1)
         way = way_that_pays(images.shape, self._weight2.shape, self._dtype, training=False)
         if way.name != "fourier":

@@ -1,4 +1,4 @@
-"""An exported network held against its run, on every image that the run was scored on."""
+"""Compares an exported network with its run, on every image that the run was scored on."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Pixels = NDArray[np.uint8]
 class Proof:
     """How far the answers of a file are from those of its run, over `examples` images.
 
-    `differing`: images with a probability that is more than `MOST_APART` away; `labels`: of these,
-    how many have another label; `largest`: the largest difference of a probability; `at_margin`:
-    images where rounding decides whether they are looked at again, and that are answered as either;
-    `correct`: how many the file answers rightly; `vectors`: some images, uint8 [k, H, W, C];
-    `vector_places`: which of the split they are, int64 [k].
+    `differing`: images with a probability that differs by more than `MOST_APART`. `labels`: how
+    many of these have another label. `largest`: the largest difference of a probability.
+    `at_margin`: images for which rounding decides whether they are looked at again, and whose
+    answer is one of these two. `correct`: how many the file answers correctly. `vectors`: some
+    images, uint8 [k, H, W, C]. `vector_places`: their places in the split, int64 [k].
     """
 
     examples: int
@@ -48,18 +48,18 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing differs."""
+        """Whether no answer differs."""
         return not self.differing
 
 
 def prove(
     network: OnnxNetwork, source: Source, answered: Answered, answers: Callable[[], Answers]
 ) -> Proof:
-    """Compare what a file's network and its run answer about all images of a split.
+    """Compare the answers of a file's network and of its run about all images of a split.
 
-    `answers`: gives the run's network, for images at the margin. Labels differ only where
-    probabilities do, or where the two largest are less than twice `MOST_APART` apart. The images
-    that are kept are asked about one by one, too.
+    `answers`: gives the run's network, for images at the margin. Labels can differ only if
+    probabilities do, or if the two largest are less than twice `MOST_APART` apart. The images that
+    are kept are also answered one by one.
     """
     ours = answered.probabilities()
     theirs = np.empty_like(ours)
@@ -95,7 +95,7 @@ def prove(
 
 
 def milliseconds(logits: Callable[[Pixels], Floats], images: Pixels) -> float:
-    """Return how long an answer about images takes, the median of a few, after a first one."""
+    """Return how long an answer about images takes: the median of a few, after a first one."""
     logits(images)
     took = []
     for _ in range(TURNS):
@@ -106,7 +106,7 @@ def milliseconds(logits: Callable[[Pixels], Floats], images: Pixels) -> float:
 
 
 def _apart(these: Floats, those: Floats) -> NDArray[np.float64]:
-    """Return the largest difference of each row; what is no number is infinitely far away."""
+    """Return the largest difference of each row; a NaN counts as infinitely far away."""
     apart = np.abs(these.astype(np.float64) - those).max(1)
     return np.where(np.isnan(apart), np.inf, apart)
 
@@ -115,7 +115,7 @@ def _apart(these: Floats, those: Floats) -> NDArray[np.float64]:
 def _is_at_margin(
     answers: Answers, images: Pixels, theirs: Floats, answered: Answered
 ) -> NDArray[np.bool_]:
-    """Tell which images rounding may let be looked at again, and are answered as either way."""
+    """Tell for which images rounding may decide on a second look, and the answer is one of both."""
     if answers.transform.views != "unsure" or answers.margin is None:
         return np.zeros(len(images), np.bool_)
     there = torch.from_numpy(images).to(answers.place.device)

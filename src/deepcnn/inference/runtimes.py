@@ -1,4 +1,4 @@
-"""What can compute an exported network, and which of these `auto` takes."""
+"""The runtimes that can compute an exported network, and the choice of `auto`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ AUTO: dict[str, tuple[OnnxRuntime, ...]] = {
 
 
 def choose(precision: str) -> OnnxRuntime:
-    """Return the fastest of what is installed; where nothing is, the fastest."""
+    """Return the fastest runtime that is installed; if none is, the fastest of all."""
     order = AUTO[precision]
     return next((runtime for runtime in order if is_installed(runtime)), order[0])
 
 
 def described() -> str:
-    """Return what `auto` takes, in words."""
+    """Return the choice of `auto`, in words."""
     taken = ", ".join(f"{order[0]} in {precision}" for precision, order in AUTO.items())
     return f"auto takes torch for a run, and for an ONNX file {taken}"

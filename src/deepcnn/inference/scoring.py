@@ -54,9 +54,9 @@ class Score:
 
 @torch.no_grad()
 def score(answers: Answers, blocks: Callable[[], Blocks], keep: Kept | None = None) -> Score:
-    """Compare answers with the labels of blocks that lie where the answers are computed.
+    """Compare answers with the labels of blocks that are on the device of the answers.
 
-    `keep` takes all logits and labels.
+    `keep` is called with all logits and labels.
     """
     device = answers.place.device
     correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -73,9 +73,9 @@ def score(answers: Answers, blocks: Callable[[], Blocks], keep: Kept | None = No
 
 
 class Kept:
-    """What is needed of the examples that were scored to calibrate the network.
+    """What calibration needs from the examples that were scored.
 
-    Logits, labels and statistics of the pictures, as many as memory has room for.
+    These are logits, labels and statistics of the pictures, as far as memory has room for them.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Kept:
         self._values = 0
 
     def add(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a block, unless there are too many."""
+        """Add a block, unless there are too many."""
         self._values += logits.numel()
         if self._values <= MOST_KEPT:
             has_all = min(images.shape[1:3]) >= SMALLEST_SIDE
@@ -104,7 +104,7 @@ class Kept:
 
 
 def find_margin(answers: Answers, blocks: Callable[[], Blocks], team: Team) -> float | None:
-    """Return the margin below which a quarter of a split's images lie, where views are "unsure"."""
+    """Return the margin that a quarter of a split's images are below, if views are "unsure"."""
     if answers.transform.views != "unsure":
         return None
     found = [margins(answers.first_look(images)).cpu().numpy() for images, _ in blocks()]
@@ -113,7 +113,7 @@ def find_margin(answers: Answers, blocks: Callable[[], Blocks], team: Team) -> f
 
 
 def splits_to_score(config: Config, dataset: Dataset) -> tuple[Split, ...]:
-    """Return the splits that a training is scored on; the last one is the one that counts."""
+    """Return the splits on which a training is scored; the last one counts."""
     if config.evaluate_on:
         return config.evaluate_on
     return ("validation" if "validation" in dataset.splits else "test",)
@@ -124,8 +124,8 @@ def blocks_to_score(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Bring this process's share of a split to a device: images uint8 [b, H, W, C], labels int64.
 
-    `values`: how many an image has as the network's input, on which it depends how many there are
-    in a block.
+    `values`: how many values the network's input has for an image. The size of a block depends on
+    it.
     """
     size = examples_at_a_time(len(source), values, place)
     for images, labels in source.blocks(size, index=team.index, count=team.count):
@@ -133,13 +133,13 @@ def blocks_to_score(
 
 
 def most_blocks(source: Source, values: int, place: Place, team: Team) -> int:
-    """Return how many blocks that process has of a split which has the most."""
+    """Return the largest number of blocks of a split that any process has."""
     size = examples_at_a_time(len(source), values, place)
     return math.ceil(sum(math.ceil(len(shard) / size) for shard in source.shards) / team.count)
 
 
 def examples_at_a_time(examples: int, values: int, place: Place) -> int:
-    """Return how many examples of so many values to score at a time, in equal blocks on a GPU."""
+    """Return how many examples of so many values to score at once; on a GPU, in equal blocks."""
     if place.device.type == "cpu":
         return BATCH
     blocks = math.ceil(examples / max(1, VALUES_ON_GPU // values))

@@ -1,9 +1,9 @@
-"""The graph that looks again at the images of which a first look was unsure, and at no others.
+"""The graph that looks again at images, but only at those that were unsure at a first look.
 
-A network that is traced does the same with every image. So both looks are traced alone, and joined
-here: the images that are unsure are gathered, looked at again and scattered back. This is a branch
-of an `If`, which is not taken where no image is unsure, since not every runtime computes a
-convolution of no images.
+A traced network does the same with every image. So the two looks are traced separately, and joined
+here: the unsure images are gathered, looked at again and scattered back. This is a branch of an
+`If`, which is skipped if no image is unsure, since not every runtime computes a convolution of zero
+images.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ UNSURE, COUNT, ANY = "unsure", "unsure_count", "any_unsure"  # their places, how
 def joined(first: Any, again: Any, *, classes: int, margin: float, temperature: float) -> Any:
     """Return the ONNX model that chooses which images are looked at again.
 
-    `first`, `again`: models that map `IMAGES` to mean logits, float32 [N, classes], called `FIRST`
-    and `AGAIN`; weights of the same name and value are stored once. An image is looked at again if
-    its two largest logits differ by less than `margin`; then its logits are the mean of both.
+    `first`, `again`: models that map `IMAGES` to mean logits, float32 [N, classes], named `FIRST`
+    and `AGAIN`. Weights with the same name and value are stored once. An image is looked at again
+    if its two largest logits differ by less than `margin`. Then its logits are the mean of both
+    looks.
     """
     onnx = needed("onnx", "export")
     node = onnx.helper.make_node
@@ -62,7 +63,7 @@ def joined(first: Any, again: Any, *, classes: int, margin: float, temperature: 
 
 
 def _choosing() -> list[Any]:
-    """Return what finds the places of the unsure images, `UNSURE`, int64 [k, 1]."""
+    """Return the nodes that find the places of the unsure images, `UNSURE`, int64 [k, 1]."""
     node = needed("onnx", "export").helper.make_node
     return [
         node("TopK", [FIRST, "two"], ["top", "top_places"], axis=1),
@@ -97,7 +98,7 @@ def _branches(again: list[Any], classes: int) -> dict[str, Any]:
 
 
 def _renamed(first: Any, again: Any) -> tuple[list[Any], list[Any]]:
-    """Return the nodes of the second look under names of its own, and the tensors that it adds."""
+    """Return the nodes of the second look under new names, and the tensors that it adds."""
     shared = {tensor.name: tensor for tensor in first.graph.initializer}
     names = {IMAGES: f"{AGAIN}/{IMAGES}", "": ""}  # an input that is left out has no name
     more = []

@@ -1,4 +1,4 @@
-"""How fast a trained network answers: by torch, and its export by the runtimes of ONNX."""
+"""How fast a trained network answers: by torch, and as an export by the runtimes for ONNX."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WAYS: tuple[Way, ...] = (
 
 @dataclass(frozen=True)
 class Speed:
-    """`one`: milliseconds for an image alone; `many`: images/s, `MANY` at a time."""
+    """`one`: milliseconds for a single image; `many`: images/s, `MANY` at a time."""
 
     one: float
     many: float
@@ -45,10 +45,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Answering:
-    """What a runtime needs to answer.
+    """How long a runtime takes to answer.
 
-    `start`: seconds from the start of `deepcnn predict` to its answer about a picture; `speeds`:
-    once it has started, by network.
+    `start`: seconds from the start of `deepcnn predict` to its answer about a picture. `speeds`: by
+    network, once it has started.
     """
 
     runtime: Runtime
@@ -57,7 +57,7 @@ class Answering:
     speeds: dict[str, Speed]
 
     def seconds(self, images: int | None) -> float:
-        """Return how long images take, the start included; None: each of very many."""
+        """Return how long images take, including the start; None: each one of very many."""
         each = statistics.mean(1 / speed.many for speed in self.speeds.values())
         return each if images is None else self.start + each * (images - 1)
 
@@ -72,8 +72,8 @@ def measure(
 ) -> list[Answering]:
     """Measure each of `WAYS` that is installed, and write exports and a picture into the runs.
 
-    `runs`: by the names of their networks; `images`: uint8 [N, H, W, C] for them, `MANY` or more;
-    `device`: where torch computes; `emit`: is told what is done.
+    `runs`: by the names of their networks. `images`: uint8 [N, H, W, C] for them, `MANY` or more.
+    `device`: where torch computes. `emit`: hears what is being done.
     """
     exports = export_all(runs, emit)
     picture = next(iter(runs.values())) / "picture.png"
@@ -99,7 +99,7 @@ def measure(
 
 
 def export_all(runs: Mapping[str, Path], emit: Listener) -> dict[str, Path]:
-    """Write the network of each run as an ONNX file, unproved; none without the packages for it."""
+    """Write each run's network as an ONNX file, without proof; none if packages are missing."""
     missing = [name for name in ("onnx", "onnxscript") if not is_installed(name)]
     if missing:
         emit(Noted(f"Without {missing[0]} only torch answers: pip install 'deepcnn[export]'"))
@@ -119,7 +119,7 @@ def export_all(runs: Mapping[str, Path], emit: Listener) -> dict[str, Path]:
 
 
 def otherwise(measured: Sequence[Answering]) -> list[str]:
-    """Say where, of the runtimes of ONNX, another one was faster than the one that `auto` takes."""
+    """Say in which cases another runtime for ONNX was faster than the choice of `auto`."""
     told = []
     for precision in ("fp32", "bf16"):
         fitting = [a for a in measured if (a.precision, a.runtime != "torch") == (precision, True)]
@@ -159,7 +159,7 @@ def seconds_to_answer(
 ) -> tuple[float, float]:
     """Return how long `deepcnn predict` takes from its start to the answer, and to its end.
 
-    `path`: a run or an exported file; on the processor. Raises RunError where no answer comes.
+    `path`: a run or an exported file. It runs on the processor. Raises RunError if no answer comes.
     """
     command = [sys.executable, "-m", "deepcnn", "predict", str(path), str(picture)]
     command += ["--runtime", runtime, "--precision", precision]

@@ -32,10 +32,10 @@ from deepcnn.shown import quoted
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of a checkpoint, and what is needed to ask it.
+    """The network of a checkpoint, and all that is needed to ask it.
 
-    `step`: the updates that it has had; `averaged`: whether its parameters are moving averages;
-    `calibration`: what was found for this very network, None where nothing was.
+    `step`: the number of its updates. `averaged`: whether its parameters are moving averages.
+    `calibration`: of exactly this network; None if there is none.
     """
 
     config: Config
@@ -51,9 +51,9 @@ class Trained:
     ) -> Trained:
         """Open a checkpoint of a run.
 
-        `averaged`: with the moving averages of the parameters, if the run keeps any; `model`: the
-        network again, where it is none of this package. Raises CheckpointError where the checkpoint
-        is damaged or does not fit, FileNotFoundError where it is gone.
+        `averaged`: use the moving averages of the parameters, if the run keeps any. `model`: the
+        network again, if it is not one of this package. Raises CheckpointError if the checkpoint is
+        damaged or does not fit, and FileNotFoundError if it is gone.
         """
         found = checkpoint.load(path, lambda: _owner(run))
         return cls.of(run, path, found, averaged=averaged, model=model)
@@ -68,10 +68,10 @@ class Trained:
         model: Given | None = None,
         emit: Listener = ignore,
     ) -> Trained:
-        """Open the checkpoint of a step; None: the best where it is kept, else the newest.
+        """Open the checkpoint of a step; None: the best one if it is kept, else the newest.
 
-        Where no step is asked for, damaged checkpoints are passed over, and `emit` is told; for the
-        rest see `load`. Raises CheckpointError where there is none that is whole.
+        If no step is asked for, damaged checkpoints are skipped, and `emit` hears of it; for the
+        rest see `load`. Raises CheckpointError if no checkpoint is whole.
         """
         if step is None:
             path, found = best_or_newest(run, emit)
@@ -95,7 +95,7 @@ class Trained:
         averaged: bool,
         model: Given | None,
     ) -> Trained:
-        """Return the network of a checkpoint of a run that was read from a path; see `load`."""
+        """Return the network of a run's checkpoint that was read from a path; see `load`."""
         config, trained_on = run.config(), TrainedOn.read(run)
         net = network(
             config.model,
@@ -110,14 +110,14 @@ class Trained:
         return cls(config, trained_on, net, step, averaged, calibration_of(run, step, averaged))
 
     def answers(self, place: Place) -> Answers:
-        """Return what the network answers at a place, to which it is moved."""
+        """Move the network to a place, and return its answers there."""
         margin = self.calibration.margin if self.calibration is not None else None
         return Answers(self.model.to(place.device), self.trained_on.transform, place, margin)
 
     def seen_from(self, views: Views) -> Trained:
-        """Return the network with other views, of which no calibration is known.
+        """Return the network with other views, for which no calibration is known.
 
-        Raises ConfigError where its images cannot have them.
+        Raises ConfigError if its images cannot have them.
         """
         transform = self.trained_on.transform
         if views == transform.views:
@@ -126,7 +126,7 @@ class Trained:
         return dataclasses.replace(self, trained_on=trained_on, calibration=None)
 
     def classifier(self, place: Place) -> Classifier:
-        """Return what answers about pictures, computing at a place."""
+        """Return a classifier for pictures that computes at a place."""
         on = self.trained_on
         answers = NumpyAnswers(self.answers(place))
         shape = on.transform.image_shape
@@ -134,7 +134,7 @@ class Trained:
 
 
 def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:
-    """Return what a run stores of how sure the network of a checkpoint is, or None."""
+    """Return the calibration that a run stores for the network of a checkpoint, or None."""
     if not os.path.lexists(run.path / CALIBRATION):
         return None
     found = Calibration.from_dict(run.read(CALIBRATION), str(run.path / CALIBRATION))
@@ -142,9 +142,9 @@ def calibration_of(run: Run, step: int, averaged: bool) -> Calibration | None:
 
 
 def checkpoint_of(run: Run, step: int | None) -> Path:
-    """Return the checkpoint of a step; None: the best where it is kept, else the newest.
+    """Return the checkpoint of a step; None: the best one if it is kept, else the newest.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     if step is None:
         return best_or_newest(run)[0]
@@ -159,9 +159,9 @@ def checkpoint_of(run: Run, step: int | None) -> Path:
 
 
 def best_or_newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoint]:
-    """Return the best checkpoint where it is kept and whole, else the newest whole one.
+    """Return the best checkpoint if it is kept and whole, else the newest whole one.
 
-    `emit` is told what is passed over. Raises CheckpointError where there is none.
+    `emit` hears what is skipped. Raises CheckpointError if there is none.
     """
     if checkpoint.paths(run.best):
         with suppress(checkpoint.DamagedError):
@@ -174,7 +174,7 @@ def best_or_newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.
 def newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoint]:
     """Return the newest checkpoint of a run that is whole.
 
-    `emit` is told what is passed over. Raises CheckpointError where there is none.
+    `emit` hears what is skipped. Raises CheckpointError if there is none.
     """
     found = newest_or_none(run, emit)
     if found is None:
@@ -186,9 +186,9 @@ def newest(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoi
 
 
 def newest_or_none(run: Run, emit: Listener = ignore) -> tuple[Path, checkpoint.Checkpoint] | None:
-    """Return the newest checkpoint that is whole, None where there is none at all.
+    """Return the newest checkpoint that is whole; None if there is no checkpoint at all.
 
-    Raises DamagedError where all are damaged.
+    Raises DamagedError if all are damaged.
     """
     return checkpoint.newest_whole(run.checkpoints, lambda: _owner(run), emit)
 
@@ -198,7 +198,7 @@ def _owner(run: Run) -> Owner:
 
 
 def answers_of(state: TrainState, transform: Transform, place: Place) -> Answers:
-    """Return what the network of a training answers now, with averages if it keeps any: a copy."""
+    """Return answers by a copy of a training's present network, with averages if it keeps any."""
     model = (
         copy.deepcopy(state.model) if state.averages is None else state.averages.model(state.model)
     )
@@ -206,9 +206,9 @@ def answers_of(state: TrainState, transform: Transform, place: Place) -> Answers
 
 
 def weights_in(tensors: dict[str, Tensor], *, averaged: bool) -> tuple[dict[str, Tensor], bool]:
-    """Return a network's weights of a checkpoint's tensors, and whether they are averages.
+    """Return a network's weights from a checkpoint's tensors, and whether they are averages.
 
-    `averaged`: with the moving averages of the parameters, if there are any.
+    `averaged`: use the moving averages of the parameters, if there are any.
     """
     raw, averages = _below("model.", tensors), _below("average.", tensors)
     averaged = averaged and bool(averages)

@@ -1,10 +1,9 @@
-"""The weights of a trained network in a file of their own, with what is needed to ask it.
+"""The weights of a trained network in their own file, with all that is needed to ask it.
 
 It is a safetensors file (https://github.com/huggingface/safetensors): a JSON header, then raw
-little-endian tensors; nothing in it can execute. The tensors have the names of the network's
-layers, which are the literature's. One entry of the metadata, `deepcnn`, holds what `About` says
-and the SHA-256 of that and of the tensors, since the format itself would load a flipped bit
-silently.
+little-endian tensors. Nothing in it can be executed. The tensors have the names of the network's
+layers, as in the literature. One entry of the metadata, `deepcnn`, holds the fields of `About`, and
+the SHA-256 of these and of the tensors, since the format itself would load a flipped bit silently.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from deepcnn.runs.trained_on import TrainedOn
 
 
 def to_safetensors(trained: Trained, about: About) -> bytes:
-    """Return a network's weights as the bytes of a safetensors file; the same give the same."""
+    """Return a network's weights as a safetensors file; the same weights give the same bytes."""
     state = trained.model.state_dict()
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     values = about.to_dict()
@@ -41,9 +40,9 @@ def to_safetensors(trained: Trained, about: About) -> bytes:
 
 
 def read_weights(path: Path) -> tuple[About, dict[str, Tensor]]:
-    """Return what a file says of its network, and the weights by name, on the processor.
+    """Return what a file says about its network, and the weights by name, on the processor.
 
-    Raises CheckpointError where it is missing, damaged or none that `deepcnn export` wrote.
+    Raises CheckpointError if the file is missing, damaged, or not written by `deepcnn export`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -71,8 +70,8 @@ def read_weights(path: Path) -> tuple[About, dict[str, Tensor]]:
 def trained_of(path: Path, model: Given | None = None) -> Trained:
     """Open the network of a file of weights.
 
-    `model`: the network again, where it is none of this package. Raises CheckpointError as
-    `read_weights` does, RunError where network and weights do not fit.
+    `model`: the network again, if it is not one of this package. Raises CheckpointError as
+    `read_weights` does, and RunError if network and weights do not fit.
     """
     about, weights = read_weights(path)
     try:
