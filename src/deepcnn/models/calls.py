@@ -1,4 +1,4 @@
-"""What a network calls when it is called: functions of torch, and in which of its layers."""
+"""Records which functions of torch a network calls, and in which of its layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 
 class CallRecorder(TorchFunctionMode):
-    """Sees every function of torch that a network calls; what is taken down is up to subclasses.
+    """Sees every function of torch that a network calls; subclasses decide what to record.
 
-    `layers`: the names of the modules whose forward runs, the innermost last.
+    `layers`: the names of the modules whose forward is running, the innermost one last.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -22,7 +22,7 @@ class CallRecorder(TorchFunctionMode):
         self.layers: list[str] = []
 
     def call(self, images: Tensor) -> Tensor:
-        """Call the network without gradients, and return what it answers."""
+        """Call the network without gradients, and return its answer."""
         hooks = []
         for name, module in self.model.named_modules():
             hooks.append(module.register_forward_pre_hook(partial(self._enter, name)))
@@ -36,10 +36,10 @@ class CallRecorder(TorchFunctionMode):
                 hook.remove()
 
     def entered(self, module: nn.Module) -> None:
-        """Take notice of a layer whose forward begins."""
+        """Note that a layer's forward begins."""
 
     def left(self, module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-        """Take notice of a layer whose forward ends, of what it was given, and of its result."""
+        """Note that a layer's forward ends, with its arguments and its result."""
 
     def _enter(self, name: str, module: nn.Module, *_: Any) -> None:
         self.layers.append(name)

@@ -17,16 +17,16 @@ SMALLEST_SIDE = 4  # pixels, of which two poolings leave one
 class CudaConvnet(Network):
     """Two convolutions, each with normalization and pooling, two locally connected layers, a head.
 
-    conv1 and conv2 are 5×5, local3 and local4 3×3, all padded so that they keep the size; ReLU
-    follows each. Pooling takes the maximum of 3×3 pixels at every second one; its first window
-    begins at the edge, and its last may hang over. With inputs of 24×24×3 and ten classes there are
-    1,116,490 parameters, of which local3 and local4 have 997,632.
+    conv1 and conv2 are 5×5, local3 and local4 are 3×3. All are padded so that they keep the size,
+    and ReLU follows each. Pooling takes the maximum of 3×3 pixels, at every second pixel. Its first
+    window begins at the edge, and its last one may reach over the edge. With inputs of 24×24×3 and
+    ten classes there are 1,116,490 parameters, of which local3 and local4 have 997,632.
 
-    Weights begin as normal numbers of deviation 0.0001, 0.01, 0.04, 0.04 and 0.01, biases at 0.
-    (Krizhevsky: cuda-convnet, 2011; Krizhevsky, Sutskever, Hinton: "ImageNet classification with
+    Weights start as normal numbers with the deviations 0.0001, 0.01, 0.04, 0.04 and 0.01, biases at
+    0. (Krizhevsky: cuda-convnet, 2011; Krizhevsky, Sutskever, Hinton: "ImageNet classification with
     deep convolutional neural networks", 2012, section 3.3, for normalization over five maps, before
-    pooling. The file that cuda-convnet has for 11 % pools conv1 first, normalizes over nine maps,
-    and has 64 filters in local3: `widths` of 64, 64, 64, 32.)
+    pooling. cuda-convnet's own file for 11 % pools conv1 first, normalizes over nine maps, and has
+    64 filters in local3: `widths` of 64, 64, 64, 32.)
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class CudaConvnet(Network):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is a bias
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [N, C, H, W], 0 to 255 less the mean image, to logits [N, classes]."""
+        """Map images [N, C, H, W], 0 to 255 minus the mean image, to logits [N, classes]."""
         x = self.pool1(self.norm1(self.conv1(images)))
         x = self.pool2(self.norm2(self.conv2(x)))
         x = self.local4(self.local3(x))

@@ -1,4 +1,4 @@
-"""Layers that several networks share, or that torch lacks."""
+"""Layers that several networks share, or that torch does not have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from deepcnn.kernels.onednn import to_dense
 class SameConv2d(nn.Conv2d):
     """A convolution with a square kernel of odd size that keeps the image's size (SAME).
 
-    How it is computed is chosen in `kernels.convolve`. `even`: pooling by 2 follows, so a last odd
-    row and column may be left out; `to_pool`: only `SameMaxPool` computes with the output, which
-    may then be opaque (`is_mkldnn`).
+    `kernels.convolve` chooses how it is computed. `even`: pooling by 2 follows, so an odd last row
+    and column may be left out. `to_pool`: only `SameMaxPool` uses the output, which may then be
+    opaque (`is_mkldnn`).
     """
 
     to_pool = False
@@ -40,16 +40,16 @@ class SameConv2d(nn.Conv2d):
 class LateReLU(SameConv2d):
     """A convolution that keeps the size, with bias, whose ReLU is left to a later layer.
 
-    ReLU and max pooling may change places, and after pooling there is less to do; and it costs
-    nothing within a layer that reads its input anyway. `activation` tells who looks at a layer's
-    output what the literature means by it.
+    ReLU and max pooling can be exchanged, and after pooling there is less to do. Inside a layer
+    that reads its input anyway, ReLU costs nothing. `activation` is for summaries: it turns the
+    layer's output into what the literature means by it.
     """
 
     activation = staticmethod(F.relu)
 
 
 class LateReLUToPool(LateReLU):
-    """A `LateReLU` whose output nobody but `SameMaxPool` computes with."""
+    """A `LateReLU` whose output only `SameMaxPool` uses."""
 
     to_pool = True
 
@@ -63,13 +63,13 @@ class LinearReLU(nn.Linear):
 
 
 class LocallyConnected2d(nn.Module):
-    """A convolution whose filters, and whose biases, are others at each place of the image.
+    """A convolution that has its own filters and biases at each place of the image.
 
-    `size`: rows and columns of its images, which it cannot change; `kernel`, `padding`: a number,
-    or one for rows and one for columns; padding is with zeros, and less than the kernel. `weight`:
-    [rows of taps, rows of places, columns of places, outputs, columns of taps, inputs]; `bias`:
-    [rows of places, columns of places, outputs]. Both start as those of torch's convolutions.
-    Raises ValueError where images of this size have no places.
+    `size`: rows and columns of its images, which are fixed. `kernel`, `padding`: a number, or one
+    for rows and one for columns. Padding is with zeros, and less than the kernel. `weight`: [rows
+    of taps, rows of places, columns of places, outputs, columns of taps, inputs]. `bias`: [rows of
+    places, columns of places, outputs]. Both start like those of torch's convolutions. Raises
+    ValueError if images of this size have no places.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class LocallyConnectedReLU(LocallyConnected2d):
 class SameMaxPool(nn.Module):
     """Max pooling 3×3, stride 2, padded like TensorFlow's SAME.
 
-    The output has ceil(size / 2) rows. Of the padding this needs, the smaller half goes before
-    the image: an even size is padded only after it (ceil mode), an odd one by 1 on both sides.
+    The output has ceil(size / 2) rows. The smaller half of the padding goes before the image. So an
+    even size is padded only after the image (ceil mode), and an odd size by 1 on both sides.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,5 +137,5 @@ class SameMaxPool(nn.Module):
 
 
 def truncated_normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
-    """Fill with normal values of deviation `std`, drawn again beyond two deviations."""
+    """Fill with normal values of deviation `std`; values beyond two deviations are drawn again."""
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)

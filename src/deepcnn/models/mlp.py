@@ -13,8 +13,8 @@ from deepcnn.models.network import Network
 class MLP(Network):
     """Two hidden layers with ReLU, then a linear one: 784 → 128 → 32 → 10 for MNIST.
 
-    Weights start as a truncated normal distribution of deviation 1 / √(units before), biases at 0.
-    The image is flattened in the reference's order (row, column, channel).
+    Weights start with a truncated normal distribution of deviation 1 / √(units before), biases at
+    0. The image is flattened in the reference's order (row, column, channel).
     """
 
     def __init__(

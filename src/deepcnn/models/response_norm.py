@@ -18,9 +18,9 @@ class LocalResponseNorm(nn.Module):
     not divided by the window's size, as torch's own layer does. (Krizhevsky, Sutskever, Hinton:
     "ImageNet classification with deep convolutional neural networks", 2012, section 3.3.)
 
-    The sum over neighbouring channels is a 1×1 convolution with a banded matrix, which runs on
-    the same fast kernels as every convolution, in bf16 where `x` is. What is done with the sum is
-    done in float32 whatever the precision of `x`, because it hardly differs from the bias.
+    The sum over neighbouring channels is a 1×1 convolution with a banded matrix. It runs on the
+    same fast kernels as every convolution, in bf16 if `x` is bf16. All that follows the sum is in
+    float32 for any precision of `x`, because it hardly differs from the bias.
     """
 
     band: Tensor
@@ -52,8 +52,8 @@ class LocalResponseNorm(nn.Module):
 class ReLUResponseNorm(LocalResponseNorm):
     """ReLU, then local response normalization.
 
-    Both are one function with a derivative of its own: the memory, not the arithmetic, is what they
-    cost. On a processor it is computed block by block.
+    Both are one function with a derivative of its own, since their time depends on memory, not on
+    arithmetic. On a processor it is computed block by block.
     """
 
     @override

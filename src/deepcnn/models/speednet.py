@@ -21,10 +21,10 @@ WHITENING_EPSILON = 5e-4  # added to the variances, so that faint directions are
 
 
 class Block(nn.Module):
-    """A 3×3 convolution, max pooling by 2 where wanted, batch normalization, SiLU.
+    """A 3×3 convolution, max pooling by 2 if wanted, batch normalization, SiLU.
 
     The normalization has a bias but no scale. The convolution starts as the identity on as many
-    channels as there are, with torch's default values beyond.
+    channels as possible; all other filters have torch's default values.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Block(nn.Module):
         return F.silu(x if shortcut is None else x + shortcut)
 
     def _in_few_passes(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
-        """Return what `forward` makes of a convolution's output."""
+        """Return what `forward` computes from a convolution's output."""
         from deepcnn.kernels.norm_silu import BatchNorm, evaluated_pool_norm_silu, pool_norm_silu
 
         norm, pool = self.norm, isinstance(self.pool, nn.MaxPool2d)
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class _AfterStem(SameConv2d):
-    """A `SameConv2d` whose images may bring more channels, all zeros, for a GPU's sake."""
+    """A `SameConv2d` whose images may have more channels, all zeros, which a GPU wants."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Map [N, inputs or more, H, W] to [N, outputs, H, W]."""
@@ -95,15 +95,16 @@ class _AfterStem(SameConv2d):
 class Speednet(Network):
     """Whitening 2×2 convolution, three groups of blocks, global max pooling, a linear head.
 
-    The first layer's filters are no parameters: they are the eigenvectors of the covariance of
-    2×2 patches of the training images, scaled to variance 1, and their negatives; `initialize`
-    sets them. `widths`: of the groups, and before them, if wanted, how many filters that layer has:
-    fewer are those of the largest variances, and what is left of more is zero. The ideas are those
-    of Keller Jordan's airbench ("94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024) and David
-    Page's "How to train your ResNet" (2018), with fewer filters.
+    The first layer's filters are not parameters. They are the eigenvectors of the covariance of 2×2
+    patches of the training images, scaled to variance 1, and their negatives; `initialize` sets
+    them. `widths`: of the groups; before them there may be the number of filters of the first
+    layer. With fewer filters than eigenvectors, those of the largest variances are kept; with more,
+    the rest is zero. The ideas are those of Keller Jordan's airbench ("94% on CIFAR-10 in 3.29
+    seconds on a single GPU", 2024) and David Page's "How to train your ResNet" (2018), with fewer
+    filters.
 
-    Each group halves the image first. Of images below 9 pixels a side only the last ones do: two
-    where there are at least 5 pixels, else one.
+    Each group first halves the image. For images below 9 pixels a side, only the last groups do:
+    two if there are at least 5 pixels, else one.
     """
 
     depths: ClassVar[tuple[int, ...]] = (2, 2, 3)  # convolutions in each group
@@ -166,7 +167,7 @@ class Speednet(Network):
     ) -> tuple[int, ...]:
         """Return the widths with as many filters in the first layer as `weights` have, by name.
 
-        `widths`: those that are asked for; `channels`: of the network's own images.
+        `widths`: the requested ones. `channels`: of the network's own images.
         """
         first, groups = cls._split(widths, channels)
         there = weights["stem.weight"].shape[0] if "stem.weight" in weights else first
@@ -204,7 +205,7 @@ class Speednet(Network):
         return logits
 
     def _first(self, images: Tensor) -> Tensor:
-        """Return what the first group sees: [N, filters, H - 1, W - 1], perhaps with more zeros."""
+        """Return the first group's input: [N, filters, H - 1, W - 1], perhaps with more zeros."""
         stem = self.stem
         watched = stem._forward_hooks or images.requires_grad or stem.weight.requires_grad
         if watched or not runs_triton(images) or images.shape[1] != stem.in_channels:
@@ -241,7 +242,7 @@ def _maxima(x: Tensor) -> Tensor:
 
 
 class ResidualSpeednet(Speednet):
-    """Speednet with three blocks in each group, the last of which adds what the first one made.
+    """Speednet with three blocks in each group; the last one adds the output of the first.
 
     (The network of Jordan's airbench96, 2024; He et al.: "Deep residual learning", 2015.)
     """
@@ -256,7 +257,7 @@ def through_groups(
     *,
     residual: bool,
 ) -> Tensor:
-    """Return what groups of blocks make of `x` [N, C, H, W], one after the other."""
+    """Return `x` [N, C, H, W] after all groups of blocks."""
     for first, *between, last in groups:
         x = first(x, None)
         shortcut = x if residual else None

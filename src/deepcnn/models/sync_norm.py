@@ -1,4 +1,4 @@
-"""Batch normalization by the statistics of several devices together."""
+"""Batch normalization with the statistics of several devices together."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch normalization by the statistics of several devices' examples together.
+    """Batch normalization with the statistics of the examples of several devices together.
 
-    `total` sums a tensor over all devices; all of them call it in the same order. torch's own layer
+    `total` sums a tensor over all devices; all devices call it in the same order. torch's own layer
     of this name runs on GPUs only. (Ioffe and Szegedy: "Batch normalization", 2015, with the
     variance taken about the common mean in a second pass, since E[x²] - E[x]² cancels.)
     """

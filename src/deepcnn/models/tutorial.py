@@ -25,12 +25,12 @@ class Tutorial(Network):
 
     With inputs of 24×24×3 and ten classes it has 1,068,298 parameters.
 
-    The names and the mathematics are the reference's, so its weights can be carried over:
-    a convolution's `weights` [height, width, in, out] become `weight` as [out, in, height, width]
-    (`.permute(3, 2, 0, 1)`), a fully connected layer's `weights` [in, out] become `weight` as
-    [out, in] (`.t()`), `biases` become `bias`. The image is flattened before `local3` in the
-    reference's order (row, column, channel), so that matrix needs no shuffling; with
-    channels_last memory this costs no copy.
+    The names and the mathematics are the reference's, so its weights can be carried over. A
+    convolution's `weights` [height, width, in, out] become `weight` as [out, in, height, width]
+    (`.permute(3, 2, 0, 1)`). A fully connected layer's `weights` [in, out] become `weight` as [out,
+    in] (`.t()`). `biases` become `bias`. Before `local3` the image is flattened in the reference's
+    order (row, column, channel), so the matrix need not be reordered; with channels_last memory
+    this costs no copy.
     """
 
     # The factor of ½‖w‖² in the loss, for each weight that has such a penalty.

@@ -1,4 +1,4 @@
-"""Files that are appended to, and outlast a disk that is full for a while."""
+"""Files to append to, which survive a disk that is full for a while."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ MOST_WAITING = 4 * 2**20  # bytes of records that wait for a disk
 
 
 class Appended:
-    """Appends records to a file, each whole; what cannot be written now is written later.
+    """Appends whole records to a file; records that cannot be written now are written later.
 
-    Until then it waits in memory. Above MOST_WAITING bytes the oldest records are lost. `note` is
-    told once when writing fails, and once when it works again; `prepare` is called before the file
-    is opened for the first time, and may raise OSError as well. It never raises one itself.
+    Until then they wait in memory. Above MOST_WAITING bytes, the oldest records are lost. `note` is
+    called once when writing fails, and once when it works again. `prepare` is called before the
+    file is opened for the first time, and may raise OSError, too. The object itself never raises
+    OSError.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Appended:
         self._write_what_waits()
 
     def write(self, record: bytes) -> None:
-        """Append a record, after all that wait."""
+        """Append a record, after all records that wait."""
         self._waiting.append(record)
         self._bytes += len(record)
         self._write_what_waits()
@@ -49,7 +50,7 @@ class Appended:
             self._lost += 1
 
     def close(self) -> None:
-        """Try once more to write what waits, and close the file."""
+        """Try once more to write the records that wait, and close the file."""
         if self._waiting:
             self._write_what_waits()
         if self._waiting:

@@ -1,4 +1,4 @@
-"""What a run begins with: paths, and what it took of another training."""
+"""How a run begins: its paths, and what it took from another training."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from deepcnn.settings import ModelConfig
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a run took of another training before its first step.
+    """What a run took from another training before its first step.
 
-    `path`: the run or the file that was named, and `file`: what was read; `step`, `averaged`: of
-    that network; `data`: what it was trained on, None where nobody knows; `sha256`: of the tensors
-    that were taken, as they lie in the file; `taken`: the names of the layers, of which `refitted`
-    were brought from another number of channels; `left`: why other layers kept the initial weights
-    of the network, by name.
+    `path`: the run or the file that the user named. `file`: the file that was read. `step`,
+    `averaged`: of the other network. `data`: what that was trained on; None if it is not known.
+    `sha256`: of the tensors that were taken, as they lie in the file. `taken`: the names of the
+    layers that were taken. `refitted`: those of them that had another number of channels. `left`:
+    by name, why other layers kept their initial weights.
     """
 
     path: str
@@ -40,7 +40,7 @@ class Beginning:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Beginning:
-        """Undo `to_dict`, after JSON; raises TypeError, KeyError or ValueError for other things."""
+        """Undo `to_dict`, after JSON; raises TypeError, KeyError or ValueError for other values."""
         lists = {name: tuple(map(str, values[name])) for name in ("taken", "refitted")}
         left = {str(name): str(why) for name, why in dict(values["left"]).items()}
         return cls(**{**values, **lists, "left": left})
@@ -50,7 +50,7 @@ class Beginning:
         return dataclasses.asdict(self)
 
     def described(self) -> str:
-        """Return in a line what was taken and what was not; layers by the first of their names."""
+        """Return one line that says which layers were taken, by the first names, and which not."""
         whole = [n for n in _short(self.taken) if n not in _short(self.left)]
         partly = [n for n in _short(self.taken) if n in _short(self.left)]
         taken = whole + [f"{name} (in part)" for name in partly]
@@ -82,7 +82,7 @@ def run_of(file: Path) -> Run | None:
 def config_of(path: Path) -> Config | None:
     """Return the configuration of a run, a checkpoint in one, or a file of weights.
 
-    None where it cannot be had: what is wrong is told by whoever opens the weights.
+    None if it cannot be read; opening the weights will then say what is wrong.
     """
     with contextlib.suppress(DeepcnnError, OSError):
         if path.is_dir():
@@ -96,7 +96,7 @@ def config_of(path: Path) -> Config | None:
 
 
 def _exported(path: Path) -> dict[str, Any]:
-    """Return what an exported file says of its network."""
+    """Return what an exported file says about its network."""
     import safetensors
 
     try:
@@ -110,8 +110,8 @@ def _exported(path: Path) -> dict[str, Any]:
 def with_widths_of(config: Config, start_from: str, *, name: str) -> Config:
     """Return a preset whose network can take the layers of another run.
 
-    `start_from`: the run or the file; `name`: of the network that is asked for, which gets the
-    other one's widths if it is of the same name.
+    `start_from`: the run or the file. `name`: of the requested network; it gets the other network's
+    widths if that has the same name.
     """
     parent = config_of(Path(start_from).expanduser())
     if parent is None or parent.model.name != name:
@@ -120,7 +120,7 @@ def with_widths_of(config: Config, start_from: str, *, name: str) -> Config:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Make the stored configuration mean the same data wherever the run is read from."""
+    """Let the stored configuration mean the same data, from wherever the run is read."""
     data_dir = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
     folder = Path(config.data).expanduser()
     is_path = config.data not in NAMES and folder.exists()

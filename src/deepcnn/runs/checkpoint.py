@@ -1,14 +1,14 @@
-"""Checkpoints: atomic, verified, the newest k whole ones kept.
+"""Checkpoints: atomic and verified; the newest k whole ones are kept.
 
 A checkpoint is one safetensors file (https://github.com/huggingface/safetensors: a JSON header,
-then raw little-endian tensors; nothing in it can execute). Its metadata hold the format's version,
-the step, the run that it belongs to, and the SHA-256 of all of that and of the tensors, since
-safetensors itself would load a flipped bit silently. The same state gives the same bytes: no time,
-name or path is in them.
+then raw little-endian tensors; nothing in it can be executed). Its metadata hold the format's
+version, the step and the run that it belongs to. They also hold the SHA-256 of all this and of the
+tensors, since safetensors itself would load a flipped bit silently. The same state gives the same
+bytes; the file holds no time, name or path.
 
-Two things can be wrong. What is damaged, or no file at all, is passed over, told, and never
-deleted. What is whole but belongs elsewhere is an error: to go on with another one in its place
-would hide a mistake.
+Two things can be wrong. A checkpoint that is damaged, or not a file, is skipped, reported, and
+never deleted. A whole checkpoint that belongs elsewhere is an error: going on with another one in
+its place would hide a mistake.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ASIDE = ".damaged"  # how the name of a damaged one ends whose place is needed
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: the tensors are on the CPU; `feed`: the feed's state, or None."""
+    """The content of a checkpoint: tensors on the CPU, and `feed`, the feed's state or None."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -50,7 +50,7 @@ class Checkpoint(NamedTuple):
 
 
 class DamagedError(CheckpointError):
-    """What lies under a checkpoint's name is damaged, or none."""
+    """What lies under a checkpoint's name is damaged, or not a checkpoint."""
 
 
 def save(
@@ -64,9 +64,9 @@ def save(
 ) -> Path:
     """Write a checkpoint into `directory`, then remove all but the newest `keep`; return its path.
 
-    `owner`: the run; `feed`: the state of a feed that is more than a function of the step, fit for
-    JSON. The caller must be the directory's only writer. What is damaged there neither counts nor
-    is removed; where it has this step's name, it is moved aside.
+    `owner`: the run. `feed`: the state of a feed that is not only a function of the step, in a form
+    for JSON. The caller must be the directory's only writer. Damaged checkpoints there do not count
+    and are not removed. If one of them has this step's name, it is moved aside.
     """
     atomic.make_directory(directory)
     atomic.remove_unfinished(directory)
@@ -97,8 +97,8 @@ def save(
 def prune(directory: Path, keep: int, newest: Path | None = None) -> None:
     """Remove all whole checkpoints but the newest `keep`; the caller must be the only writer.
 
-    `newest`: one that is known to be whole, and stays. What is damaged neither counts nor is
-    removed; what cannot be removed stays until the next time.
+    `newest`: one that is known to be whole; it stays. Damaged ones do not count and are not
+    removed. One that cannot be removed now stays until the next time.
     """
     whole = [path for path in reversed(paths(directory)) if path == newest or _is_whole(path)]
     with contextlib.suppress(OSError):
@@ -108,13 +108,15 @@ def prune(directory: Path, keep: int, newest: Path | None = None) -> None:
 
 
 def load(path: Path, owner: Callable[[], Owner] | None = None) -> Checkpoint:
-    """Return what a checkpoint holds; `owner` gives the run that it must be of.
+    """Return what a checkpoint holds; `owner` gives the run that it must belong to.
 
-    It is asked after reading, since a training stores its settings before it saves by them.
+    `owner` is called after reading, since a training stores its settings before it saves
+    checkpoints with them.
 
-    Raises DamagedError where it is damaged or no file, CheckpointError where it is whole, but of
-    another run, another step than its name says or a newer format, and FileNotFoundError where it
-    is gone, as happens to a reader that is slower than the training it follows.
+    Raises DamagedError if the checkpoint is damaged or not a file. Raises CheckpointError if it is
+    whole, but belongs to another run, has another step than its name says, or has a newer format.
+    Raises FileNotFoundError if it is gone, which happens to a reader that is slower than the
+    training it follows.
     """
     try:
         said, tensors = _read(path)
@@ -152,10 +154,10 @@ def load(path: Path, owner: Callable[[], Owner] | None = None) -> Checkpoint:
 def newest_whole(
     directory: Path, owner: Callable[[], Owner], emit: Listener = ignore
 ) -> tuple[Path, Checkpoint] | None:
-    """Return the newest checkpoint that is whole, with its path; None where there is none at all.
+    """Return the newest whole checkpoint, with its path; None if there is no checkpoint at all.
 
-    `owner`: see `load`; `emit` is told what is passed over, and why. Raises DamagedError where none
-    of those that are there is whole, and CheckpointError as `load` does.
+    `owner`: see `load`. `emit` hears what is skipped, and why. Raises DamagedError if there are
+    checkpoints, but none is whole, and CheckpointError as `load` does.
     """
     told: set[str] = set()
     while True:
@@ -179,7 +181,7 @@ def newest_whole(
 
 
 def paths(directory: Path) -> list[Path]:
-    """Return the paths of all checkpoints in `directory`, oldest first, damaged ones too."""
+    """Return the paths of all checkpoints in `directory`, oldest first, including damaged ones."""
     found = [path for path in directory.glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted(found, key=step_of)
 
@@ -198,7 +200,7 @@ def step_of(path: Path) -> int:
 
 
 class Version(NamedTuple):
-    """What changes with the content under a name; `modified`: in nanoseconds since 1970."""
+    """Values that change with the content of a file; `modified`: in nanoseconds since 1970."""
 
     inode: int
     modified: int
@@ -206,7 +208,7 @@ class Version(NamedTuple):
 
 
 def version_of(path: Path) -> Version | None:
-    """Return the version of what lies at a path; None where there is nothing."""
+    """Return the version of the file at a path; None if there is nothing."""
     try:
         status = path.lstat()
     except OSError:
@@ -215,7 +217,7 @@ def version_of(path: Path) -> Version | None:
 
 
 def versions(directory: Path) -> dict[Path, Version | None]:
-    """Return the versions of all checkpoints in `directory`, damaged ones too."""
+    """Return the versions of all checkpoints in `directory`, including damaged ones."""
     return {path: version_of(path) for path in paths(directory)}
 
 
@@ -227,10 +229,10 @@ _UNREADABLE = (
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a checkpoint says of itself, and its tensors, unverified.
+    """Return what a checkpoint says about itself, and its tensors, unverified.
 
-    It is opened once, so that nothing changes under the reader's hands. Its size is compared with
-    what the header tells before anything large is read.
+    The file is opened only once, so nothing can change while it is read. Its size is compared with
+    the header before anything large is read.
     """
     with atomic.reading(path) as file:
         size, start = os.fstat(file.fileno()).st_size, file.read(8)
@@ -265,7 +267,7 @@ def _is_whole(path: Path) -> bool:
 # the next, each saving would read them all.
 @functools.lru_cache(maxsize=1 << 10)
 def _was_whole(path: Path, version: Version) -> bool:  # noqa: ARG001
-    """Tell whether a file was whole when it was of a version, read only once."""
+    """Tell whether a file of a certain version was whole; each version is read only once."""
     try:
         load(path)
     except (CheckpointError, FileNotFoundError):
@@ -281,7 +283,7 @@ def _move_aside(path: Path) -> None:
 
 
 def digest(said: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of what a checkpoint says of itself, and of its tensors."""
+    """Return the SHA-256 of what a checkpoint says about itself, and of its tensors."""
     if "format" not in said:  # as it was in the first format
         found = hashlib.sha256(str(said["step"]).encode())
         if said.get("feed") is not None:

@@ -1,4 +1,4 @@
-"""The runs below a folder, newest first, and what a list of them tells."""
+"""The runs below a folder, newest first, and what a list of runs shows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Summary:
-    """What a list of runs tells of one.
+    """What a list of runs shows about one run.
 
-    `correct`, `total`, `split`: its newest score, or None; `step`: of the newest checkpoint;
-    `bytes`: of all its files; `changed`: when its log was last written, in seconds since 1970.
+    `correct`, `total`, `split`: its newest score, or None. `step`: of the newest checkpoint.
+    `bytes`: of all its files. `changed`: when its log was last written, in seconds since 1970.
     """
 
     path: Path
@@ -41,13 +41,13 @@ def is_run(path: Path) -> bool:
 
 
 def all_runs(folder: Path = RUNS) -> list[Path]:
-    """Return the runs in a folder, that which was trained last first."""
+    """Return the runs in a folder, the one that was trained last first."""
     found = [path for path in folder.glob("*") if is_run(path)]
     return sorted(found, key=_changed, reverse=True)
 
 
 def newest_run(folder: Path = RUNS) -> Path:
-    """Return the run in a folder that was trained last; raise RunError where there is none."""
+    """Return the run in a folder that was trained last; raise RunError if there is none."""
     found = all_runs(folder)
     if not found:
         raise RunError(
@@ -57,7 +57,7 @@ def newest_run(folder: Path = RUNS) -> Path:
 
 
 def summary(path: Path) -> Summary:
-    """Read what a list tells of a run; raises RunError where it cannot be read."""
+    """Read what a list shows about a run; raises RunError if it cannot be read."""
     run = Run.open(path)
     config = run.config()
     scores: list[dict[str, object]] = []

@@ -1,8 +1,8 @@
 """The graph of a training step, for visualizers: inputs, network, losses, gradients, update.
 
-The network's part is found by calling it. The rest is the same for each network, and is drawn with
-a node for each of the things that a reader knows by name; autograd's own operations are one node
-for each gradient.
+The network's part is found by calling the network. The rest is the same for each network. It has a
+node for each thing that a reader knows by name; autograd's operations are one node for each
+gradient.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def trace_step(
 ) -> tuple[Node, ...]:
     """Return the nodes of a training step, in the order of computation.
 
-    `device`: of the state. Each of `towers`, where there are any, has nodes of its own, whose names
-    begin with `tower_0/` and so on; so it is in the reference. What `processes` sum, they sum in
-    nodes called `sum_over_processes`. -1 stands for the size of a batch, or of a tower's part.
+    `device`: of the state. If there are `towers`, each has its own nodes, whose names begin with
+    `tower_0/` and so on, as in the reference. Several `processes` sum in nodes called
+    `sum_over_processes`. -1 stands for the size of a batch, or of a tower's part of it.
     """
     model = state.model
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -62,9 +62,9 @@ def trace_step(
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Node, ...]:
     """Return the operations of `model` on images of `shape` (channels, height, width).
 
-    A node bears the name of the module that it belongs to, so that a visualizer can fold the
-    graph into the layers that a reader knows. Sizes that differ between a batch of 2 and one of 3
-    are the batch's. (torch.export tells the same, but its import alone takes a second.)
+    A node has the name of the module that it belongs to, so a visualizer can fold the graph into
+    the layers that a reader knows. Sizes that differ between a batch of 2 and one of 3 are the
+    batch's. (torch.export would tell the same, but importing it alone takes a second.)
     """
     # In float64 layers do what the literature says, and not what is faster in float32.
     plain = copy.deepcopy(model).to("cpu", torch.float64).eval()
@@ -177,7 +177,7 @@ def _path(name: str) -> str:
 
 
 class _Recorder(CallRecorder):
-    """Takes down every function of torch that returns a tensor, and which module calls it."""
+    """Records every function of torch that returns a tensor, and which module calls it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)

@@ -25,17 +25,17 @@ FOR_PICTURES = (Summarized, Traced)  # events that are drawn, not written as tex
 
 
 class JsonLog:
-    """Appends every event of note to a file, an object a line, with its name and the time.
+    """Appends every important event to a file, one object a line, with its name and the time.
 
-    What a killed process or a power cut left of lines that were being written is left out first.
-    Where the file cannot be written, `note` is told, and lines wait, see `Appended`.
+    Unfinished lines that a killed process or a power cut left are removed first. If the file cannot
+    be written, `note` is called and lines wait; see `Appended`.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None]) -> None:
         self._file = Appended(path, note, prepare=lambda: _cut_unfinished(path))
 
     def __call__(self, event: Event) -> None:
-        """Write the event, unless it is about progress or for pictures."""
+        """Write the event, unless it is only for progress or pictures."""
         if not isinstance(event, (Advanced, Fetching, Reading, *FOR_PICTURES)):
             self._file.write(to_json(event).encode() + b"\n")
 
@@ -45,7 +45,7 @@ class JsonLog:
 
 
 def _cut_unfinished(path: Path) -> None:
-    """Leave out lines that are no events; raise OSError where that cannot be done."""
+    """Remove lines that are not events; raise OSError if this cannot be done."""
     if path.exists():
         content = path.read_bytes()
         *lines, _unfinished = content.split(b"\n")
@@ -75,8 +75,8 @@ def _finite(value: Any) -> Any:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the events of a log, plain or gzipped, in order.
 
-    A last line without an end, which a killed writer left, is left out. Raises RunError where the
-    file cannot be read, and where any other line is not a JSON object.
+    A last line without an end, which a killed writer left, is ignored. Raises RunError if the file
+    cannot be read, or if any other line is not a JSON object.
     """
     # Not splitlines(), which does not tell whether the last line has an end.
     *whole, _unfinished = _content(path).split(b"\n")

@@ -1,4 +1,4 @@
-"""The run that a checkpoint belongs to, as the checkpoint itself says it."""
+"""The run that a checkpoint belongs to, as the checkpoint itself tells it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _OF_BUFFERS = ("readers", "shuffle_buffer", "min_fraction_of_examples_in_queue")
 class Owner:
     """A run, as far as its checkpoints know it.
 
-    `seed`; `data`: the digest of the training set, None where nothing is known; `settings`: by
-    their dotted names those that change numbers and are not as they always are; `steps`: how many
-    there are to be, which is not stored.
+    `seed`: of the run. `data`: the digest of the training set; None if it is not known. `settings`:
+    by dotted name, the settings that change numbers and differ from their defaults. `steps`: the
+    total number of steps, which is not stored.
     """
 
     seed: int
@@ -50,7 +50,7 @@ class Owner:
 
     @classmethod
     def of(cls, config: Config, trained_on: TrainedOn) -> Owner:
-        """Return what a run's checkpoints say of it."""
+        """Return what a run's checkpoints say about it."""
         order = _order(config)
         unsaid = _UNSAID if order != "epochs" else _UNSAID.union(_OF_BUFFERS)
         settings = {name: value for name, value in _changed(config, "") if name not in unsaid}
@@ -59,13 +59,14 @@ class Owner:
         return cls(config.seed, data, dict(sorted(settings.items())), config.steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `check` compares, fit for JSON."""
+        """Return what `check` compares, in a form that JSON can hold."""
         return {"seed": self.seed, "data": self.data, "settings": self.settings}
 
     def check(self, path: Path, step: int, stored: dict[str, Any] | None) -> None:
         """Raise CheckpointError, naming field and values, unless a checkpoint is of this run.
 
-        `step`, `stored`: what it says of itself; None: nothing, as of those of older versions.
+        `step`, `stored`: what the checkpoint says about itself. None: it says nothing, as those of
+        older versions.
         """
         if not 0 <= step <= self.steps:
             raise _another(path, "step", f"0 to {self.steps} (its steps)", step)
@@ -91,14 +92,14 @@ def _another(path: Path, field: str, own: object, found: object) -> CheckpointEr
 
 
 def _order(config: Config) -> str:
-    """Return the order of examples: feeds that give the same one are alike."""
+    """Return the order of examples; feeds with the same order count as the same."""
     if config.feed == "streamed":
         return "streamed"
     return "queue" if config.feed == "queued" else config.order
 
 
 def _changed(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the settings that are not as they always are, so that new ones change nothing."""
+    """Yield the settings that differ from their defaults, so that new settings change nothing."""
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
         if dataclasses.is_dataclass(value):
@@ -108,5 +109,5 @@ def _changed(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as JSON gives it back."""
+    """Return a setting in the form in which JSON gives it back."""
     return [_plain(each) for each in value] if isinstance(value, tuple) else value

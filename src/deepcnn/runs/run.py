@@ -11,8 +11,8 @@ checkpoints/      step-….safetensors
 summaries/        TensorBoard: train/, test/ …
 lock              locked by the process that trains, as long as it lives
 
-A run that is replaced first has its config.json renamed to `.config.json.replaced`. Until all else
-is deleted, that says that this was a run and is none any more, whenever a kill ends the deletion.
+When a run is replaced, its config.json is first renamed to `.config.json.replaced`. If a kill
+interrupts the deletion, this name says that the directory was a run and is none any more.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _LOCK_SECONDS = 2.0  # longer than another process takes to see whether a lock i
 
 
 class Run:
-    """A run's directory: paths, and what is stored in them."""
+    """A run's directory: its paths and what they store."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The directory of the checkpoint with the best score, where that is kept."""
+        """The directory of the checkpoint with the best score, if it is kept."""
         return self.checkpoints / "best"
 
     @property
@@ -83,9 +83,9 @@ class Run:
     def begin(cls, path: Path | None, preset: str, *, overwrite: bool = False) -> Iterator[Run]:
         """Make a new run's directory, empty and locked as long as the context lasts.
 
-        `path` None: a new name below `runs/`. A directory that holds anything is an error, unless
-        it is what remains of a start that was killed, or it is a run that nobody is training and
-        `overwrite` is set: then its content is deleted.
+        `path` None: a new name below `runs/`. A directory that holds anything is an error, with two
+        exceptions: the remains of a start that was killed, and, with `overwrite`, a run that nobody
+        is training. Their content is deleted.
         """
         run = cls(_new_directory(Path("runs"), preset) if path is None else path)
         if run.path.exists() and not run.path.is_dir():
@@ -108,7 +108,7 @@ class Run:
             yield run
 
     def _clear(self) -> None:
-        """Delete all but the lock; what a kill or a power cut leaves, the next start clears."""
+        """Delete all but the lock; if a kill or a power cut stops this, the next start goes on."""
         config, replaced = self.path / CONFIG, self.path / REPLACED
         if config.exists():
             config.replace(replaced)
@@ -159,8 +159,8 @@ class Run:
     def of_job(cls, job: str | None, path: Path | None, command: dict[str, Any]) -> Run | None:
         """Return the run that a job began, at `path` or, with None, anywhere below `runs/`.
 
-        `command`: the configuration that it was told to train. A run that was begun with another
-        one is another command's, whose job had the same name.
+        `command`: the configuration that it was told to train. A run with another configuration
+        belongs to another command, whose job had the same name.
         """
         candidates = sorted(Path("runs").glob("*")) if path is None else [path]
         for candidate in candidates if job is not None else []:
@@ -173,7 +173,7 @@ class Run:
         return None
 
     def _is_unfinished(self) -> bool:
-        """Tell whether this is empty, or what remains of a start that was killed."""
+        """Tell whether this is empty, or holds the remains of a start that was killed."""
         names = {entry.name for entry in self.path.iterdir()}
         known = {CONFIG, *_OF_A_START}
         rest = {
@@ -208,7 +208,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run as its only trainer; raise RunError while another process does."""
+        """Lock the run as its only trainer; raise RunError while another process has the lock."""
         lock = self._locked(_LOCK_SECONDS)
         if lock is None:
             raise RunError(f"{self.path}: another process is training this run")
@@ -218,7 +218,7 @@ class Run:
             lock.release()
 
     def in_training(self) -> bool:
-        """Tell whether a living process trains this run: it holds the lock, which dies with it."""
+        """Tell whether a living process trains this run: it holds the lock, which ends with it."""
         lock = self._locked(0)
         if lock is None:
             return True
@@ -226,9 +226,9 @@ class Run:
         return False
 
     def _locked(self, seconds: float) -> FileLock | None:
-        """Return the lock, held, or None where another holds it; raise RunError if it is no file.
+        """Return the held lock; None if another process holds it; raise RunError if it is no file.
 
-        A link is not followed: what it points to is somebody else's.
+        A link is not followed, since what it points to may belong to somebody else.
         """
         path = self.path / LOCK
         with contextlib.suppress(FileNotFoundError):
@@ -250,7 +250,7 @@ class Run:
         return lock
 
     def identity(self) -> str:
-        """Return what tells this run, with its settings, from any other in the same place."""
+        """Return what tells this run, with its settings, from any other one in the same place."""
         digest = hashlib.sha256()
         for name in (CONFIG, INPUTS):
             with contextlib.suppress(OSError):  # whoever reads it says so
@@ -258,7 +258,7 @@ class Run:
         return digest.hexdigest()
 
     def check_identity(self, identity: str) -> None:
-        """Raise RunError where the run is not that of `identity`; call it with the lock held."""
+        """Raise RunError if the run does not have this `identity`; call it with the lock held."""
         if self.identity() != identity:
             raise RunError(
                 f"{self.path}: another process replaced this run, or went on with it, after this "
@@ -273,8 +273,8 @@ class Run:
     def read(self, name: str) -> dict[str, Any]:
         """Return what `write` stored under `name`.
 
-        Raises RunError where it is missing, damaged, changed by hand or of a newer format. What
-        older versions wrote has no digest, and is taken as it is.
+        Raises RunError if it is missing, damaged, changed by hand or of a newer format. Files of
+        older versions have no digest, and are taken as they are.
         """
         path = self.path / name
         try:
@@ -323,9 +323,9 @@ _SEAL = frozenset(["format", "sha256"])
 
 
 def _sealed(values: dict[str, Any]) -> bytes:
-    """Return the bytes of a file of JSON that says its format and its own SHA-256.
+    """Return the bytes of a JSON file that holds its format and its own SHA-256.
 
-    The digest is that of the same file without the digest.
+    The digest is of the same file without the digest.
     """
 
     def text(entries: dict[str, Any]) -> bytes:

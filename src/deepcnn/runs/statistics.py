@@ -1,4 +1,4 @@
-"""What a visualizer shows of a step: activations, histograms and pictures."""
+"""What a visualizer shows about a step: activations, histograms and pictures."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ EXAMPLES = 128  # at most, whose activations are counted: the reference's whole 
 
 @contextmanager
 def capture(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Collect, while the context lasts, what each layer with weights of its own gives out.
+    """Collect the output of each layer with weights of its own, while the context lasts.
 
-    Normalization layers are left out. The result maps the layer's name to its last output for the
-    first EXAMPLES of a batch, after its `activation` where it is a `LateReLU`.
+    Normalization layers are left out. The result maps a layer's name to its last output for the
+    first EXAMPLES of a batch; for a `LateReLU` this is after its `activation`.
     """
     found: dict[str, Tensor] = {}
 
@@ -61,8 +61,8 @@ def summarize(
 ) -> Summarized:
     """Make the summary of a step.
 
-    `images`: float [B, C, H, W], the network's input, of which the first few are shown, each from
-    its darkest to its brightest value; `activations`: from `capture`; `variables`: the model whose
+    `images`: float [B, C, H, W], the network's input. The first few are shown, each scaled from its
+    darkest to its brightest value. `activations`: from `capture`. `variables`: the model whose
     parameters and gradients are shown, or None.
     """
     scalars = {
@@ -103,10 +103,10 @@ def histogram(values: Tensor) -> Histogram:
 
 
 def _distinct(flat: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the values as float32 and None, or each once and how often, as float64.
+    """Return the values as float32 and None; or each value once, and how often, as float64.
 
-    Of bf16 there are only 65,536; to count them takes one pass over millions of activations, and
-    all that follows next to nothing.
+    bf16 has only 65,536 values. Counting them takes one pass over millions of activations, and all
+    that follows takes next to no time.
     """
     if flat.dtype != torch.bfloat16 or not is_on_processor(flat):
         return flat.float(), None
@@ -119,19 +119,19 @@ def _distinct(flat: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _count_nonzero(values: Tensor) -> int:
-    """Count what is neither 0 nor -0, by the bits: torch takes several times as long for floats."""
+    """Count values other than 0 and -0, by their bits: for floats torch takes much longer."""
     bits = values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()])
     return int(torch.count_nonzero(bits << 1))
 
 
 def _bounds(values: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest value, or zeros where there is none."""
+    """Return the smallest and the largest value, or zeros if there is none."""
     low, high = (bound.item() for bound in values.aminmax()) if values.numel() else (0.0, 0.0)
     return low, high
 
 
 def _in_order_of_memory(values: Tensor) -> Tensor:
-    """Permute the axes so that the largest stride comes first: what is dense is flat as it is."""
+    """Permute the axes so that the largest stride comes first; a dense tensor is then flat."""
     return values.permute(sorted(range(values.ndim), key=values.stride, reverse=True))
 
 

@@ -29,9 +29,9 @@ _numbers = itertools.count()  # of the files of this process, whose names must d
 class TensorBoard:
     """Writes scalars, histograms, images and the graph into an event file of TensorBoard.
 
-    `first_step`: what earlier processes wrote for this and later steps is dropped from view; None:
-    there were none. Where the file cannot be written, `note` is told, and records wait, see
-    `Appended`. The format: records as in TFRecord files, each an `Event` of
+    `first_step`: what earlier processes wrote for this and later steps is no longer shown. None:
+    there were no earlier processes. If the file cannot be written, `note` is called and records
+    wait; see `Appended`. The format is that of TFRecord files; each record is an `Event` of
     https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto.
     """
 
@@ -55,11 +55,11 @@ class TensorBoard:
             self.begin_again(first_step)
 
     def begin_again(self, step: int) -> None:
-        """Drop from view what was written for this and later steps."""
+        """No longer show what was written for this and later steps."""
         self._add(step=step, session_log=self._start)
 
     def __call__(self, event: Event) -> None:
-        """Write what the event has to show."""
+        """Write what is to be shown of an event."""
         match event:
             case Stepped():
                 for name, value in event.losses.items():
@@ -129,5 +129,5 @@ class TensorBoard:
         self._add(graph_def=graph.SerializeToString())
 
     def close(self) -> None:
-        """Write what is left, and close the files."""
+        """Write the records that are left, and close the files."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""What a run was trained on: how images become input, the classes, and how many examples."""
+"""What a run was trained on: how images become input, the classes, and the examples' counts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from deepcnn.runs.run import INPUTS, Run
 class TrainedOn:
     """What a run stores about its data, in `inputs.json`.
 
-    `counts`: examples of each class by split, of those that the run trains and is scored on;
-    `fed_by`: the kind of feed from Python, see `Fed.kind`, or None; `began_with`: what it took of
-    another training, or None; `content`: digests of their pixels and labels, see
-    `Dataset.content`, and `decoder`, which made the pixels; nothing in what older versions stored;
-    `excluded`: the SHA-256 of the table of examples that were left out, or None.
+    `counts`: by split, the examples of each class, for the splits that the run is trained and
+    scored on. `content`: digests of their pixels and labels, see `Dataset.content`. `decoder`: the
+    one that made the pixels. Runs of older versions have neither of these two. `fed_by`: the kind
+    of feed from Python, see `Fed.kind`, or None. `began_with`: what it took from another training,
+    or None. `excluded`: the SHA-256 of the table of examples that were left out, or None.
     """
 
     transform: Transform
@@ -39,7 +39,7 @@ class TrainedOn:
 
     @classmethod
     def read(cls, run: Run) -> TrainedOn:
-        """Read what a run stores; raises RunError where it is not as deepcnn writes it."""
+        """Read what a run stores; raises RunError if deepcnn cannot have written it."""
         values = run.read(INPUTS)
         try:
             counts = dict(values.get("scored_on", {}))
@@ -60,7 +60,7 @@ class TrainedOn:
             raise RunError(f"{run.path / INPUTS}: not as deepcnn writes it ({error})") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `read` undoes, fit for JSON."""
+        """Return a dictionary for `read`, which JSON can hold."""
         fed = {} if self.fed_by is None else {"fed_by": self.fed_by}
         began = {} if self.began_with is None else {"began_with": self.began_with.to_dict()}
         scored_on = {split: counts for split, counts in self.counts.items() if split != "train"}
@@ -77,7 +77,7 @@ class TrainedOn:
         }
 
     def check_excluded(self, table: str | None, sha256: str | None) -> None:
-        """Raise RunError where the table of examples that are left out is no longer the same."""
+        """Raise RunError if the table of examples to leave out is no longer the same."""
         if sha256 != self.excluded:
             raise RunError(
                 f"{table}: the table of examples that are left out changed since this run began. "
@@ -85,9 +85,10 @@ class TrainedOn:
             )
 
     def check(self, data: str, split: str, source: Source, counts: NDArray[np.int64]) -> None:
-        """Raise RunError where a split of `data` is no longer what this run had before it.
+        """Raise RunError if a split of `data` is no longer what this run had.
 
-        `counts`: int64 [classes], its examples by class, in whose order random choices are made.
+        `counts`: int64 [classes], its examples by class; random choices are made in the order of
+        classes.
         """
         changed = f"{data}: the {split} split changed since this run began: expected "
         if source.classes != self.classes or source.shape != self.transform.image_shape:
@@ -103,10 +104,10 @@ class TrainedOn:
             )
 
     def check_content(self, data: str, split: str, content: str, emit: Listener) -> None:
-        """Raise RunError where the pixels or labels of a split are others than this run had.
+        """Raise RunError if the pixels or labels of a split are not those that this run had.
 
-        `content`: see `Dataset.content`. Where another decoder reads pictures now, which may give
-        other pixels of the same files, `emit` is only told.
+        `content`: see `Dataset.content`. If another decoder reads pictures now, it may give other
+        pixels for the same files. Then there is no error; `emit` only hears of it.
         """
         expected = self.content.get(split)
         if expected in (None, content):
