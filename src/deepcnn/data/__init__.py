@@ -1,1 +1,1 @@
-"""Reading small-image data, and giving it to the trainer batch by batch."""
+"""Reading data sets of small images, and giving them to the trainer batch by batch."""

@@ -1,4 +1,4 @@
-"""The data sets known by name: a table of their files, hashes, classes and places."""
+"""The data sets known by name: a table of their files, hashes, classes and sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepcnn.errors import DataError
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set: verified against its SHA-256 before anything else sees it."""
+    """A file of a data set; it is verified against its SHA-256 before anything else sees it."""
 
     name: str
     size: int
@@ -27,9 +27,9 @@ class File:
 
 @dataclass(frozen=True)
 class Packing:
-    """A form in which the files travel.
+    """A form in which the files are transferred.
 
-    `limits`: the members needed and the largest size accepted for each; `unpack` turns their
+    `limits`: the needed members, and the largest accepted size of each. `unpack` turns their
     contents into the contents of the data set's files.
     """
 
@@ -39,12 +39,12 @@ class Packing:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a data set: its files, its classes and where it can be had.
+    """What is known about a data set: its files, its classes and its sources.
 
     `train`, `test`: the files of each split, as they are kept, uncompressed; `shards` opens them.
-    `urls`: addresses on its home page, with the bytes of each; `npm`: a package that carries it,
-    with the bytes of its archive; `installed`: where a package of the system puts it; `extra`: the
-    name of what has its split "extra", which is fetched only where that is asked for.
+    `urls`: addresses on its home page, with the bytes of each. `npm`: a package that contains it,
+    with the bytes of its archive. `installed`: where a package of the system puts it. `extra`: the
+    name of the entry with its split "extra", which is fetched only if it is asked for.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Entry:
 
 
 def _by_last_part(members: dict[str, bytes]) -> dict[str, bytes]:
-    """Call the members of an archive by the last part of their names."""
+    """Name the members of an archive by the last part of their names."""
     return {Path(name).name: content for name, content in members.items()}
 
 
@@ -203,7 +203,7 @@ def _idx(
     url_bytes: tuple[int, int, int, int],
     installed: Path | None = None,
 ) -> Entry:
-    """Describe a set in MNIST's files; `sha256` are those of the uncompressed files."""
+    """Describe a set in MNIST's files; `sha256`: of the uncompressed files."""
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
     files = [File(n, size, sha) for size, (n, sha) in zip(sizes, sha256.items(), strict=True)]
     limits = {file.name: file.size for file in files}

@@ -26,7 +26,7 @@ def read(folder: Path) -> tuple[str, ...] | None:
 
 
 def parse(content: bytes, name: str) -> tuple[str, ...]:
-    """Return the names that a file's content lists; raises DataError, naming the file."""
+    """Return the names in a file's content; raises DataError, which names the file."""
     try:
         if len(content) > MAX_BYTES:
             raise ValueError("it is larger than 16 MiB")

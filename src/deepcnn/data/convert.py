@@ -1,7 +1,7 @@
 """Conversion of a data set, with all of its splits, to another format.
 
-What `convert` writes is read back by `layouts.find` with the same images, labels, classes and order
-of examples, and the same data set gives the same bytes. Of N shards, shard i holds the examples
+`layouts.find` reads back what `convert` writes, with the same images, labels, classes and order of
+examples. The same data set always gives the same bytes. Of N shards, shard i holds the examples
 from ⌊i·n/N⌋ to ⌊(i+1)·n/N⌋:
 
     tfrecord   SPLIT.tfrecords, or SPLIT-00000-of-00004.tfrecords …
@@ -11,8 +11,8 @@ from ⌊i·n/N⌋ to ⌊(i+1)·n/N⌋:
     csv        SPLIT.csv, or SPLIT-00000-of-00004.csv …
     folder     SPLIT/class/INDEX.png, with the index in the split, its digits as many for all
 
-Beside them `classes.json` holds the names of the classes, and for cifar `batches.meta.txt` too; for
-tfrecord `index.json` lists the files, with which the folder may be read from elsewhere.
+Beside them, `classes.json` holds the names of the classes; for cifar so does `batches.meta.txt`.
+For tfrecord, `index.json` lists the files. With it, the folder can be read from elsewhere.
 """
 
 from __future__ import annotations
@@ -60,17 +60,18 @@ def convert(
 ) -> dict[Split, int]:
     """Write a data set into the new directory `target`; return the number of examples by split.
 
-    `spec`: what `open_dataset` takes. All splits that the set has are written, and "validation",
-    taken from "train", where its `validation_size` is not 0; `shards`: the files of a split. `emit`
-    hears `Reading` for each split.
+    `spec`: what `open_dataset` takes. All splits of the set are written. If its `validation_size`
+    is not 0, "validation" is taken from "train" and written, too. `shards`: the number of files for
+    a split. `emit` hears `Reading` for each split.
 
-    Examples are read and written block by block, so the data set may be larger than memory; of
-    npz files the labels are in memory. `target` may be an empty directory. It appears whole, as
-    the last act, or not at all: until then all is in a hidden directory beside it, which is removed
-    where something fails or the user interrupts.
+    Examples are read and written block by block, so the data set may be larger than memory; only
+    the labels of npz files are in memory. `target` may be an empty directory. It appears whole, at
+    the very end, or not at all. Until then everything is in a hidden directory beside it, which is
+    removed if something fails or the user interrupts.
 
-    Raises DataError, before anything is written, where `target` is in the way or in the source,
-    or the format cannot hold the data; later where the source is damaged, or the disk is full.
+    Raises DataError before anything is written if something is at `target` already, if `target`
+    lies in the source, or if the format cannot hold the data. Raises it later if the source is
+    damaged or the disk is full.
     """
     spec = spec if isinstance(spec, DataSpec) else DataSpec(data=str(spec))
     _check_settings(to, shards)
@@ -118,7 +119,7 @@ def _check_settings(to: str, shards: int) -> None:
 
 
 def _check_target(target: Path, source: str) -> None:
-    """Raise DataError where `target`, an absolute path, may not be written."""
+    """Raise DataError if `target`, an absolute path, may not be written."""
     try:
         if target.is_dir():
             found = "other files" if any(target.iterdir()) else None
@@ -141,7 +142,7 @@ def _check_target(target: Path, source: str) -> None:
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:
-    """Raise DataError where the file of the classes could not be read back."""
+    """Raise DataError if the file of the classes could not be read back."""
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise DataError(
@@ -152,7 +153,7 @@ def _check_classes(classes: tuple[str, ...]) -> None:
 
 
 def _check_fit(to: Form, shapes: Mapping[Split, Shape], classes: tuple[str, ...]) -> None:
-    """Raise DataError, naming the formats that would do, where a format cannot hold the data."""
+    """Raise DataError if a format cannot hold the data; it names formats that can."""
     if problem := FORMATS[to].why_not(shapes, classes):
         fit = [form for form in FORMS if FORMATS[form].why_not(shapes, classes) is None]
         raise DataError(f"{to}: {problem}; choose {_either(fit)}")
@@ -178,7 +179,7 @@ def _either(names: Iterable[str]) -> str:
 
 
 def _told(blocks: Iterable[Block], split: Split, total: int, emit: Listener) -> Iterator[Block]:
-    """Pass on blocks; tell of each once it is written, which is when the next is asked for."""
+    """Pass on blocks; tell of each block once it is written: when the next one is asked for."""
     done = 0
     for images, labels in blocks:
         yield images, labels
@@ -189,7 +190,7 @@ def _told(blocks: Iterable[Block], split: Split, total: int, emit: Listener) -> 
 def _cut(blocks: Iterable[Block], ends: list[int]) -> Iterator[tuple[int, Block]]:
     """Yield the same examples, in blocks that lie in one shard each, with the shard's index.
 
-    `ends`: the index of the example after the last of each shard, rising.
+    `ends`: for each shard, the index after its last example, rising.
     """
     shard = at = 0
     for images, labels in blocks:
@@ -205,7 +206,7 @@ def _cut(blocks: Iterable[Block], ends: list[int]) -> Iterator[tuple[int, Block]
 
 
 def _file_names(to: Form, split: Split, shards: int, examples: int) -> list[str]:
-    """Return the names of a split's files in order; of pictures one folder that stands for all."""
+    """Return the names of a split's files in order; for pictures, one folder for all of them."""
     names = [split] if to == "folder" else FORMATS[to].file_names(split, shards)
     if len(names) > examples:
         raise DataError(
@@ -225,7 +226,7 @@ def _write_classes(folder: Path, classes: tuple[str, ...], to: Form) -> None:
 
 
 def _write_split(paths: list[Path], to: Form, source: Source, blocks: Iterable[Block]) -> None:
-    """Write a split into files of nearly equal numbers of examples, or a folder of pictures."""
+    """Write a split into files with nearly equal numbers of examples, or a folder of pictures."""
     if to == "folder":
         folders.write(paths[0], ToWrite(len(source), source.shape, source.classes, blocks))
         return
@@ -239,7 +240,7 @@ def _write_split(paths: list[Path], to: Form, source: Source, blocks: Iterable[B
 
 
 def _ends(examples: int, files: int) -> list[int]:
-    """Return the index of the example after the last of each file of a split."""
+    """Return, for each file of a split, the index after its last example."""
     return [examples * (i + 1) // files for i in range(files)]
 
 
@@ -249,7 +250,7 @@ def _write_index(
     sources: Mapping[Split, Source],
     classes: tuple[str, ...],
 ) -> None:
-    """List the files with their examples, so that the folder may be read from elsewhere."""
+    """List the files with their examples, so that the folder can be read from elsewhere."""
     listed: dict[Split, list[tuple[str, int]]] = {}
     for split, files in names.items():
         edges = [0, *_ends(len(sources[split]), len(files))]

@@ -26,10 +26,9 @@ def first_of_each(keys: Sequence[Hashable]) -> NDArray[np.int64]:
 def of_files(shards: Sequence[Shard]) -> NDArray[np.int64] | None:
     """Return for each picture the place of the first one whose file has the same content.
 
-    int64 [N]; None where not all shards are of picture files. No picture is decoded, and of files
-    whose length is theirs alone only that is asked for: to decode all would take as long as all
-    the reading that follows, and would depend on the size that they are brought to. Raises
-    DataError for a file that cannot be read.
+    Returns int64 [N]; None if not all shards are of picture files. No picture is decoded: this
+    would take as long as all the reading that follows, and would depend on the size of the images.
+    Files whose length is unique are not even read. Raises DataError for a file that cannot be read.
     """
     keys: list[Hashable] = []
     for shard in shards:

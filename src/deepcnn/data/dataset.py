@@ -1,4 +1,4 @@
-"""A data set, opened once: what lies at a name or a path, and its splits."""
+"""A data set at a name or a path, opened once, with its splits."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from deepcnn.settings import DataSpec
 
 
 class Dataset:
-    """The splits of a data set, each opened when it is first asked for, and only once.
+    """The splits of a data set; each is opened only once, when it is first asked for.
 
-    `spec` says what is held out: with a `validation_size` the split "validation" has that many
+    `spec` says what is held out. With a `validation_size`, the split "validation" has that many
     examples of the training set, the same ones for the same `validation_seed`, and "train" has the
-    others. With a size of 0 a set's own validation split is meant. With `train_on_extra` the split
-    "extra" is not on its own but follows in "train"; nothing of it is held out.
+    others. With a size of 0, "validation" is the set's own validation split. With `train_on_extra`,
+    the split "extra" does not exist by itself; its examples follow in "train", and none of them is
+    held out.
     """
 
     def __init__(self, spec: DataSpec, layout: Layout) -> None:
@@ -47,24 +48,24 @@ class Dataset:
 
     @property
     def form(self) -> str:
-        """What the data set is called where it has a name, else its format."""
+        """The name of the data set if it has one, else its format."""
         return self._layout.form
 
     @property
     def own_splits(self) -> tuple[Split, ...]:
-        """The splits that lie there."""
+        """The splits that the data themselves have."""
         return tuple(self._layout.open)
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """The splits that can be asked for: those that lie there, and what is held out."""
+        """The splits that can be asked for: the data's own, and the one that is held out."""
         there = {*self.own_splits, *(["validation"] if self.spec.validation_size else [])}
         there -= {"extra"} if self.spec.train_on_extra else set()
         return tuple(split for split in SPLITS if split in there)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the labels: those of the training split for all."""
+        """The names of the labels; all splits use those of the training split."""
         return self._layout.classes or self._own_split(self.own_splits[0]).classes
 
     @property
@@ -73,7 +74,7 @@ class Dataset:
         return None if self.exclusions is None else self.exclusions.sha256
 
     def left_out(self, split: Split) -> str:
-        """Return a sentence on what a table leaves out of a split on disk, or ""."""
+        """Return a sentence about what a table leaves out of a split on disk, or ""."""
         rows = self.exclusions.rows.get(split) if self.exclusions is not None else None
         if self.exclusions is None or not rows:
             return ""
@@ -81,16 +82,16 @@ class Dataset:
         return f"{self.exclusions.table}: {len(rows):,} of {total:,} {split} examples are left out"
 
     def hold_out(self, validation_size: int, **settings: bool) -> Dataset:
-        """Return the same set, of which so many training examples are held out.
+        """Return the same set with this many training examples held out.
 
-        `settings`: others of the data to change.
+        `settings`: other settings of the data to change.
         """
         return self._with(validation_size=validation_size, **settings)
 
     def copies_held_together(self) -> int:
         """Return how many training examples are copies of another one on the same side.
 
-        0 where nothing is held out, or copies are not looked for.
+        It is 0 if nothing is held out, or if copies are not looked for.
         """
         self.split("train")
         first = self._first
@@ -101,8 +102,8 @@ class Dataset:
     def resized(self, image_size: tuple[int, int]) -> Dataset | None:
         """Return the same set with its pictures brought to a height and a width.
 
-        None where they are no files of their own, so that they have the size that they have. All
-        splits are opened.
+        Returns None if the pictures are not files, since then their size is fixed. All splits are
+        opened.
         """
         own = {split: self._own_split(split).resized(*image_size) for split in self.own_splits}
         other = self._with(image_size=image_size)
@@ -110,12 +111,12 @@ class Dataset:
         return other if len(other._own) == len(own) else None
 
     def usual_size(self) -> tuple[int, int] | None:
-        """Return the height and width to bring pictures to that have all sizes, or None."""
+        """Return the height and width for pictures that have all kinds of sizes, or None."""
         shards = self._own_split(self.own_splits[0]).shards
         return shards[0].usual if isinstance(shards[0], PictureShard) else None
 
     def fewer(self, train_size: int) -> Dataset:
-        """Return the same set, of which only so many training examples are used."""
+        """Return the same set with only this many training examples."""
         return self._with(train_size=train_size)
 
     def _with(self, **settings: Any) -> Dataset:
@@ -127,8 +128,8 @@ class Dataset:
     def split(self, split: Split) -> Source:
         """Return a split, to be read block by block.
 
-        Raises DataError where there is no such split, its images or classes are unlike those of
-        the training set, or it cannot be opened.
+        Raises DataError if there is no such split, if its images or classes differ from those of
+        the training set, or if it cannot be opened.
         """
         if split not in SPLITS:
             raise DataError(f"split: expected {', '.join(SPLITS)}, found {split!r}")
@@ -153,23 +154,23 @@ class Dataset:
     def content(self, split: Split) -> str:
         """Return a digest of a split's pixels and labels, in their order.
 
-        It comes from the pass over the labels, which is made only once. That of examples which are
-        held out, and of those from which they are taken, is the digest of both together, unless
-        labels are known without reading the files.
+        It comes from the pass over the labels, which is made only once. Held-out examples and the
+        remaining training examples have one digest of both together, unless labels are known
+        without reading the files.
         """
         self.counts(split)
         return self._content[split]
 
     def own_split_of(self, split: Split) -> Split:
-        """Return the split as it lies on disk that the examples of a split are of."""
+        """Return the split on disk from which the examples of a split come."""
         held = self.spec.validation_size and split == "validation"
         return "train" if held else split
 
     def places(self, split: Split) -> NDArray[np.int64]:
-        """Return the place of each example of a split in `own_split_of` it, int64 [N].
+        """Return the place of each example of a split in its `own_split_of`, int64 [N].
 
-        Places are those on disk, before anything is left out or held out; of a training set with
-        extra examples, only those of its own.
+        Places are those on disk, before anything is left out or held out. For a training set with
+        extra examples, only the places of its own examples are returned.
         """
         own = self.own_split_of(split)
         left_out = list(self.exclusions.rows.get(own, ())) if self.exclusions is not None else []
@@ -182,10 +183,10 @@ class Dataset:
     def read_whole(self, split: Split, *, keep: bool, progress: Progress) -> Source:
         """Read all examples of a split, so that nothing can fail later, and return it.
 
-        `keep`: in memory, where `split` finds it from then on; else in constant memory, once. What
-        is scored keeps the edges of its files, so that it is read in the same blocks either way.
-        Raises DataError, naming file and example, for what cannot be read and for labels that are
-        no index of a class.
+        `keep`: keep it in memory, where `split` finds it from then on; else read it once, in
+        constant memory. A split for scoring keeps the boundaries of its files, so it is read in the
+        same blocks either way. Raises DataError, which names file and example, for data that cannot
+        be read and for labels that are not the index of a class.
         """
         source = self.split(split)
         if not keep:
@@ -235,9 +236,9 @@ class Dataset:
             self._labels["train"], self._content["train"] = labels[~chosen], content
 
     def _used(self, train: Source, labels: NDArray[np.int64] | None = None) -> Source:
-        """Return so many training examples as are wanted; `labels`: of all, where they are known.
+        """Return as many training examples as are wanted; `labels`: of all, if they are known.
 
-        The same share of each class is used, at random, the same ones for the same
+        The same share of each class is used, chosen at random, the same for the same
         `validation_seed`.
         """
         size = self.spec.train_size
@@ -251,7 +252,7 @@ class Dataset:
         return train.select(held_out(labels, size, choice="stratified", seed=seed))
 
     def _with_extra(self, train: Source) -> Source:
-        """Return what is trained on: with the split "extra" where that is asked for."""
+        """Return the examples to train on, with the split "extra" if it is asked for."""
         if not self.spec.train_on_extra:
             return train
         return Source((*train.shards, *self._own_split("extra").shards), train.classes)
@@ -290,7 +291,7 @@ class Dataset:
 
 
 def _compare(source: Source, split: Split, expected: Source, first: Split) -> None:
-    """Raise DataError unless both splits have images of one shape."""
+    """Raise DataError unless both splits have images of the same shape."""
     if source.shape != expected.shape:
         raise DataError(
             f"{source.shards[0].name}: expected images of {by(expected.shape)}, as the {first} "
@@ -300,7 +301,7 @@ def _compare(source: Source, split: Split, expected: Source, first: Split) -> No
 
 
 def reading(what: str, emit: Listener) -> Progress:
-    """Return what tells a listener of a pass over examples."""
+    """Return a function that tells a listener about a pass over examples."""
     return lambda done, total: emit(Reading(f"reading {what}", done, total))
 
 

@@ -1,4 +1,4 @@
-"""Digests of images, by which equal ones are found."""
+"""Digests of images, to find equal ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def digests(images: NDArray[np.uint8]) -> NDArray[np.void]:
 def in_both(source: Source, other: Source) -> NDArray[np.bool_] | None:
     """Return which images of a source are in another one, too, pixel for pixel: bool [N].
 
-    None where one of the two is not in memory: to read it again would take too long.
+    Returns None if one of the two is not in memory, since reading it again would take too long.
     """
     shards = (*source.shards, *other.shards)
     if source.shape != other.shape or not all(isinstance(shard, Memory) for shard in shards):

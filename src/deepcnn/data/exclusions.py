@@ -1,4 +1,4 @@
-"""Examples that are left out of a data set: a table of them, as `deepcnn doctor --fixes` writes it.
+"""The table of examples to leave out of a data set, as `deepcnn doctor --fixes` writes it.
 
 The columns are split, index, path, action and reason; the first two are needed. An index is the
 place of an example in its split as it lies on disk, before anything is held out.
@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What a table leaves out: of each split the indices, each with its path or "".
+    """What a table leaves out: for each split the indices, each with its path or "".
 
     `sha256`: of the table's content.
     """
@@ -37,7 +37,7 @@ class Exclusions:
 
     @classmethod
     def read(cls, table: Path) -> Exclusions:
-        """Read a table; raise DataError, naming the line, for what cannot be understood."""
+        """Read a table; raise DataError, naming the line, if it cannot be understood."""
         try:
             if table.stat().st_size > MAX_BYTES:
                 raise DataError(f"{table}: expected a table of at most {MAX_BYTES >> 20} MiB")
@@ -61,10 +61,10 @@ class Exclusions:
         return cls(table, hashlib.sha256(content).hexdigest(), rows)
 
     def apply(self, split: Split, source: Source) -> Source:
-        """Return a split without what is left out.
+        """Return a split without the examples that are left out.
 
-        Raises DataError for an index beyond its end, a path that another file has, and where no
-        example is left.
+        Raises DataError for an index beyond its end, for a path that does not belong to the
+        example, and if no example is left.
         """
         rows = self.rows.get(split)
         if not rows:
@@ -99,7 +99,7 @@ class Exclusions:
 
 
 def paths_of(source: Source) -> tuple[Path, ...] | None:
-    """Return the file of each example of a source whose examples are files, as they lie there."""
+    """Return the file of each example, for a source whose examples are files on disk."""
     found: list[Path] = []
     for shard in source.shards:
         if not isinstance(shard, PictureShard) or shard.paths is None:

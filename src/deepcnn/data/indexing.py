@@ -1,4 +1,4 @@
-"""The index of TFRecord shards that are there already, so that they may be read from elsewhere."""
+"""Makes an index for existing TFRecord shards, so that they can be read from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ FORMS = {tfrecord.NAME: remote.FORM, tfrecord_pictures.NAME: remote.OF_PICTURES}
 def index(folder: Path, *, emit: Listener = ignore) -> dict[Split, int]:
     """Write `index.json` into a folder of TFRecord files; return the examples by split.
 
-    Of pictures the head of each is read. Raises DataError for what is no such folder, for files
-    that are compressed, and as `open_dataset` does; StorageError where it cannot be written.
+    If the files hold pictures, the header of each picture is read. Raises DataError for any other
+    folder, for compressed files, and as `open_dataset` does. Raises StorageError if the file cannot
+    be written.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of TFRecord files, found none")

@@ -1,7 +1,7 @@
-"""What lies at a path: the format of a user's own data, told from the names of its files.
+"""Finds the format of a user's own data at a path, from the names of its files.
 
-Formats and the names they are known by, in a folder (`SPLIT` is a word of the name, one of
-`splits.NAMES_OF_SPLITS`):
+These are the formats and the names of their files in a folder (`SPLIT` is a word of the name, one
+of `splits.NAMES_OF_SPLITS`):
 
     CIFAR-10's binary version      data_batch_*.bin, test_batch.bin (also validation_batch*.bin)
     CIFAR-100's                    train.bin, test.bin; the fine labels count
@@ -19,9 +19,9 @@ Formats and the names they are known by, in a folder (`SPLIT` is a word of the n
                                    SPLIT/, images/ or beside it; or any list path,label,split
     pictures in class folders      SPLIT/class/*.png …, or class/*.png …
 
-A path may also be one such file, or a zip or tar archive of class folders. What bears the name of
-no split is for training, but beside class folders with pictures it is taken for something else, as
-is every table and all whose name does not begin with its split.
+A path may also be one such file, or a zip or tar archive of class folders. Files without the name
+of a split are for training. But beside class folders with pictures such files are ignored, and so
+are all tables and all files whose name does not begin with its split.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ BINARY_FORMATS = (records, cifar, idx, mat, tfrecord)  # in the order in which t
 
 @dataclass(frozen=True)
 class Layout:
-    """The splits of a data set on disk. `classes`: their names, or None where nobody says.
+    """The splits of a data set on disk. `classes`: their names, or None if the data do not say.
 
-    `open` maps each split that is there, in the order of `SPLITS`, to a function that opens its
-    shards; `alike`: whether the images of all splits are known to be of one shape.
+    `open` maps each existing split, in the order of `SPLITS`, to a function that opens its shards.
+    `alike`: whether the images of all splits are known to have one shape.
     """
 
     path: Path
@@ -73,10 +73,10 @@ class Layout:
 def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
     """Tell what lies at a path, from names: only classes, tables and heads of .npz are read.
 
-    Of tables of pixels, those of the first split are read, for their labels.
+    Tables of pixels are read for the first split, because of their labels.
 
-    Of `spec` the image size and `skip_bad` are used, see `pictures.prepare`; `emit` hears of files
-    that are skipped. Raises DataError where nothing is recognized.
+    From `spec`, the image size and `skip_bad` are used, see `pictures.prepare`. `emit` hears of
+    files that are skipped. Raises DataError if nothing is recognized.
     """
     if archives.is_archive(path):
         return Layout(path, archives.NAME, *archives.recognize(path, spec, emit))
@@ -118,7 +118,7 @@ def find(path: Path, spec: DataSpec, *, emit: Listener) -> Layout:
 
 
 def _all_of(found: dict[Split, Opener]) -> dict[Split, Opener]:
-    """Return the splits, where what is extra is for training if there is nothing else."""
+    """Return the splits; extra examples are for training if there are no others."""
     return {"train": found["extra"]} if set(found) == {"extra"} else found
 
 
@@ -132,7 +132,7 @@ def _is_table(name: str) -> bool:
 
 
 def _labeled(folder: Path, tables: list[str], emit: Listener) -> list[str]:
-    """Return the tables without those that show how to hand in answers, as Kaggle's sample does."""
+    """Return the tables without samples of how to submit answers, such as Kaggle's."""
     others = [name for name in tables if "submission" not in name.lower()]
     if not others:
         return tables

@@ -1,7 +1,7 @@
-r"""Names written on pictures, in whatever script they are.
+r"""Writes names on pictures, in any script.
 
-Pillow brings one font, of Latin letters. Other scripts need a font of the system. Where none has a
-character, its name in Python stands for it: U+6F22 is \u6f22.
+One font, of Latin letters, comes with Pillow. Other scripts need a font of the system. If no font
+has a character, its name in Python replaces it: U+6F22 is \u6f22.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_CHARACTER = "\U0010ffff"  # for which a font draws what it draws for all that
 
 @dataclass(frozen=True)
 class Lettered:
-    """A text to be drawn, and the font that has its characters; `whole`: none is replaced."""
+    """A text to draw, and the font that has its characters; `whole`: no character is replaced."""
 
     text: str
     font: Font
@@ -35,7 +35,7 @@ class Lettered:
 
 
 def lettered(text: str) -> Lettered:
-    """Choose the first font that has all characters of a text; else replace those that none has."""
+    """Choose the first font that has all characters of a text; if none has, replace characters."""
     plain = unicodedata.normalize("NFC", text)
     of_system = [font for font in map(_of_system, FONTS) if font is not None]
     fonts: list[Font] = [own(), *of_system]
@@ -50,7 +50,7 @@ def lettered(text: str) -> Lettered:
 
 @functools.cache
 def own() -> Font:
-    """Return the font that Pillow brings."""
+    """Return the font that comes with Pillow."""
     return ImageFont.load_default(SIZE)
 
 
@@ -64,12 +64,12 @@ def _of_system(name: str) -> Font | None:
 
 @functools.cache
 def _has(font: Font, character: str) -> bool:
-    """Tell whether a font draws a character otherwise than those that it lacks."""
+    """Tell whether a font has a character: it draws it differently from those that it lacks."""
     return bytes(font.getmask(character)) != bytes(font.getmask(NO_CHARACTER))
 
 
 def _spelled(font: Font, character: str) -> str:
-    """Return letters for a character: without its accents, else by its number."""
+    """Return letters for a character: the letter without accents, else its number."""
     base = [c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)]
     if base and all(_has(font, c) for c in base):
         return "".join(base)

@@ -1,15 +1,16 @@
 """Data sets elsewhere: TFRecord shards behind a URL, read one after another through a cache.
 
-`index.json` lies beside them, as `deepcnn data convert --to tfrecord` writes it, or `deepcnn data
-index` for shards that are there already:
+`index.json` lies beside them. `deepcnn data convert --to tfrecord` writes it, and so does `deepcnn
+data index` for existing shards:
 
     {"format": "tfrecord", "classes": ["airplane", …], "shape": [32, 32, 3],
      "splits": {"train": [{"file": "train-00000-of-00008.tfrecords", "examples": 6250,
                            "bytes": 19743750, "sha256": "…"}, …], "test": […]}}
 
-So counts and shapes are known without a look at any shard, and none is read before its length and
-its digest are found right. Of the format "tfrecord of pictures", which are encoded, `shape` has the
-sides that most of them have, as `pictures.choose_format` tells, and 1 channel if all are gray.
+So counts and shapes are known without reading any shard, and no shard is read before its length and
+its digest are verified. For the format "tfrecord of pictures" (encoded pictures), `shape` holds the
+sides that most pictures have, as `pictures.choose_format` chooses them, and 1 channel if all are
+gray.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_url(data: str) -> bool:
-    """Tell whether data are named by a URL, of whatever kind."""
+    """Tell whether the name of data is a URL of any kind."""
     return _URL.match(data) is not None
 
 
 def find(spec: DataSpec) -> Layout:
-    """Read the index of the folder at a URL; raises DataError where there is none to be used."""
+    """Read the index of the folder at a URL; raises DataError if there is none that can be used."""
     web.check(spec.data)
     base = spec.data.rstrip("/") + "/"
     root = Path(spec.data_dir) if spec.data_dir is not None else default_data_dir()
@@ -110,7 +111,7 @@ def describe(
 
 @dataclass(frozen=True)
 class Entry:
-    """A shard as the index has it."""
+    """A shard as the index describes it."""
 
     file: str
     examples: int
@@ -120,7 +121,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """What an index says."""
+    """The content of an index."""
 
     classes: tuple[str, ...]
     shape: Shape
@@ -129,7 +130,7 @@ class Index:
 
 
 class RemoteShard:
-    """A shard elsewhere: a `Shard`, read from the cache, where it is brought when it is needed."""
+    """A shard elsewhere: a `Shard` that is fetched into the cache when it is needed."""
 
     seekable = True
 
@@ -144,7 +145,7 @@ class RemoteShard:
         return self._examples
 
     def expect(self) -> None:
-        """Begin to bring it; see `shards.Awaited`."""
+        """Begin to fetch it; see `shards.Awaited`."""
         self._cache.expect(self._remote)
 
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
@@ -162,7 +163,7 @@ class RemoteShard:
 
 
 class RemotePictures(RemoteShard):
-    """A shard of encoded pictures elsewhere, each of which is decoded when it is read."""
+    """A shard of encoded pictures elsewhere; each picture is decoded when it is read."""
 
     def __init__(self, base: str, entry: Entry, form: Format, cache: ShardCache) -> None:
         super().__init__(base, entry, (form.height, form.width, form.channels), cache)
@@ -237,7 +238,7 @@ def _parsed(content: bytes, url: str) -> Index:
 
 
 def is_plain(name: str) -> bool:
-    """Tell whether a file's name is that of a TFRecord that is not compressed."""
+    """Tell by its name whether a file is an uncompressed TFRecord file."""
     return tfrecord.is_record_file(name) and not name.endswith((".gz", ".zlib"))
 
 

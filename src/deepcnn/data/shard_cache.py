@@ -1,9 +1,10 @@
 """A folder of shards from elsewhere: bounded, and verified.
 
-A shard is called by its SHA-256, so nothing that a server says becomes a path. It takes its name
-only when it is whole and its digest right, and a file that was there before is digested once before
-its first use. What was not used for longest leaves for what comes; what is being read stays. That
-is told by locks (flock) on the files, so that several trainings may share the folder.
+A shard's file is named by its SHA-256, so nothing that a server says becomes a path. A file gets
+its name only when it is whole and its digest is right. The digest of a file that was there before
+is checked once before its first use. New shards replace those that were not used for longest; a
+shard that is being read stays. Locks (flock) on the files tell which are being read, so several
+trainings can share the folder.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Remote:
 
 
 class _NoRoomError(Exception):
-    """What is fetched ahead would drive out what is needed sooner."""
+    """Fetching ahead would remove a shard that is needed sooner."""
 
 
 class ShardCache:
-    """The shards in `folder`, together at most `limit` bytes, those on their way included."""
+    """The shards in `folder`: at most `limit` bytes together, including those on their way."""
 
     def __init__(self, folder: Path, limit: int, suffix: str) -> None:
         self._folder, self._limit, self._suffix = folder, limit, suffix
@@ -62,14 +63,14 @@ class ShardCache:
     def using(self, remote: Remote) -> Iterator[Path]:
         """Give the path of a shard, which stays while the context lasts; fetch it if needed.
 
-        Raises DataError where it cannot be had, StorageError where it cannot be written.
+        Raises DataError if it cannot be fetched, and StorageError if it cannot be written.
         """
         with self._held(remote):
             self._expected.discard(remote.sha256)
             yield self._path(remote)
 
     def expect(self, remote: Remote) -> None:
-        """Begin to fetch what is going to be read soon, if there is room; return at once."""
+        """Begin to fetch a shard that will be read soon, if there is room; return at once."""
         self._expected.add(remote.sha256)
         self._bring(remote, ahead=True)
 
@@ -88,7 +89,7 @@ class ShardCache:
         )
 
     def _bring(self, remote: Remote, *, ahead: bool) -> Future[None]:
-        """Return what ends when a shard is there. One thread fetches it, whoever asks."""
+        """Return a future that is done when a shard is there. One thread fetches it for all."""
         with self._lock:
             future = self._coming.get(remote.sha256)
             if future is None:
@@ -113,7 +114,7 @@ class ShardCache:
             future.set_exception(error)
 
     def _is_whole(self, remote: Remote) -> bool:
-        """Tell whether a shard is there as it should be; what is not is removed."""
+        """Tell whether a shard is there and whole; a damaged file is removed."""
         path = self._path(remote)
         try:
             with path.open("rb") as file:
@@ -150,9 +151,9 @@ class ShardCache:
     def _begun(
         self, remote: Remote, path: Path, stack: ExitStack, *, ahead: bool
     ) -> BinaryIO | None:
-        """Return a new file, of its full size from the start, so that all others see its room.
+        """Return a new file, of full size from the start, so that others see the room it takes.
 
-        None where another process has fetched the shard meanwhile.
+        Returns None if another process has fetched the shard meanwhile.
         """
         atomic.make_directory(self._folder)
         while True:
@@ -183,9 +184,10 @@ class ShardCache:
         return FileLock(self._folder / ".lock")
 
     def _make_room(self, size: int, ahead: bool) -> int:
-        """Remove what was not used for longest, as far as needed: 0 where there is room then.
+        """Remove what was not used for longest, as far as needed; return 0 if there is room then.
 
-        Otherwise the number of files on their way, which may be removed soon, or -1 without any.
+        Otherwise return the number of files on their way, which may be removed soon, or -1 if there
+        are none.
         """
         files = []
         for entry in os.scandir(self._folder):
@@ -208,7 +210,7 @@ class ShardCache:
 
 
 def _hold(path: Path) -> BinaryIO | None:
-    """Open and lock a file against removal, as just used; None where it is not there any more."""
+    """Open a file, lock it against removal, and mark it as just used; None if it is gone."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

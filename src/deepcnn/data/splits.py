@@ -1,4 +1,4 @@
-"""The splits of a data set, and the names by which files and folders say which one they are."""
+"""The splits of a data set, and the names of files and folders that stand for them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Opener = Callable[[], tuple[Shard, ...]]  # opens the files of a split
 
 
 def named_split(name: str) -> Split | None:
-    """Return the split that a file's name says: its first word that is one of NAMES_OF_SPLITS.
+    """Return the split in a file's name: its first word that is one of NAMES_OF_SPLITS.
 
-    `test_batch.bin`, `emnist-letters-test-images-idx3-ubyte` and `testLabels.csv` all say "test".
-    The word "extra" counts where there is no other: `extra_train.npz` is for training.
+    `test_batch.bin`, `emnist-letters-test-images-idx3-ubyte` and `testLabels.csv` all mean "test".
+    The word "extra" only counts if there is no other: `extra_train.npz` is for training.
     """
     apart = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
     words = _WORD.findall(apart)
@@ -45,7 +45,7 @@ def named_split(name: str) -> Split | None:
 
 
 def split_of(name: str) -> Split:
-    """Return the split that a file's name says; training where it says none."""
+    """Return the split in a file's name; training if it names none."""
     return named_split(name) or "train"
 
 
@@ -60,7 +60,7 @@ def group_files(folder: Path, names: Iterable[str]) -> dict[Split, list[Path]]:
 def group_by_split(
     folder: Path, names: Iterable[str], make: Callable[[Path], Shard]
 ) -> dict[Split, Opener]:
-    """Return what opens each file by its split; see `group_files`."""
+    """Return the functions that open the files, by split; see `group_files`."""
     return {
         split: lambda paths=paths: tuple(make(path) for path in paths)  # type: ignore[misc]
         for split, paths in group_files(folder, names).items()
@@ -68,7 +68,7 @@ def group_by_split(
 
 
 def only_one(found: dict[Split, Path], split: Split, path: Path, what: str) -> None:
-    """Add a path for a split; raise DataError, naming both, where there is one already."""
+    """Add a path for a split; raise DataError, naming both paths, if there is one already."""
     if split in found:
         raise DataError(
             f"{path.parent}: expected one {what} for the {split} split, found {found[split].name} "

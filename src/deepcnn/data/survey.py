@@ -47,7 +47,7 @@ def survey(source: Source, progress: Progress) -> Survey:
 
 
 def spelled(found: Survey) -> int:
-    """Return how many names no font here can draw as they are."""
+    """Return how many names cannot be drawn with any font here without replacements."""
     names = found.classes[: len(found.images)]
     return sum(not lettered(shown(name)).whole for name in names)
 

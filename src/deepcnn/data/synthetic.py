@@ -1,4 +1,4 @@
-"""A small data set that is made, not fetched."""
+"""A small data set that is generated, not fetched."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SIZE = 32
 def synthetic(part: Literal["train", "test"]) -> Arrays:
     """Make a small data set that can be learned: 8,192 training or 512 test images, 32×32×3.
 
-    Each class is a pattern of 4×4 coloured squares; an image is its class's pattern, shifted by
-    up to 4 pixels, with noise. It needs no file and is the same everywhere.
+    Each class is a pattern of 4×4 coloured squares. An image is the pattern of its class, shifted
+    by up to 4 pixels, with noise. The set needs no file and is the same everywhere.
     """
     count, epoch = (8192, np.array([0])) if part == "train" else (512, np.array([1]))
 

@@ -1,8 +1,9 @@
 """Files behind a URL: read by HTTP, with retries, limits and digests.
 
-Only `https://` is followed, and `http://` on this very machine, which is for tests. A URL holds no
-user, password or query, so that none can get into a log; where a server leads elsewhere, that place
-is never shown. Standard library only: fsspec, which comes with torch, needs aiohttp to read HTTP.
+Only `https://` is followed, and for tests `http://` on this machine. A URL may hold no user,
+password or query, so none can get into a log. If a server redirects elsewhere, the new address is
+never shown. Only the standard library is used: fsspec, which comes with torch, needs aiohttp to
+read HTTP.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ T = TypeVar("T")
 
 
 class _PassingError(Exception):
-    """What went wrong with an attempt, where another one may go well."""
+    """An attempt failed, but another one may succeed."""
 
 
 def check(url: str) -> None:
-    """Raise DataError unless data may be read from there; the message shows no password."""
+    """Raise DataError unless data may be read from an address; the message shows no password."""
     problem = _problem(url)
     if problem:
         raise DataError(f"data: expected https://host/folder/, found {problem}")
 
 
 def read(url: str, limit: int) -> bytes:
-    """Return what is there; raises DataError where it cannot be had or is over `limit` bytes."""
+    """Return the file at a URL; raises DataError if it cannot be read or is over `limit` bytes."""
 
     def attempt() -> bytes:
         with _answer(url, 0, limit) as response:
@@ -67,9 +68,9 @@ def read(url: str, limit: int) -> bytes:
 
 
 def download(url: str, file: BinaryIO, *, size: int, sha256: str) -> None:
-    """Bring what is there into `file`, at its start: just `size` bytes of that SHA-256.
+    """Write the file at a URL to the start of `file`: exactly `size` bytes with this SHA-256.
 
-    A transfer that broke off goes on where it stopped, if the server can. Raises DataError.
+    A transfer that broke off goes on where it stopped, if the server can do that. Raises DataError.
     """
     received = _Received(file)
 
@@ -97,7 +98,7 @@ def download(url: str, file: BinaryIO, *, size: int, sha256: str) -> None:
 
 
 class _Received:
-    """What has come of a file so far: written, counted and digested."""
+    """The part of a file that has come so far: written, counted and digested."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -120,7 +121,7 @@ class _Received:
 
 
 def _repeated(url: str, attempt: Callable[[], T]) -> T:
-    """Try until it goes well, a few times, with growing waits."""
+    """Try a few times until it succeeds, with growing waits."""
     problem: _PassingError | None = None
     for wait in (0.0, *WAITS):
         time.sleep(wait)
@@ -140,9 +141,10 @@ def _broken_off(count: int, size: int) -> _PassingError:
 
 @contextmanager
 def _answer(url: str, start: int, size: int) -> Iterator[http.client.HTTPResponse]:
-    """Open a URL from a byte on; give up after a time that is enough for so many bytes.
+    """Open a URL from a byte on; give up after a time that is enough for this many bytes.
 
-    Raises _PassingError, also inside the `with` statement, or DataError where no attempt can help.
+    Raises _PassingError, also inside the `with` statement, or DataError if no further attempt can
+    help.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "deepcnn"})
     if start:
@@ -170,7 +172,7 @@ def _answer(url: str, start: int, size: int) -> Iterator[http.client.HTTPRespons
 
 
 def _refusal(url: str, code: int) -> Exception:
-    """Return the error for an answer that is none."""
+    """Return the error for an answer that cannot be used."""
     if 300 <= code < 400:
         return DataError(
             f"{url}: the server leads elsewhere than to https, or in a circle ({code}). That is "
@@ -187,7 +189,7 @@ def _refusal(url: str, code: int) -> Exception:
 
 
 def _failure(url: str, error: Exception) -> Exception:
-    """Return the error for a connection that cannot be made, or breaks."""
+    """Return the error for a connection that cannot be made, or that breaks."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, ssl.SSLCertVerificationError):
         return DataError(
@@ -203,7 +205,7 @@ def _failure(url: str, error: Exception) -> Exception:
 
 
 def _hang_up(sockets: list[socket.socket]) -> None:
-    """End connections under whoever waits for them; one that was closed stays so."""
+    """End connections although a thread waits for them; one that is already closed stays closed."""
     for each in sockets:
         with suppress(OSError):
             socket.socket.shutdown(each, socket.SHUT_RDWR)  # beneath TLS, whose state is another's
@@ -213,7 +215,7 @@ def _hang_up(sockets: list[socket.socket]) -> None:
 
 
 def _opener(url: str, sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
-    """Return what opens http and https and nothing else; its sockets are put into the list."""
+    """Return an opener for http and https and nothing else; its sockets are put into the list."""
 
     class Plain(urllib.request.HTTPHandler):
         @override
@@ -242,7 +244,7 @@ def _opener(url: str, sockets: list[socket.socket]) -> urllib.request.OpenerDire
 
 
 def _kept(kind: Any, sockets: list[socket.socket]) -> Any:
-    """Return what makes connections; urllib forgets their sockets, which the answer reads from."""
+    """Return what makes connections and keeps their sockets, which urllib would forget."""
 
     def make(*args: Any, **kwargs: Any) -> Any:
         connection = kind(*args, **kwargs)
@@ -259,7 +261,7 @@ def _kept(kind: Any, sockets: list[socket.socket]) -> Any:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to https, and from this machine to itself."""
+    """Follows redirects to https, and from this machine to itself."""
 
     max_redirections = REDIRECTS
 
@@ -275,7 +277,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _problem(url: str) -> str | None:
-    """Return what a URL has that it may not have, or None; never a password."""
+    """Return the forbidden part of a URL, or None; never a password."""
     try:
         split = urlsplit(url)
         host, _ = split.hostname, split.port
