@@ -1,8 +1,8 @@
 """Files that appear whole or not at all, and names that survive a power cut.
 
-Whoever writes `NAME` writes `.NAME.<8 hex digits>.tmp` beside it first, and holds a lock (flock) on
-that until it has taken its name. A lock dies with its process, so what a killed writer left can be
-told from what another is writing now: the next writer of the same name removes it.
+A writer of `NAME` first writes `.NAME.<8 hex digits>.tmp` beside it, and holds a lock (flock) on
+this file until it is renamed. A lock ends with its process. So the file of a killed writer can be
+told from one that is being written now, and the next writer of the same name removes it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}" + re.escape(TEMPORARY), re.DOTAL
 def write(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that no reader, and no crash, ever sees a part of it.
 
-    The bytes go to a temporary file beside `path`, reach the disk, and then take the name in one
-    step; the directory is flushed too, so that the name itself survives a power cut.
+    The bytes go to a temporary file beside `path` and are flushed to the disk. Then the file gets
+    its name in one step. The directory is flushed too, so that the name survives a power cut.
     """
     with writing(path) as file:
         file.write(content)
@@ -40,9 +40,9 @@ def write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write to, which takes the name `path` when the context ends well.
+    """Give a file to write to, which gets the name `path` when the context ends well.
 
-    As `write`, for what is too large to be in memory.
+    It is like `write`, for content that is too large for the memory.
     """
     remove_unfinished(path.parent, path.name)
     with _new(path, is_folder=False) as temporary:
@@ -58,8 +58,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 def appearing(target: Path) -> Iterator[Path]:
     """Give a new directory, which becomes `target` when the context ends well.
 
-    The parents that `target` lacks are made too, and removed again if anything fails. What is
-    written into the directory must be flushed by whoever writes it.
+    Missing parents of `target` are made too, and removed again if anything fails. The caller must
+    flush what it writes into the directory.
     """
     lacking = [parent for parent in target.parents if not parent.exists()]
     try:
@@ -79,9 +79,9 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory with all its parents, unless it is there, and bring their names to the disk.
+    """Make a directory with all its parents, unless it exists, and flush their names to the disk.
 
-    Without that a power cut may take away a directory whose files were all flushed.
+    Otherwise a power cut could remove a directory whose files were all flushed.
     """
     lacking = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -91,9 +91,9 @@ def make_directory(path: Path) -> None:
 
 
 def remove_unfinished(directory: Path, name: str | None = None) -> None:
-    """Remove what killed writers of a file or folder, or of any, left in a directory.
+    """Remove what killed writers of one file or folder, or of any, left in a directory.
 
-    What a living writer holds stays, and so does what cannot be told from that or not be removed.
+    The files of living writers stay, and so do those that may belong to one or cannot be removed.
     """
     try:
         found = [path for path in directory.iterdir() if is_unfinished(path.name, name)]
@@ -105,16 +105,17 @@ def remove_unfinished(directory: Path, name: str | None = None) -> None:
 
 
 def is_unfinished(found: str, name: str | None = None) -> bool:
-    """Tell whether something is called as an unfinished file, of a certain name or of any."""
+    """Tell whether a name is that of an unfinished file, for a certain file or for any."""
     match = _UNFINISHED.fullmatch(found)
     return match is not None and name in (None, match.group(1))
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to read from; raise OSError, saying what lies there, unless it is a regular one.
+    """Give a file to read; raise OSError, saying what is there, unless it is a regular file.
 
-    A link is followed. Nothing is waited for, as opening a pipe would until somebody writes to it.
+    A link is followed. The function never waits, as opening a pipe would until somebody writes to
+    it.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -130,13 +131,13 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 
 def flush_directory(directory: Path) -> None:
-    """Bring the names of the files in a directory to the disk."""
+    """Flush the names of the files in a directory to the disk."""
     if os.name != "nt":  # Windows cannot open a directory, and needs no flush of it
         flush(directory)
 
 
 def flush(path: Path) -> None:
-    """Bring to the disk what was written to a file, or the names in a directory."""
+    """Flush to the disk what was written to a file, or the names in a directory."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -172,9 +173,9 @@ def _new(path: Path, *, is_folder: bool) -> Iterator[Path]:
 
 
 def _hold(path: Path) -> int:
-    """Lock a file or folder while the returned handle is open; -1 where there is no such lock.
+    """Lock a file or folder while the returned handle is open; -1 if locks are not possible.
 
-    Raises FileNotFoundError where it has been removed meanwhile.
+    Raises FileNotFoundError if it has been removed meanwhile.
     """
     if fcntl is None:
         return -1
@@ -191,7 +192,7 @@ def _hold(path: Path) -> int:
 
 
 def _remove_if_left(path: Path) -> None:
-    """Remove an unfinished file or folder; raise OSError where it is held, or something else."""
+    """Remove an unfinished file or folder; raise OSError if it is locked, or something else."""
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return  # no writer makes a link, a pipe or a device

@@ -1,4 +1,4 @@
-"""What the program says: events as lines, with a bar on a terminal, or as JSON."""
+"""Prints what the program says: events as lines, with a bar on a terminal, or as JSON."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def console(
 ) -> Iterator[Listener]:
     """Give a listener that prints: JSON, or lines, with a progress bar on a terminal.
 
-    `placement`: print what lies on which device, too; `preset`: of the run, whose reference
-    may have lines of its own; `to`: where lines go.
+    `placement`: also print what is on which device. `preset`: of the run; its reference may have
+    lines of its own. `to`: where lines go.
     """
     if as_json:
         from deepcnn.runs.log import FOR_PICTURES, to_json
@@ -158,7 +158,7 @@ class _Console:
         say(line, to=self._to)
 
     def _again(self, command: str) -> str:
-        """Return a command to type about a run; a network of one's own must be named again."""
+        """Return a command about a run; your own network must be named again in it."""
         own = f" --model.name {quoted(self._model)}" if ":" in self._model else ""
         return f"{program('deepcnn')} {command}{own}"
 
@@ -198,13 +198,13 @@ class _Console:
             self._tell_time_left(event)
 
     def _time_left(self, event: Stepped) -> str:
-        """Say how long it takes yet, where no bar does."""
+        """Say how much time is left, if there is no bar to show it."""
         if event.seconds_left is None or sys.stderr.isatty():
             return ""
         return f"{shown(event.seconds_left)} left"
 
     def _tell_time_left(self, event: Stepped) -> None:
-        """Say it once a minute, where the lines are those of the reference's programs."""
+        """Say it once a minute, if the other lines are those of the reference's programs."""
         left = self._time_left(event)
         if left and time.monotonic() - self._left_told >= 60:
             self._left_told = time.monotonic()
@@ -274,8 +274,8 @@ _MNIST_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"
 class _Bar:
     """A progress bar on the terminal, on standard error; lines go to standard output above it.
 
-    `beside` it: how much of the total is done, as a count or in bytes with their speed, or a
-    text of the caller's.
+    `beside`: what is shown beside the bar. This is how much of the total is done, as a count or in
+    bytes with their speed, or a text from the caller.
     """
 
     def __init__(
@@ -319,10 +319,10 @@ class _Bar:
 
 
 def say(text: str, *, to: Stream = "stdout") -> None:
-    """Print lines. All that commands say goes through here, and no name in it commands a terminal.
+    """Print lines. All output of commands goes through here; no name in it commands a terminal.
 
-    What the terminal's encoding lacks is escaped, too. A full disk behind it ends no training: the
-    program tells in the end.
+    Characters that the terminal's encoding lacks are escaped, too. If the output goes to a full
+    disk, the training does not end; the program reports it at the end.
     """
     # Looked up each time: while a bar is shown, what prints above it takes their place.
     file = sys.stdout if to == "stdout" else sys.stderr
@@ -342,7 +342,7 @@ def say_json(value: Any, **more: Any) -> None:
 
 
 def _so_far(event: Reading, seconds: float, done: int) -> str:
-    """Say how far a pass is; `done`: examples that it took these seconds for."""
+    """Say how far a pass is; `done`: the number of examples, which took these seconds."""
     if event.total is None:
         return f"{event.done:,}"
     left = (event.total - event.done) * seconds / max(1, done)
@@ -350,7 +350,7 @@ def _so_far(event: Reading, seconds: float, done: int) -> str:
 
 
 def planned(event: Planned) -> list[str]:
-    """Return what a plan is told in: the images, the steps, the time, and what would save some."""
+    """Return lines about a plan: the images, the steps, the time, and what would save time."""
     height, width, channels = event.shape
     images = f"Plan: {_count(event.examples, 'image')} of {height}×{width}"
     if event.shape != event.original:
@@ -414,7 +414,7 @@ def _count(number: int, what: str, several: str = "") -> str:
 
 
 def program(name: str) -> str:
-    """Return what to type for a program installed beside this Python."""
+    """Return the command for a program that is installed beside this Python."""
     ours = Path(sys.executable).parent / name
     found = shutil.which(name)
     if found and Path(found).resolve() == ours.resolve():

@@ -31,13 +31,13 @@ class Place:
 
     @classmethod
     def choose(cls, device: str, precision: Literal["auto"] | Precision) -> Place:
-        """Return the place of those names; raises ConfigError for a device that is not here."""
+        """Return the place with these names; raises ConfigError for a device that is not here."""
         chosen = choose_device(device)
         return cls(chosen, choose_precision(precision, chosen))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of what is multiplied."""
+        """The type in which numbers are multiplied."""
         return _DTYPES[self.precision]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -50,8 +50,8 @@ class Place:
 class Part:
     """One of the `count` parts that a batch is divided into, and the device that computes it.
 
-    Parts differ in length by one example at most. `with_before`: whoever asks for the part wants
-    the example before it, too, and for the first part the batch's last one.
+    Parts differ in length by one example at most. `with_before`: the part is wanted together with
+    the example before it; for the first part, this is the batch's last example.
     """
 
     index: int
@@ -64,7 +64,7 @@ class Part:
         return slice(self.index * length // self.count, (self.index + 1) * length // self.count)
 
     def of(self, values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
-        """Return what a part gets of values of the whole batch, examples along `axis`."""
+        """Return this part of values for the whole batch; `axis`: that of the examples."""
         own = self.slice(values.shape[axis])
         if self.with_before:
             return values.take(range(own.start - 1, own.stop), axis, mode="wrap")
@@ -72,7 +72,7 @@ class Part:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; auto: cuda where there is one, else mps, else cpu."""
+    """Return the device with this name; auto: cuda if there is one, else mps, else cpu."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -90,7 +90,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let this process compute with so many processor threads; None: torch's choice."""
+    """Let this process compute with this many processor threads; None: torch's choice."""
     if threads is None:
         return
     if threads < 1:
@@ -101,10 +101,10 @@ def use_threads(threads: int | None) -> None:
 
 
 def choose_precision(name: Literal["auto"] | Precision, device: torch.device) -> Precision:
-    """Return the precision of that name; auto: the fastest that is as accurate on this device.
+    """Return the precision with this name; auto: the fastest that is as accurate on this device.
 
-    That is bf16 where the hardware multiplies it (GPUs since Ampere; processors with AVX512-BF16
-    or AMX), and fp32 elsewhere: emulated, bf16 is about three times slower than fp32.
+    This is bf16 if the hardware multiplies it (GPUs since Ampere; processors with AVX512-BF16 or
+    AMX), and fp32 otherwise: emulated bf16 is about three times slower than fp32.
     """
     if name != "auto":
         if name not in _DTYPES:
@@ -118,7 +118,7 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Copy an array to a device. A GPU fetches it itself, so that the host need not wait."""
+    """Copy an array to a device. A GPU fetches it by itself, so the host need not wait."""
     tensor = torch.from_numpy(values)
     if device.type == "cuda":
         tensor = tensor.pin_memory()
@@ -126,16 +126,16 @@ def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def as_it_is(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context in which whatever is computed there keeps its precision."""
+    """Return the context in which all computations on a device keep their precision."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def describe_environment(place: Place) -> dict[str, Any]:
-    """Return what a run's numbers depend on beside its configuration, fit for JSON.
+    """Return what a run's numbers depend on beside its configuration, in a form for JSON.
 
-    Two runs are the same bit for bit only where all of this is.
+    Two runs can only be the same bit for bit if all of this is the same.
     """
     device = place.device
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Durations: as people type and read them, and how long this process runs already."""
+"""Durations as people type and read them, and how long this process has been running."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _STARTTIME = 22 - 3  # of the fields of /proc/PID/stat those after the name (man
 
 
 def seconds_of(duration: str | float, name: str = "budget") -> float:
-    """Return the seconds of a duration: a number of them, or 30s, 5m, 2h, 1h30m, 90.
+    """Return the seconds of a duration: a number of seconds, or 30s, 5m, 2h, 1h30m, 90.
 
-    Raises ConfigError, which names the setting, for what is none, and for nothing at all.
+    Raises ConfigError, which names the setting, for text that is not a duration, and for zero.
     """
     text = str(duration).strip().lower().replace(" ", "")
     match = _FORM.fullmatch(text)
@@ -47,9 +47,9 @@ def shown(seconds: float) -> str:
 
 
 def running_for() -> float:
-    """Return for how many seconds this process runs; to the second where the system has no /proc.
+    """Return how many seconds this process has been running; whole seconds without /proc.
 
-    Where it cannot be found out, the processor's time is returned, which is never more.
+    If this cannot be found out, the processor's time is returned, which is never more.
     """
     try:
         after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -66,7 +66,7 @@ def running_for() -> float:
 
 
 def elapsed(text: str) -> float:
-    """Return the seconds of a time as `ps` tells it, [[days-]hours:]minutes:seconds."""
+    """Return the seconds of a time as `ps` prints it, [[days-]hours:]minutes:seconds."""
     days, _, clock = text.strip().rpartition("-")
     seconds = 0.0
     for part in clock.split(":"):

@@ -1,4 +1,4 @@
-"""What can go wrong and be mended by the user: the command line prints these without a traceback.
+"""Errors that the user can do something about; the command line prints them without a traceback.
 
 A message says what happened, where, what was expected and found, and what to do next.
 """
@@ -41,7 +41,7 @@ class TrainingError(DeepcnnError):
 
 
 class ExportError(DeepcnnError):
-    """A network that cannot be exported, or whose export does not answer as it does itself."""
+    """A network that cannot be exported, or whose export gives other answers."""
 
 
 class StorageError(DeepcnnError):
@@ -50,7 +50,7 @@ class StorageError(DeepcnnError):
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses, while `path` is made or written, into a StorageError."""
+    """Turn errors of the system, while `path` is made or written, into a StorageError."""
     try:
         yield
     except OSError as error:
@@ -58,12 +58,12 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def refused(path: Path, error: OSError) -> str:
-    """Say that a file cannot be written, and why."""
+    """Return the error that a file cannot be written, and why."""
     return f"{path}: cannot be written ({error.strerror or error})."
 
 
 def advice(error: OSError) -> str:
-    """Say what to do where a file cannot be written."""
+    """Return advice for the case that a file cannot be written."""
     name = errno.errorcode.get(error.errno or 0, "")  # not every system has each of them
     return _ADVICE.get(name, "Choose another place.")
 

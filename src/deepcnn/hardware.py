@@ -1,4 +1,4 @@
-"""What this machine's processor and GPU can do, and settings of theirs."""
+"""The abilities of this machine's processor and GPU, and their settings."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def multiplies_bf16() -> bool:
 
 
 def kernels_are_dear(device: torch.device) -> bool:
-    """Tell whether one more kernel costs more than one more pass over a network's parameters."""
+    """Tell whether another kernel costs more than another pass over a network's parameters."""
     return device.type != "cpu"
 
 
 def runs_triton(x: torch.Tensor) -> bool:
-    """Tell whether functions written for Triton apply, which compute in float32."""
+    """Tell whether functions written for Triton can be used; they compute in float32."""
     return HAS_TRITON and x.device.type == "cuda" and x.dtype != torch.float64
 
 
 def is_on_processor(x: torch.Tensor) -> bool:
-    """Tell whether functions made for processors apply, which cannot be traced."""
+    """Tell whether functions made for processors can be used; they cannot be traced."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def onednn_computes(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN is here, and computes with this type."""
+    """Tell whether oneDNN is available and computes with this type."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -49,10 +49,10 @@ def onednn_computes(dtype: torch.dtype) -> bool:
 def keep_freed_memory() -> None:
     """Ask the C library to keep the memory that this process frees, for its next step.
 
-    A step frees and asks for the same large blocks again. glibc would give them back to the system
-    in between, which then clears page after page anew. Nor does it set the smallest pieces aside
-    then, through all of which it would go whenever a large one is freed. Elsewhere than with glibc
-    nothing happens.
+    Each step frees and requests the same large blocks. glibc would give them back to the system in
+    between, which then clears every page again. With this setting, glibc also does not set the
+    smallest pieces aside; it would go through all of them whenever a large block is freed. Without
+    glibc, nothing happens.
     """
     if sys.platform != "linux":
         return
@@ -69,7 +69,7 @@ def keep_freed_memory() -> None:
 class _Setting:
     """A setting of the whole process that several threads may need at the same time.
 
-    It is changed while anybody is inside `needed`, and is what it was when the last one leaves.
+    It is changed while any thread is inside `needed`, and restored when the last one leaves.
     """
 
     def __init__(self, read: Callable[[], str], write: Callable[[str], None], value: str) -> None:
@@ -82,7 +82,7 @@ class _Setting:
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """Let the setting have its value."""
+        """Change the setting while the context lasts."""
         depth: int = getattr(self._inside, "depth", 0)
         with self._changed:
             self._changed.wait_for(lambda: depth or not self._waiting)
@@ -103,7 +103,7 @@ class _Setting:
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:
-        """Wait until nobody needs the setting, and let nobody change it meanwhile."""
+        """Wait until no thread needs the setting; let none change it while the context lasts."""
         with self._changed:
             self._waiting += 1
             try:
@@ -130,18 +130,19 @@ _ROUGH_PRODUCTS = _Setting(
 
 
 def float32_products(device: torch.device) -> AbstractContextManager[None]:
-    """Let float32 be multiplied as such, and fast.
+    """Multiply float32 in full precision, and fast.
 
-    On NVIDIA's GPUs since Ampere torch rounds what cuDNN convolves to TF32, ten bits of the
-    fraction. Here float32 is what was asked for; who wants less has bf16.
+    On NVIDIA's GPUs since Ampere, torch rounds the factors of cuDNN's convolutions to TF32, ten
+    bits of the fraction. Here float32 was asked for; for less precision there is bf16.
 
-    On AMD's processors with AVX-512 MKL's products of matrices take much longer than those of
-    oneDNN, which computes the convolutions anyway. torch hands float32 products to oneDNN only
-    where they may be rounded to bf16. oneDNN does round where there is AMX, which these processors
-    lack; a product that bf16 cannot hold tells. So no result's precision changes.
+    On AMD's processors with AVX-512, MKL's products of matrices take much longer than those of
+    oneDNN, which computes the convolutions anyway. torch passes float32 products to oneDNN only if
+    they may be rounded to bf16. oneDNN rounds only with AMX, which these processors do not have. A
+    product that bf16 cannot hold shows whether it rounds. So no result's precision changes.
 
-    The settings are the whole process's, so they last no longer than needed, at most a step:
-    `torch.compile` refuses to work with that of oneDNN. Threads that need one share it.
+    The settings apply to the whole process. So they last no longer than needed, at most a step,
+    since `torch.compile` refuses to work with the one for oneDNN. Threads that need a setting share
+    it.
     """
     if device.type == "cuda":
         return _CONVOLUTIONS_ON_GPU.needed()
@@ -151,7 +152,7 @@ def float32_products(device: torch.device) -> AbstractContextManager[None]:
 
 
 def plain_products(device: torch.device) -> AbstractContextManager[None]:
-    """Keep other threads' `float32_products` away from what is computed once, before a training."""
+    """Keep `float32_products` of other threads away from what is computed before a training."""
     return _PRODUCTS_BY_ONEDNN.left_alone() if device.type == "cpu" else nullcontext()
 
 
@@ -162,7 +163,7 @@ def rough_products(device: torch.device) -> AbstractContextManager[None]:
 
 @functools.cache
 def multiplies_faster_by_onednn() -> bool:
-    """Tell whether oneDNN's products of float32 are the faster ones here, and are not rounded."""
+    """Tell whether oneDNN's products of float32 are faster here and are not rounded."""
     can = torch.cpu.get_capabilities()
     if not str(can.get("cpu_name", "")).startswith("AMD") or not can.get("avx512_f"):
         return False

@@ -1,8 +1,8 @@
 """Order and randomness as functions of (seed, epoch, position), without any generator state.
 
-Every random choice of training (which image, which crop, which flip) is a 64-bit integer hash of
-a seed, a stream (what the number is for), an epoch and a position in that epoch. So the choices
-of step 12,345 can be computed alone, resuming needs no more than the step, and any number of
+Every random choice of training (which image, which crop, which flip) is a 64-bit integer hash of a
+seed, a stream (the purpose of the number), an epoch and a position in this epoch. So the choices of
+step 12,345 can be computed without those before. Resuming needs only the step. Any number of
 devices or readers makes the same choices.
 
 The functions take NumPy arrays or torch tensors of dtype int64 and use only `+ * ^ >> &`, which
@@ -38,7 +38,7 @@ def _signed(value: int) -> int:
 
 
 def _shift_right(x: Int64, bits: int) -> Int64:
-    """Shift as if unsigned: int64 shifts copy the sign, which the mask takes away again."""
+    """Shift as if unsigned: int64 shifts copy the sign, and the mask removes it again."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -59,8 +59,8 @@ def bits(seed: int, stream: int | tuple[int, ...], epoch: Int64, position: Int64
     """Return 64 random bits, as int64, for each (epoch, position).
 
     `epoch` and `position` are int64 arrays or tensors that broadcast; `seed` is any Python integer
-    (its low 64 bits count), `stream` one of this module's constants, or several, which give a
-    first axis to the result, for arrays only.
+    (its low 64 bits count), `stream` is one of this module's constants. It may also be several of
+    them; then the result, for arrays only, has a first axis for them.
     """
     if isinstance(stream, tuple):
         key: Int64 = np.array([_key(seed, s) for s in stream]).reshape(-1, *[1] * epoch.ndim)
@@ -74,7 +74,7 @@ def bits(seed: int, stream: int | tuple[int, ...], epoch: Int64, position: Int64
 def below(n: int | Int64, random_bits: Int64) -> Int64:
     """Return an integer in [0, n), 1 <= n <= 2**31, for each 64 random bits; n may differ for each.
 
-    The high 32 bits are scaled; the chances of two values differ by less than n / 2**32.
+    The high 32 bits are scaled. The probabilities of two values differ by less than n / 2**32.
     """
     return (_shift_right(random_bits, 32) * n) >> 32
 

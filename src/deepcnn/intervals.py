@@ -1,4 +1,4 @@
-"""How sure a share is that was counted."""
+"""How certain a counted share is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Z = 1.959963984540054  # standard deviations of the normal distribution that hol
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of which `correct` of `total` were counted.
+    """Return the 95 % interval of a share, counted as `correct` of `total`.
 
     (Wilson: "Probable inference, the law of succession, and statistical inference", 1927.) It is
-    never outside 0 to 1, and as wide as it should be where few were counted.
+    never outside 0 to 1, and it has the right width even for small counts.
     """
     if total < 1:
         return 0.0, 1.0
@@ -25,7 +25,7 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
 
 def interval(correct: int, total: int) -> str:
-    """Return the 95 % interval of a share in percent: (86.0 to 87.4); "" where nothing counted."""
+    """Return the 95 % interval of a share in percent: (86.0 to 87.4); "" if nothing was counted."""
     low, high = wilson(correct, total)
     return f"({100 * low:.1f} to {100 * high:.1f})" if total else ""
 

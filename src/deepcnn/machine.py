@@ -1,4 +1,4 @@
-"""What this process may use: memory, of the machine or of the container it runs in; processors.
+"""The memory (of the machine or its container) and the processors that this process may use.
 
 Limits of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max) and
 https://docs.kernel.org/admin-guide/cgroup-v1/memory.html (memory.limit_in_bytes).
@@ -14,10 +14,10 @@ LARGEST_SHARE = 0.8  # of the memory, for what is made at once
 
 
 def memory(*, cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = None) -> int | None:
-    """Return the bytes of memory that this process may use, or None where nothing tells.
+    """Return the bytes of memory that this process may use, or None if this is not known.
 
-    `cgroups`: where control groups are mounted; `own`: the file that says in which of them this
-    process is. The smallest limit counts, of all groups from that one up to the root.
+    `cgroups`: where control groups are mounted. `own`: the file that names this process's group.
+    The smallest limit counts, among all groups from this one up to the root.
     """
     own = Path("/proc/self/cgroup") if own is None else own
     found = [*_limits(cgroups, own)]
@@ -27,7 +27,7 @@ def memory(*, cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = None) -
 
 
 def _limits(cgroups: Path, own: Path) -> Iterator[int]:
-    """Yield the limits of this process's control groups; where there is none, "max" stands."""
+    """Yield the limits of this process's control groups; "max" if there is no limit."""
     try:
         lines = own.read_text().splitlines()
     except (OSError, UnicodeDecodeError):

@@ -1,7 +1,8 @@
 r"""Names and texts from outside, as they may be shown: no character of them commands a terminal.
 
-Control characters, the marks that turn the direction of writing, separators other than two spaces,
-and what is no UTF-8 (lone surrogates) are written as Python escapes them: `\x1b`, `\u202e`.
+These are written as Python escapes: control characters, marks that change the direction of writing,
+separators other than two spaces, and what is not UTF-8 (lone surrogates). For example, they become
+`\x1b` and `\u202e`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shlex
 
 
 def printable(text: str) -> str:
-    """Return a text of one or more lines in characters that can be seen."""
+    """Return a text of one or more lines with visible characters only."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\xa0" else ascii(c)[1:-1] for c in text)
@@ -23,7 +24,7 @@ def one_line(text: str) -> str:
 
 
 def shown(name: object) -> str:
-    """Return a name as an error shows it: on one line, and in characters that can be printed."""
+    """Return a name as an error shows it: on one line, with printable characters only."""
     text = str(name)
     return text if text.isprintable() else repr(text)
 
@@ -41,5 +42,5 @@ def _escaped(character: str) -> str:
 
 
 def in_ascii(json: str) -> str:
-    """Return JSON that `json.dumps` wrote in ASCII without the one control character it leaves."""
+    """Return ASCII JSON from `json.dumps` without the one control character that it leaves."""
     return json.replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Signals that end the program: by an exception first, so that nothing unfinished is left."""
+"""Signals that end the program: first by an exception, so that nothing unfinished is left."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def raise_stopped(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 def end_by_exception(*numbers: signal.Signals | None) -> None:
-    """Let signals raise Stopped from now on, but one that whoever started this has set to ignore.
+    """Let signals raise Stopped from now on, except those that the program was told to ignore.
 
-    `nohup` does so with SIGHUP. Signals reach only the main thread; in any other this does nothing.
+    `nohup` does this with SIGHUP. Signals reach only the main thread; in any other thread this
+    function does nothing.
     """
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
@@ -43,17 +44,17 @@ def end_by_exception(*numbers: signal.Signals | None) -> None:
 
 
 def end_at_once() -> None:
-    """Let signals that raise Stopped end the process by themselves, as they do in any program."""
+    """Let signals that raise Stopped end the process directly again, as in any program."""
     for number in ENDING if WARNING is None else (*ENDING, WARNING):
         if signal.getsignal(number) is raise_stopped:
             signal.signal(number, signal.SIG_DFL)
 
 
 def name_of(number: int) -> str:
-    """Return what is said of a signal: SIGTERM; a closed pipe is told as such."""
+    """Return the name of a signal for messages: SIGTERM; for a closed pipe, a sentence."""
     return "The output is closed" if number == PIPE else signal.Signals(number).name
 
 
 def status_of(number: int) -> int:
-    """Return the exit status of a program that a signal ended; a warning's is that of success."""
+    """Return the exit status of a program that a signal ended; a warning counts as success."""
     return 0 if number == WARNING else 128 + number

@@ -1,4 +1,4 @@
-"""Values of stated types out of JSON, read strictly."""
+"""Reads values of given types from JSON, strictly."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from deepcnn.errors import ConfigError
 
 
 def read(kind: Any, value: Any, where: str, *, may_lack: frozenset[str] = frozenset()) -> Any:
-    """Return what JSON holds as a value of a type; raise ConfigError where it is none.
+    """Return a value from JSON as a value of a type; raise ConfigError if it does not fit.
 
-    `kind`: a dataclass, a Literal, a tuple, a type that may be None, float, int, str or bool;
-    `where`: what the value is called, and the fields in it by a dot; `may_lack`: fields, so called,
-    that may be missing, and then have their defaults.
+    `kind`: a dataclass, a Literal, a tuple, a type that may be None, float, int, str or bool.
+    `where`: the value's name in errors; fields in it follow after a dot. `may_lack`: names of
+    fields, in this form, that may be missing; they have their defaults then.
     """
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Which engine computes the steps of a training: checked and decided once, before all else."""
+"""Checks and decides, once and at the beginning, which engine computes a training's steps."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STEPS_PER_PLAN = 100  # where a GPU replays them; more need not be planned at on
 class Choice:
     """What `choose` decided.
 
-    `steps_per_plan`: for how many steps at once the host decides what a step is told, 1 for each
-    as it comes; `towers`: a device for each, none where no towers were asked for.
+    `steps_per_plan`: for how many steps the host plans at once; 1: for each step as it comes.
+    `towers`: a device for each tower; none if no towers were asked for.
     """
 
     steps_per_plan: int
@@ -47,7 +47,7 @@ class Choice:
 def choose(config: Config, place: Place, team: Team) -> Choice:
     """Decide which engine a configuration asks for here.
 
-    Raises ConfigError where `towers`, `feed`, `steps_per_plan`, `compile` and `sync_batch_norm`
+    Raises ConfigError if `towers`, `feed`, `steps_per_plan`, `compile` and `sync_batch_norm`
     contradict each other, the device, or the number of processes.
     """
     if team.distributed:
@@ -96,7 +96,7 @@ def _check_towers(config: Config, place: Place, towers: tuple[torch.device, ...]
 
 
 def _steps_per_plan(config: Config, place: Place, team: Team) -> int:
-    """Return for how many steps the host plans; only a single device fed from memory can."""
+    """Return for how many steps the host plans; this needs a single device fed from memory."""
     alone = not team.distributed and not config.towers and config.feed == "preloaded"
     wanted = config.steps_per_plan
     if wanted is None:

@@ -1,6 +1,6 @@
 """One device in each of several processes, whose states stay equal.
 
-DistributedDataParallel averages the gradients, while the backward pass goes on.
+DistributedDataParallel averages the gradients while the backward pass still runs.
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ class Distributed(Engine):
         return self._table(columns, tuple(places), tuple(places))
 
     def _wrapped(self, images: Tensor) -> DistributedDataParallel:
-        """Return the network with its gradients averaged; anew where other parameters learn.
+        """Return the network with its gradients averaged; made again if other parameters learn.
 
-        After its first step DistributedDataParallel puts the gradients into other buckets, and in
-        another bucket three numbers or more are summed in another order. A process that goes on
-        from a checkpoint must not differ in that, so a rehearsal with one image comes before.
+        After its first step, DistributedDataParallel puts the gradients into other buckets. In
+        another bucket, three numbers or more are summed in another order. A process that goes on
+        from a checkpoint must use the same buckets as one that was not interrupted. So there is
+        first a rehearsal with one image.
         """
         model = self._state.model
         learning = [parameter.requires_grad for parameter in model.parameters()]

@@ -1,4 +1,4 @@
-"""What all engines share: the losses of a part of a batch, and the update they lead to."""
+"""What all engines share: the losses of a part of a batch, and the update from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEAST_SCALE = 2.0**-24  # of fp16: what overflows at it does so at any
 
 @dataclass(frozen=True)
 class Moment:
-    """What an update is told of its step, on the state's device.
+    """What an update needs to know about its step, on the state's device.
 
     `step`: int64 []; `factor`: float32 [], of the learning rates; `weight`: float32 [], how far
     the averages of the parameters move.
@@ -35,14 +35,14 @@ class Moment:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed in each step, whoever computes it.
+    """What each step must compute, with any engine.
 
     `load` brings a part of a step's batch to its device: images float32 [b, C, H, W], the network's
-    input, and labels as `objective.losses` takes them; `batch_size` counts the examples of all
-    parts together; `schedule` maps a step to the factor of the learning rates; `class_weights`:
-    float32 [classes], or None; `sync_batch_norm`: normalize by the statistics of all parts
-    together; `steps_per_plan`: for how many steps at once the host decides what a step is told, 1
-    for each as it comes; `compile`: of planned steps, compile the network.
+    input, and labels as `objective.losses` takes them. `batch_size`: the examples of all parts
+    together. `schedule` maps a step to the factor of the learning rates. `class_weights`: float32
+    [classes], or None. `sync_batch_norm`: normalize with the statistics of all parts together.
+    `steps_per_plan`: for how many steps the host plans at once; 1: for each step as it comes.
+    `compile`: compile the network, for planned steps.
     """
 
     load: Callable[[int, Part], tuple[Tensor, Tensor]]
@@ -58,8 +58,8 @@ class Job:
 class Engine(ABC):
     """Makes steps of training. Nothing in a step waits for a device.
 
-    `images`: the network's input for the first part of the last step, float32 [b, C, H, W];
-    `device`: of the state; `towers`: where each replica in this process computes, if there are any.
+    `images`: the network's input for the first part of the last step, float32 [b, C, H, W].
+    `device`: of the state. `towers`: the devices of the replicas in this process, if there are any.
     """
 
     images: Tensor
@@ -78,7 +78,7 @@ class Engine(ABC):
 
     @property
     def model(self) -> nn.Module:
-        """The network that computes the first part, for whoever watches its activations."""
+        """The network that computes the first part, for watching its activations."""
         return self._state.model
 
     def step(self) -> Tensor:
@@ -86,8 +86,8 @@ class Engine(ABC):
 
         Returns the losses of the whole batch before the update, float32
         [len(objective.names(model))], on the state's device. If one of them or a gradient is not
-        finite, then neither this update nor any later one is applied, and the state's `failed`
-        holds this step.
+        finite, this update and all later ones are not applied, and the state's `failed` holds this
+        step.
         """
         with float32_products(self._computes_on):
             return self._step()
@@ -99,7 +99,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _step(self) -> Tensor:
-        """Make a step, as `step` says."""
+        """Make a step as `step` describes it."""
 
     def _watched_step(self) -> Tensor:
         return self._step()
@@ -107,8 +107,9 @@ class Engine(ABC):
     def correct(self) -> Tensor:
         """Return how many examples of the last step's whole batch were answered rightly, int64 [].
 
-        Answered by the network as it was before the update, as it trains. The count is made when it
-        is asked for, on the state's device, which is not waited for; all processes ask together.
+        The answers are those of the network before the update, in training mode. They are counted
+        when this method is called, on the state's device, without waiting for it. All processes
+        call it together.
         """
         parts = [objective.count_correct(*part).to(self._place.device) for part in self._answered]
         return torch.stack(parts).sum()
@@ -121,15 +122,15 @@ class Engine(ABC):
 
     @abstractmethod
     def placed(self) -> Placed:
-        """Tell what lies where."""
+        """Return which data are on which device."""
 
     def _losses(
         self, model: nn.Module, logits: Tensor, labels: Tensor, part: Part
     ) -> tuple[Tensor, Tensor]:
-        """Return what to go backward from, [], and the detached losses of a part, [n].
+        """Return the scalar for the backward pass, [], and the detached losses of a part, [n].
 
-        `model` holds the weights of the penalties. The mean of both over all parts is that of the
-        whole batch.
+        `model` holds the weights of the penalties. For both results, the mean over all parts is the
+        value for the whole batch.
         """
         job = self._job
         weights = job.class_weights
@@ -147,7 +148,7 @@ class Engine(ABC):
         return total, torch.stack([loss.detach() for loss in losses.values()])
 
     def _update(self, losses: Tensor) -> Tensor:
-        """Update the state from its gradients and the losses of the whole batch; return those."""
+        """Update the state from its gradients and the whole batch's losses; return the losses."""
         state, device = self._state, self._place.device
         factor, weight = self._factor_and_weight(state.step)
         moment = Moment(
@@ -165,7 +166,7 @@ class Engine(ABC):
         return self._job.schedule(step), averages.weight(step + 1) if averages else 0.0
 
     def _apply(self, losses: Tensor, moment: Moment) -> None:
-        """Change the tensors of the state as an update does, without the host taking part."""
+        """Change the tensors of the state as an update does; the host has no part in it."""
         with rough_products(self._place.device):  # Muon's iterations do not converge anyway
             self._change(losses, moment)
 
@@ -189,7 +190,7 @@ class Engine(ABC):
         state.loss_averages.update(losses)
 
     def _finite(self, losses: Tensor) -> Tensor:
-        """Tell of each loss, and of each parameter's gradient, whether it is finite: bool [n]."""
+        """Tell for each loss, and for each parameter's gradient, whether it is finite: bool [n]."""
         gradients = [p.grad for p in self._state.model.parameters()]
         found = iter(sums([g for g in gradients if g is not None]))
         none = losses.new_zeros(())
@@ -202,10 +203,10 @@ class Engine(ABC):
                 parameter.grad.div_(self._state.loss_scale)
 
     def _adapt_scale(self, losses: Tensor, finite: Tensor) -> Tensor:
-        """Adapt the loss scale to the gradients of a step, and tell whether it was no failure.
+        """Adapt the loss scale to the gradients of a step; return False if the step failed.
 
-        `finite`: see `_finite`. An overflow of fp16 is no failure: the update is left out and the
-        scale halved. Where even the least scale overflows, it is none of fp16.
+        `finite`: see `_finite`. An overflow of fp16 is not a failure: the update is left out, and
+        the scale is halved. If even the smallest scale overflows, fp16 is not the cause.
         """
         state, count = self._state, len(losses)
         fine = finite[count:].all()
@@ -218,10 +219,10 @@ class Engine(ABC):
     def _table(
         self, columns: tuple[str, ...], variables: tuple[str, ...], rest: tuple[str, ...]
     ) -> Placed:
-        """Make the table of what lies where.
+        """Make the table of devices and what they hold.
 
-        `columns`: who holds something; `variables`, `rest`: where they hold the network's
-        variables, and what else belongs to an update.
+        `columns`: the holders. `variables`, `rest`: where they hold the network's variables, and
+        all else that belongs to an update.
         """
         state = self._state
         rows = [

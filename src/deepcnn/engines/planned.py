@@ -1,10 +1,10 @@
-"""One device that is told of many steps at once, and on a GPU replays a recorded step.
+"""One device that plans many steps at once, and on a GPU replays a recorded step.
 
-A step of a small network is over before a host has launched its few hundred kernels one by one. So
-on a GPU one step is recorded as a CUDA graph, and replayed with the images, the labels and the
-numbers of each step. These are made for many steps at once, since for a single one the host would
-launch as many kernels again. (Gray: "Getting started with CUDA graphs", NVIDIA, 2019; Nguyen et
-al.: "Accelerating PyTorch with CUDA graphs", 2021.)
+A step of a small network takes less time than the host needs to launch its few hundred kernels one
+by one. So on a GPU one step is recorded as a CUDA graph. It is replayed with the images, the labels
+and the numbers of each step. These are made for many steps at once, since for a single step the
+host would have to launch just as many kernels again. (Gray: "Getting started with CUDA graphs",
+NVIDIA, 2019; Nguyen et al.: "Accelerating PyTorch with CUDA graphs", 2021.)
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Made = tuple[Tensor, Tensor]  # of a step: its losses, and the logits of its ima
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorded step: what it reads, and where it leaves what it makes."""
+    """A recorded step: its inputs, and where it leaves its outputs."""
 
     graph: torch.cuda.CUDAGraph
     own: Given
     made: Made
 
     def replay(self, given: Given) -> Made:
-        """Make the recorded step with these."""
+        """Make the recorded step with these inputs."""
         for tensor, values in zip(self.own, given, strict=True):
             tensor.copy_(values)
         self.graph.replay()
@@ -52,15 +52,15 @@ class Recording:
 
 @functools.cache
 def _stream_for_recordings(device: torch.device) -> torch.cuda.Stream:
-    """Return the same stream each time, since memory that is freed stays with its stream."""
+    """Return the same stream each time, since freed memory stays with its stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Recorder:
-    """Records steps on a GPU, and makes others as they come.
+    """Records steps on a GPU, and makes all others directly.
 
-    Recordings are made on a stream of their own, and what is recorded was warm on it. They are
-    replayed one after another, so they may share their memory.
+    Recordings are made on a stream of their own, after a warm-up on this stream. They are replayed
+    one after another, so they may share their memory.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -68,7 +68,7 @@ class Recorder:
         self._memory = torch.cuda.graph_pool_handle()
 
     def make(self, compute: Callable[[], Made]) -> Made:
-        """Make a step on the stream that recordings are made on; return what it makes."""
+        """Make a step on the stream of the recordings; return its outputs."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             made = compute()
@@ -78,8 +78,8 @@ class Recorder:
     def record(self, compute: Callable[[Given], Made], given: Given) -> Recording:
         """Record a step without making it.
 
-        `torch.cuda.graph` would do the same, but wait for the GPU first, which meanwhile makes the
-        steps before, and give back all memory that nobody uses, which then is asked for again.
+        `torch.cuda.graph` would do the same. But it would first wait for the GPU, which still makes
+        the steps before, and free all unused memory, which is then requested again.
         """
         images, labels, step, numbers = (tensor.clone() for tensor in given)
         own = images, labels, step, numbers
@@ -92,15 +92,15 @@ class Recorder:
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """Return what records steps on a device; None where they are computed as they come."""
+    """Return the recorder for a device; None if steps are computed directly."""
     return Recorder(device) if device.type == "cuda" else None
 
 
 class Planned(Single):
     """One device, one process, plans for `job.steps_per_plan` steps at a time.
 
-    The numbers are those of `Single`. On other devices than a GPU there is nothing to record; each
-    step is computed as it comes.
+    The numbers are those of `Single`. On devices other than a GPU, nothing is recorded, and each
+    step is computed directly.
     """
 
     def __init__(self, state: TrainState, place: Place, job: Job) -> None:

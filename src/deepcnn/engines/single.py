@@ -28,7 +28,7 @@ class Single(Engine):
         return self._update(losses)
 
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what to go backward from, [], and, detached, the losses and the logits."""
+        """Return the scalar for the backward pass, [], and the losses and the logits, detached."""
         model = self._state.model
         with self._place.autocast():
             logits = model(images)

@@ -1,9 +1,10 @@
 """Towers: several devices in one process, with the parameters and the update on the CPU.
 
-As in TensorFlow's program for several GPUs, each tower has a replica of the network on its device
-and computes the gradients of its part of the batch; the gradients are averaged on the CPU, one
-update follows there, and fresh parameters go out to the towers. Inputs are ready ahead; each of
-several towers has a thread of its own. Where there are fewer devices than towers, they share them.
+This works as in TensorFlow's program for several GPUs. Each tower has a replica of the network on
+its device, and computes the gradients of its part of the batch. The gradients are averaged on the
+CPU. One update follows there, and the towers get the new parameters. Inputs are prepared ahead of
+time. If there are several towers, each has a thread of its own. If there are fewer devices than
+towers, towers share them.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Towers(Engine):
 
 
 class _Here(Executor):
-    """Computes what is submitted at once, in the thread that submits it."""
+    """Computes submitted work at once, in the thread that submits it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -136,9 +137,9 @@ class _Here(Executor):
 class _Tower:
     """A replica with parameters of its own, and the thread that computes with it.
 
-    A single tower computes in the thread that makes the updates: each of the two would start as
-    many threads of the processor as it has cores, and OpenMP, seeing more threads than cores, puts
-    them to sleep between any two pieces of work.
+    A single tower computes in the thread that makes the updates. Two threads would each start as
+    many threads as the processor has cores. With more threads than cores, OpenMP lets them sleep
+    between any two pieces of work.
     """
 
     def __init__(self, model: nn.Module, part: Part, exchange: Exchange, threads: int) -> None:
@@ -158,7 +159,7 @@ class _Tower:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the parameters, and which of them learn."""
+        """Take over the parameters, and the choice of those that learn."""
         for mine, fresh in self._pairs:
             mine.copy_(fresh, non_blocking=True)
             mine.requires_grad_(fresh.requires_grad)
@@ -167,8 +168,8 @@ class _Tower:
 class Exchange:
     """Averages gradients on the CPU, each as soon as all towers have it.
 
-    So this goes on while the towers still go backward through earlier layers. The sum is made in
-    the order of the towers, whichever is first, so that it is the same every time.
+    So averages are made while the towers still go backward through earlier layers. The sum is
+    always in the order of the towers, whichever comes first, so it is the same every time.
     """
 
     def __init__(self, model: nn.Module, towers: int) -> None:
@@ -178,7 +179,7 @@ class Exchange:
         self._lock = threading.Lock()
 
     def receiver(self, name: str, tower: int) -> Callable[[Tensor], None]:
-        """Return what takes the gradient of a tower's parameter from it."""
+        """Return the hook that takes the gradient of a tower's parameter."""
 
         def receive(parameter: Tensor) -> None:
             assert parameter.grad is not None
@@ -198,7 +199,7 @@ class Exchange:
 
 
 class Meeting:
-    """Sums tensors of the towers' threads, each of which waits for the others."""
+    """Sums tensors of the towers' threads; each thread waits for the others."""
 
     def __init__(self, towers: int) -> None:
         self._values: list[Tensor] = [torch.empty(0)] * towers
@@ -219,5 +220,5 @@ class Meeting:
         return total
 
     def cancel(self) -> None:
-        """Let all who wait fail: somebody will not come."""
+        """Let all waiting threads fail, since one of them will not come."""
         self._barrier.abort()

@@ -11,7 +11,7 @@ from deepcnn.team.team import Team
 
 @contextmanager
 def join() -> Iterator[Team]:
-    """Meet the other processes that torchrun, or whoever sets its variables, has started."""
+    """Meet the other processes that were started by torchrun or with its variables."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         from deepcnn.team.processes import Processes
 

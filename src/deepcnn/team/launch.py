@@ -1,4 +1,4 @@
-"""Starting the processes of a training on this machine, as torchrun would, without its ceremony."""
+"""Starts the processes of a training on this machine, like torchrun, but with less effort."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # passed on; without the las
 
 
 def launch(processes: int, arguments: list[str]) -> int:
-    """Run `python -m deepcnn` with `arguments` in so many processes; return the exit status.
+    """Run `python -m deepcnn` with `arguments` in this many processes; return the exit status.
 
-    They print for themselves. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on to them, and they
-    save and end; none outlives this call. Raises TrainingError where one was killed.
+    The processes print for themselves. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on to them;
+    then they save and end. No process outlives this call. Raises TrainingError if one was killed.
     """
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", _SIGNALS)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

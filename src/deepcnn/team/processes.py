@@ -1,6 +1,6 @@
-"""Several processes, on one machine or many, started by torchrun or as it would.
+"""Several processes, on one machine or many, started by torchrun or in the same way.
 
-They speak by NCCL where every process has a GPU of its own, else by gloo.
+They communicate by NCCL if every process has a GPU of its own, else by gloo.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Processes(Team):
     @classmethod
     @contextmanager
     def meet(cls) -> Iterator[Processes]:
-        """Meet the others, and part from them in the end.
+        """Meet the other processes, and leave them at the end.
 
-        An error that is another process's fault becomes a TrainingError that names it.
+        An error that another process caused becomes a TrainingError that names this process.
         """
         own_gpu = dist.is_nccl_available() and _local_count() <= torch.cuda.device_count()
         try:
@@ -96,7 +96,7 @@ class Processes(Team):
         dist.destroy_process_group()
 
     def once(self, make: Callable[[], T]) -> T:
-        """Let the process that writes do something; all get the result or the error."""
+        """Let only the writing process do something; all get the result or the error."""
         answer: list[Any] = [None, None]
         if self.writes:
             try:
@@ -115,9 +115,9 @@ class Processes(Team):
         return total(values)
 
     def any(self, flag: bool) -> bool:
-        """Tell whether any process said so at the call before this one.
+        """Tell whether any process said so at the previous call.
 
-        One call late, so that nobody has to wait for the answer.
+        It is one call late, so that nobody has to wait for the answer.
         """
         flags = torch.tensor(int(flag))
         before = self._asked
@@ -136,18 +136,18 @@ class Processes(Team):
         return found
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with those of the process that writes."""
+        """Overwrite tensors with those of the writing process."""
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
     def listener(self, emit: Listener) -> Listener:
-        """Return `emit` where this process speaks to the user."""
+        """Return `emit` if this process speaks to the user."""
         return emit if self.writes else ignore
 
     def job(self) -> str | None:
-        """Return torchrun's name for the job, or its process, and which training of it this is.
+        """Return torchrun's name for the job, or its process, and this training's number in it.
 
-        A program may train several times; when it is started again, it does so in the same order.
+        A program may train several times. When it is started again, it trains in the same order.
         """
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return None
@@ -173,7 +173,7 @@ class Processes(Team):
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum over all processes. No method, since networks that hold it are copied."""
+    """Sum over all processes. This is not a method, since networks that hold it are copied."""
     total = values.clone()
     dist.all_reduce(total)
     return total
@@ -185,7 +185,7 @@ def _local_count() -> int:
 
 
 def _identity_of(process: int) -> str | None:
-    """Return what no other process, before or after, is called; None where nobody tells."""
+    """Return a name that no other process has, before or after; None if none can be found."""
     try:
         started = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""How the processes of one training find each other, and agree on a name for their meeting."""
+"""Lets the processes of a training find each other and agree on a name for their meeting."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _MEETING_SECONDS = 0.02  # from one look into the store to the next
 def common_name(store: Store, rank: int, size: int) -> str:
     """Agree on a name that no processes before these have used in the store.
 
-    torchrun keeps its store when it starts processes again, with the addresses of those before; it
-    has no count of the starts that is the same on all machines. So each process leaves a word that
-    is new, and the first one shows all that it has seen until everybody has found its own there.
+    torchrun keeps its store when it starts processes again, and the store still has the addresses
+    of the earlier ones. torchrun has no count of the starts that is the same on all machines. So
+    each process leaves a new word. The first process shows all words that it has seen, until every
+    process has found its own among them.
     """
     own = secrets.token_hex(8)
     store.set(f"deepcnn/word {rank}", own)
@@ -43,7 +44,7 @@ def common_name(store: Store, rank: int, size: int) -> str:
 
 
 def exchange_signs() -> Signs:
-    """Tell all processes where each listens for signs of life, and begin with them."""
+    """Tell all processes where each one listens for signs of life, and start sending them."""
     own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:  # the address by which the machine that all others know is reached
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:

@@ -1,8 +1,8 @@
-"""Signs of life: how processes of one training notice that another one is lost, and which.
+"""Signs of life: how a training's processes notice that another one is lost, and which one.
 
-A collective operation waits as long as it takes, since the others may be slow for good reasons, and
-when it fails it does not tell whose fault that is. So each process sends all others a datagram
-twice a second. Whoever is silent for too long is lost: killed, stopped, or cut off.
+A collective operation waits without limit, since the others may be slow for good reasons. When it
+fails, it does not tell which process caused this. So each process sends all others a datagram twice
+a second. A process that is silent for too long is lost: killed, stopped, or cut off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST = 10_000  # datagrams that are looked at in a beat
 
 @dataclass(frozen=True)
 class Peer:
-    """Another process: its rank, how errors call it, and where it says that it hears."""
+    """Another process: its rank, its name in errors, and the address where it listens."""
 
     rank: int
     name: str
@@ -36,12 +36,13 @@ class Peer:
 class Signs:
     """Sends signs of life to all peers from a thread, and listens to theirs.
 
-    Silence is counted in this thread's own beats and not in seconds, so that a machine that sleeps,
-    or a job that is stopped and continued as a whole, loses nobody. A peer that was never heard, as
-    behind a firewall, is never given up. When one is, this process ends: it would wait for ever.
+    Silence is counted in this thread's own beats, not in seconds. So nobody is lost when a machine
+    sleeps, or when a job is stopped and continued as a whole. A peer that was never heard, for
+    example behind a firewall, is never given up. When a peer is given up, this process ends, since
+    it would wait for ever.
 
-    `token` keeps datagrams of other jobs apart; `parent`: end too when this is no longer the parent
-    process, since then nobody is left to look after this one.
+    `token` separates the datagrams of other jobs. `parent`: end, too, when this is no longer the
+    parent process, since then nobody looks after this process any more.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Signs:
             return self._stopped.get(rank)
 
     def fall_silent(self) -> None:
-        """Stop sending and listening, without a word, as when this process is killed."""
+        """Stop sending and listening silently, as if this process were killed."""
         self._end.set()
         self._thread.join()
 
     def leave(self, reason: str = "") -> None:
-        """Tell the others that this process ends: in error, or, without a reason, well."""
+        """Tell the others that this process ends: in error, or well if there is no reason."""
         self.fall_silent()
         for _ in range(3):  # a datagram may get lost
             self._send(reason)
@@ -157,7 +158,7 @@ ADVICE = (
 
 
 def end_process(message: str) -> None:
-    """End this process, whose main thread may be in an operation that will never return."""
+    """End this process; its main thread may be in an operation that never returns."""
     # Nobody is left who could be told otherwise.
     sys.stderr.write(f"deepcnn: {printable(message)}\n")
     sys.stderr.flush()

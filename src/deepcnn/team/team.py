@@ -1,4 +1,4 @@
-"""The processes that work on one training: here, this one alone."""
+"""The processes that work on one training: here, only this one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class Team:
-    """The processes that work on one training; here: this one alone.
+    """The processes that work on one training; here only this one.
 
     One of them `writes`: it keeps the run's directory and speaks to the user. `index` and `count`
-    say which share of a scoring is this process's. `distributed`: whether its processes average
-    their gradients, which one that was started alone by torchrun does too.
+    tell this process's share of a scoring. `distributed`: whether the processes average their
+    gradients. This is also so for a single process that torchrun has started.
     """
 
     writes = True
@@ -30,7 +30,7 @@ class Team:
     def once(self, make: Callable[[], T]) -> T:
         """Let one process, the one that writes, do something; all get the result or the error.
 
-        What it makes is a plain value that can be sent.
+        The result must be a plain value that can be sent.
         """
         return make()
 
@@ -47,7 +47,7 @@ class Team:
         return flag
 
     def listener(self, emit: Listener) -> Listener:
-        """Return what this process tells its events to."""
+        """Return the listener to which this process tells its events."""
         return emit
 
     def job(self) -> str | None:
@@ -57,11 +57,11 @@ class Team:
     def place(
         self, device: str, precision: Literal["auto"] | Precision, threads: int | None
     ) -> Place:
-        """Choose where this process computes, and settle how many processor threads it takes."""
+        """Choose where this process computes, and how many processor threads it uses."""
         if threads is not None:
             torch.set_num_threads(threads)
         return Place.choose(device, precision)
 
     def describe(self, towers: int) -> dict[str, Any]:
-        """Return what a run's numbers depend on beside a process's own environment."""
+        """Return what a run's numbers depend on, beside the environment of a process."""
         return {"processes": self.count, "towers": towers}
