@@ -307,4 +307,7 @@ def reading(what: str, emit: Listener) -> Progress:
 
 def _numbered(source: Source) -> tuple[str, ...]:
     """Name the classes by number, up to the largest label."""
-    return tuple(map(str, range(int(source.labels().max()) + 1)))
+    labels = source.known_labels()
+    if labels is None or labels.max() >= len(source.classes):  # then it is said of which example
+        labels = source.labels()
+    return tuple(map(str, range(int(labels.max()) + 1)))

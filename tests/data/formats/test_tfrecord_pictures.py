@@ -158,7 +158,7 @@ def test_any_file_gives_pictures_or_the_one_error(
     path.write_bytes(content)
     try:
         found = RecordPictures(path)
-        some = list(found.read(0, len(found)))
+        some = [each for part in found.parts(0, len(found), 2) for each in part]
     except DataError:
         return
     assert len(some) == len(found) > 0

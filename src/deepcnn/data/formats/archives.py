@@ -9,7 +9,6 @@ files and what systems leave behind are passed over.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from deepcnn.data.formats.listings import (
     is_hidden,
     label_of_each,
 )
-from deepcnn.data.formats.pictures import Encoded
+from deepcnn.data.formats.parts import InParts, OneByOne, gathered
 from deepcnn.data.splits import NAMES_OF_FOLDERS, SPLITS, Opener, Split
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
@@ -63,13 +62,15 @@ class ArchivePictures:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def read(self, start: int, stop: int) -> Encoded:
+    def parts(self, start: int, stop: int, size: int) -> InParts:
         """Yield the pictures `start` to `stop`; see `Pictures`."""
+        return gathered(self._read(start, stop), size)
+
+    def _read(self, start: int, stop: int) -> OneByOne:
         labels = self.labels[start:stop].tolist()
         with tar_file.opened(self.path, packed=not self.seekable) as file:
             for entry, label in zip(self.entries[start:stop], labels, strict=True):
-                content = _content(self.path, file, entry)
-                yield f"{self.path}: {entry.name}", io.BytesIO(content), label
+                yield f"{self.path}: {entry.name}", _content(self.path, file, entry), label
 
 
 def is_archive(path: Path) -> bool:

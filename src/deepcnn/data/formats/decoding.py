@@ -18,22 +18,23 @@ Pictures of any size, depth and colour are brought to one `Format`, by this rule
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from PIL import __version__ as pillow
 
+from deepcnn.data.formats import heads
+from deepcnn.data.formats.heads import Header
 from deepcnn.errors import DataError
 from deepcnn.settings import Fit
 from deepcnn.shown import shown
@@ -43,9 +44,7 @@ DECODERS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 MAX_PIXELS = 2**26
 MAX_BYTES = 5 * MAX_PIXELS  # of memory while one is decoded: RGB takes 4 a pixel, and a little more
 _DEAR_FORMATS = {"WEBP": 20, "TIFF": 12}  # whose decoders hold a picture several times
-_PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
-_HEAD = 512  # bytes, in which the pixels of a common PNG begin
-_PLAIN_CHUNKS = frozenset((b"IHDR", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"tEXt", b"tIME", b"bKGD"))
+_WHOLE = 2**16  # bytes of a file that are read at once
 _ROWS = 256  # of a picture that are converted at a time
 _GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _TRANSPOSITIONS = {  # EXIF 2.32, section 4.6.4 A, tag 274; 1 is upright
@@ -61,6 +60,9 @@ _TRANSPOSITIONS = {  # EXIF 2.32, section 4.6.4 A, tag 274; 1 is upright
 _IGNORE_PILLOW: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
+Source = Path | str | bytes | BinaryIO  # a file by its path, its bytes, or open
+
+
 @dataclass(frozen=True)
 class Format:
     """What every picture is brought to, by the rule at the head of this module.
@@ -73,15 +75,6 @@ class Format:
     width: int
     channels: int
     fit: Fit = "crop"
-
-
-class Header(NamedTuple):
-    """What the head of a file says: its size, once upright, whether it is gray, transparent."""
-
-    height: int
-    width: int
-    gray: bool
-    transparent: bool = False
 
 
 class BadPictureError(Exception):
@@ -112,7 +105,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def opened(source: Path | BinaryIO) -> Iterator[Image.Image]:
+def opened(source: Source) -> Iterator[Image.Image]:
     """Open a picture, a file or its bytes, and check its head; decode no pixel yet.
 
     Raises BadPictureError for whatever goes wrong, also inside the `with` statement.
@@ -155,18 +148,19 @@ def reasons() -> Iterator[None]:
         raise BadPictureError(_reason(error)) from error
 
 
-def as_file(source: str | bytes) -> Path | BinaryIO:
-    """Return what the functions here take of a file's path, or of its content."""
-    return Path(source) if isinstance(source, str) else io.BytesIO(source)
-
-
 @contextmanager
-def _bytes_of(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """Open a file that is one, or take what is open already."""
-    if not isinstance(source, Path):
+def _bytes_of(source: Source, at_once: int = _WHOLE) -> Iterator[BinaryIO]:
+    """Open a file, or take what is in memory or open already.
+
+    A file of at most `at_once` bytes is read whole.
+    """
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    if not isinstance(source, str | Path):
         yield source
         return
-    status = source.stat()
+    status = os.stat(source)  # noqa: PTH116 (a Path would take as long as all else here)
     if stat.S_ISDIR(status.st_mode):
         raise BadPictureError("expected a picture, found a folder that cannot be listed")
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
@@ -175,8 +169,14 @@ def _bytes_of(source: Path | BinaryIO) -> Iterator[BinaryIO]:
         raise BadPictureError("expected a picture, found an empty file")
     # An open file instead of its path keeps Pillow from mapping it into memory, where one that
     # shrinks meanwhile ends the process.
-    with source.open("rb") as file:
-        yield file
+    with io.FileIO(source) as raw:
+        content = raw.read(at_once)
+        if len(content) == status.st_size:
+            yield io.BytesIO(content)
+            return
+        raw.seek(0)
+        with io.BufferedReader(raw) as file:
+            yield file
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -248,47 +248,21 @@ def header_of(picture: Image.Image) -> Header:
     return Header(height, width, gray, picture.has_transparency_data)
 
 
-def header(source: Path | BinaryIO) -> Header:
+def header(source: Source) -> Header:
     """Return what the head of a file, or of its bytes, says; no pixel is decoded.
 
     Raises BadPictureError where it is no picture.
     """
-    with reasons(), _bytes_of(source) as file:
-        found = _common_png(file.read(_HEAD))
-        if found is not None:
+    with reasons(), _bytes_of(source, heads.HEAD) as file:
+        found = heads.common(file.read(heads.HEAD))
+        if found is not None and 0 < 5 * found.height * found.width <= MAX_BYTES:
             return found
         file.seek(0)
         with opened(file) as picture:
             return header_of(picture)
 
 
-def _common_png(head: bytes) -> Header | None:
-    """Return what the first bytes of a PNG say, if it is a common one, which Pillow opens, or None.
-
-    It takes a third of the time that Pillow needs. Format:
-    https://www.w3.org/TR/png-3/#5DataRep.
-    """
-    if head[:16] != _PNG:
-        return None
-    width, height, depth, colour, *methods = struct.unpack_from(">IIBBBBB", head, 16)
-    if depth != 8 or colour not in (0, 2) or any(methods):
-        return None
-    place = 8
-    while place + 8 <= len(head):
-        length, kind = struct.unpack_from(">I4s", head, place)
-        end = place + 8 + length
-        if kind == b"IDAT":
-            fits = 0 < 5 * height * width <= MAX_BYTES
-            return Header(height, width, colour == 0) if fits else None
-        if kind not in _PLAIN_CHUNKS or head[end : end + 4] != struct.pack(
-            ">I", zlib.crc32(head[place + 4 : end])
-        ):
-            return None
-        place = end + 4
-    return None
-
-
-def decode(source: Path | BinaryIO, form: Format) -> NDArray[np.uint8]:
+def decode(source: Source, form: Format) -> NDArray[np.uint8]:
     """Return the pixels of a file, or of its bytes, uint8 [H, W, C], by this module's rule.
 
     Raises BadPictureError where it gives no picture.

@@ -11,13 +11,14 @@ import errno
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcnn.data.formats.parts import Files, InParts
 from deepcnn.errors import DataError
 from deepcnn.shown import shown
 
@@ -73,10 +74,11 @@ class Listing:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, start: int, stop: int) -> Generator[tuple[Path, Path, int], None, None]:
-        """Yield the path of each picture as its place and as its file, and its label."""
-        paths = self.paths[start:stop]
-        yield from zip(paths, paths, self.labels[start:stop].tolist(), strict=True)
+    def parts(self, start: int, stop: int, size: int) -> InParts:
+        """Yield the pictures `start` to `stop`, at most `size` at a time; no file is opened."""
+        for first in range(start, stop, size):
+            some = slice(first, min(first + size, stop))
+            yield Files([*map(str, self.paths[some])], self.labels[some].tolist())
 
     def only(self, at: NDArray[np.int64]) -> Listing:
         """Return the pictures at these places, int64 [k]."""

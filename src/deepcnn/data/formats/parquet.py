@@ -7,7 +7,6 @@ names the features and the classes. Read by pyarrow, the extra `parquet`, a few 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcnn.data.formats import preparing
-from deepcnn.data.formats.pictures import Encoded
+from deepcnn.data.formats.parts import InParts, OneByOne, gathered
 from deepcnn.data.splits import Opener, Split, group_files
 from deepcnn.errors import DataError
 from deepcnn.events import Listener, Noted
@@ -76,8 +75,11 @@ class ParquetPictures:
     def __len__(self) -> int:
         return sum(self._rows)
 
-    def read(self, start: int, stop: int) -> Encoded:
+    def parts(self, start: int, stop: int, size: int) -> InParts:
         """Yield the pictures `start` to `stop`; see `Pictures`."""
+        return gathered(self._read(start, stop), size)
+
+    def _read(self, start: int, stop: int) -> OneByOne:
         with _opened(self._path) as file:
             begin = 0
             for group, rows in enumerate(self._rows):
@@ -85,7 +87,7 @@ class ParquetPictures:
                     yield from self._group(file, group, begin, start, stop)
                 begin += rows
 
-    def _group(self, file: Any, group: int, begin: int, start: int, stop: int) -> Encoded:
+    def _group(self, file: Any, group: int, begin: int, start: int, stop: int) -> OneByOne:
         """Yield the pictures `start` to `stop` that a row group has; its first one is `begin`."""
         image, label = self._columns.image, self._columns.label
         wanted = [f"{image}.bytes" if self._columns.nested else image, label]
@@ -100,7 +102,7 @@ class ParquetPictures:
             if row >= stop:
                 return
 
-    def _picture(self, row: int, picture: Any, label: Any) -> tuple[str, io.BytesIO, int]:
+    def _picture(self, row: int, picture: Any, label: Any) -> tuple[str, bytes, int]:
         """Return where a row is, its picture and its label, checked."""
         where = f"{self._path}, row {row:,}"
         if not isinstance(picture, bytes):
@@ -113,7 +115,7 @@ class ParquetPictures:
                 f"{where}: expected a label of at least 0 in {self._columns.label!r}, found "
                 f"{label!r}. Sets without labels for some pictures cannot be trained on."
             )
-        return where, io.BytesIO(picture), label
+        return where, picture, label
 
 
 def recognize(

@@ -6,13 +6,14 @@ is `Pictures`.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +21,24 @@ from numpy.typing import NDArray
 from deepcnn.data.formats.decoding import (
     BadPictureError,
     Format,
-    Header,
-    as_file,
+    Source,
     converted,
     decode,
     header,
     header_of,
     opened,
 )
+from deepcnn.data.formats.heads import Header
 from deepcnn.data.formats.listings import NAMED, Listing
+from deepcnn.data.formats.parts import MOST_BYTES, InParts, Part, Some
 from deepcnn.data.formats.processes import spread
-from deepcnn.data.shards import Blocks, Progress
+from deepcnn.data.shards import Block, Blocks, Progress, Shape
 from deepcnn.errors import DataError
 from deepcnn.settings import Fit
 from deepcnn.shown import shown
 
 MAX_SIDE = 128  # of a size that is chosen, not given
 LOOKED_AT_ONCE = 64  # pictures, by a process
-MOST_AT_ONCE = 2**22  # bytes of them: of files that are in memory, or of decoded images
-
-
-# Where a picture lies, for errors (a path or a text); its file, or its bytes; its label.
-Encoded = Generator[tuple[Any, Path | BinaryIO, int], None, None]
 
 
 class Pictures(Protocol):
@@ -61,10 +58,10 @@ class Pictures(Protocol):
     def __len__(self) -> int:
         """Return how many there are."""
 
-    def read(self, start: int, stop: int) -> Encoded:
-        """Yield the pictures `start` to `stop`, one in memory at a time; closing closes the file.
+    def parts(self, start: int, stop: int, size: int) -> InParts:
+        """Yield the pictures `start` to `stop`, at most `size` at a time; closing closes the file.
 
-        Labels are not checked.
+        InParts hold about `parts.MOST_BYTES` of files that are in memory. Labels are not checked.
         """
 
 
@@ -89,17 +86,20 @@ class Inspected:
     def __len__(self) -> int:
         return len(self.at)
 
-    def read(self, start: int, stop: int) -> Encoded:
+    def parts(self, start: int, stop: int, size: int) -> InParts:
         """Yield the pictures `start` to `stop`; see `Pictures`."""
-        wanted = self.at[start:stop].tolist()
-        if not wanted:
+        wanted = self.at[start:stop]
+        if not len(wanted):
             return
-        first, place = wanted[0], 0
-        with closing(self.pictures.read(first, wanted[-1] + 1)) as reading:
-            for index, picture in enumerate(reading, first):
-                if index == wanted[place]:
-                    place += 1
-                    yield picture
+        first = int(wanted[0])
+        with closing(self.pictures.parts(first, int(wanted[-1]) + 1, size)) as reading:
+            for part in reading:
+                a, b = np.searchsorted(wanted, (first, first + len(part)))
+                if b - a == len(part):
+                    yield part
+                elif a < b:
+                    yield Some(part, (wanted[a:b] - first).tolist())
+                first += len(part)
 
     def only(self, at: NDArray[np.int64]) -> Inspected:
         """Return the pictures at these places, int64 [k], ascending."""
@@ -118,19 +118,19 @@ def inspect(
     labels: list[int] = []
     bad: dict[Any, str] = {}
     index = 0
-    with closing(listing.read(0, len(listing))) as reading:
-        parts = _Parts(reading, [len(listing)], LOOKED_AT_ONCE)
+    with closing(listing.parts(0, len(listing), LOOKED_AT_ONCE)) as reading:
+        parts, same = itertools.tee(reading)
         looked = spread(Look(decode), parts, lambda: len(listing) / max(1, index) - 1)
         with closing(looked):
-            for found in looked:
-                for (where, label), header in zip(parts.next(), found, strict=True):
+            for (found, of_found), part in zip(looked, same, strict=True):
+                for place, (header, label) in enumerate(zip(found, of_found, strict=True)):
                     if isinstance(header, str):
-                        bad[where] = header
+                        bad[part.where(place)] = header
                     else:
-                        good.append(index)
+                        good.append(index + place)
                         labels.append(label)
                         headers.append(header)
-                    index += 1
+                index += len(part)
                 if progress is not None:
                     progress(index, len(listing))
     at = np.array(good, np.int64)
@@ -219,11 +219,18 @@ class Look:
 
     whole: bool
 
-    def __call__(self, sources: Sequence[str | bytes]) -> list[Header | str]:
-        """Return what is found of each."""
-        return [self._one(as_file(source)) for source in sources]
+    def __call__(self, part: Part) -> tuple[list[Header | str], list[int]]:
+        """Return what is found of each picture, and their labels."""
+        found: list[Header | str] = []
+        labels: list[int] = []
+        known: dict[Header | str, Header | str] = {}  # what is equal is sent once
+        for source, label in part:
+            each = self._one(source)
+            found.append(known.setdefault(each, each))
+            labels.append(label)
+        return found, labels
 
-    def _one(self, source: Path | BinaryIO) -> Header | str:
+    def _one(self, source: Source) -> Header | str:
         try:
             if not self.whole:
                 return header(source)
@@ -241,48 +248,19 @@ class Decode:
 
     form: Format
 
-    def __call__(self, sources: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], dict[int, str]]:
-        """Return images uint8 [k, H, W, C], and for those that give none, by place, the reason."""
+    def __call__(self, part: Part) -> tuple[NDArray[np.uint8], list[int], dict[int, str]]:
+        """Return images uint8 [k, H, W, C], labels, and by place why some give no image."""
         shape = self.form.height, self.form.width, self.form.channels
-        images = np.zeros((len(sources), *shape), np.uint8)
+        images = np.zeros((len(part), *shape), np.uint8)
+        labels: list[int] = []
         bad = {}
-        for place, source in enumerate(sources):
+        for place, (source, label) in enumerate(part):
+            labels.append(label)
             try:
-                images[place] = decode(as_file(source), self.form)
+                images[place] = decode(source, self.form)
             except BadPictureError as error:
                 bad[place] = str(error)
-        return images, bad
-
-
-class _Parts:
-    """Pictures in parts that are worked on at once, none of them across the end of a block.
-
-    `counts`: pictures of each block; `at_once`: at most so many in a part.
-    """
-
-    def __init__(self, reading: Encoded, counts: Sequence[int], at_once: int) -> None:
-        self._reading, self._counts, self._at_once = reading, counts, at_once
-        self._begun: deque[list[tuple[Any, int]]] = deque()
-
-    def next(self) -> list[tuple[Any, int]]:
-        """Return where the pictures of the next part lie, and their labels."""
-        return self._begun.popleft()
-
-    def __iter__(self) -> Iterator[list[str | bytes]]:
-        for count in self._counts:
-            left = count
-            while left:
-                about: list[tuple[Any, int]] = []
-                sources: list[str | bytes] = []
-                held = 0
-                while len(sources) < min(left, self._at_once) and held < MOST_AT_ONCE:
-                    where, source, label = next(self._reading)
-                    about.append((where, label))
-                    sources.append(str(source) if isinstance(source, Path) else source.read())
-                    held += 0 if isinstance(source, Path) else len(sources[-1])
-                left -= len(sources)
-                self._begun.append(about)
-                yield sources
+        return images, labels, bad
 
 
 def decoded(listing: Pictures, form: Format, start: int, stop: int, size: int) -> Blocks:
@@ -291,30 +269,34 @@ def decoded(listing: Pictures, form: Format, start: int, stop: int, size: int) -
     See `PictureShard.blocks`.
     """
     shape = form.height, form.width, form.channels
-    counts = [min(first + size, stop) - first for first in range(start, stop, size)]
-    at_once = max(1, min(LOOKED_AT_ONCE, MOST_AT_ONCE // math.prod(shape)))
-    done = 0
-    with closing(listing.read(start, stop)) as reading:
-        parts = _Parts(reading, counts, at_once)
-        work = spread(Decode(form), parts, lambda: (stop - start) / max(1, done) - 1)
+    at_once = max(1, min(LOOKED_AT_ONCE, MOST_BYTES // math.prod(shape), size))
+    done, have = start, 0  # pictures decoded, and of these in the block that is being filled
+    images, labels = _block(min(size, stop - start), shape)
+    with closing(listing.parts(start, stop, at_once)) as reading:
+        parts, same = itertools.tee(reading)
+        work = spread(Decode(form), parts, lambda: (stop - start) / max(1, done - start) - 1)
         with closing(work):
-            for count in counts:
-                images = np.empty((count, *shape), np.uint8)
-                labels = np.empty(count, np.int64)
-                place = 0
-                while place < count:
-                    some, bad = next(work)
-                    wheres, some_labels = zip(*parts.next(), strict=True)
-                    for where in sorted(bad)[:1]:
-                        raise DataError(
-                            f"{shown(wheres[where])}: {bad[where]}. Mend or remove the file, "
-                            "or leave such files out with --skip-bad."
-                        )
-                    images[place : place + len(some)] = some
-                    labels[place : place + len(some)] = some_labels
-                    place += len(some)
-                done += count
-                yield images, labels
+            for (some, some_labels, bad), part in zip(work, same, strict=True):
+                for place in sorted(bad)[:1]:
+                    raise DataError(
+                        f"{shown(part.where(place))}: {bad[place]}. Mend or remove the file, "
+                        "or leave such files out with --skip-bad."
+                    )
+                done += len(some)
+                used = 0
+                while used < len(some):
+                    count = min(len(some) - used, len(images) - have)
+                    images[have : have + count] = some[used : used + count]
+                    labels[have : have + count] = some_labels[used : used + count]
+                    used, have = used + count, have + count
+                    if have == len(images):
+                        yield images, labels
+                        have = 0
+                        images, labels = _block(min(size, stop - done + len(some) - used), shape)
+
+
+def _block(count: int, shape: Shape) -> Block:
+    return np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,13 +33,19 @@ def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int,
     """Yield number, wire type, start and stop of each field of the message in data[start:stop]."""
     position = start
     while position < stop:
-        tag, begin = varint(data, position, stop)
+        tag, begin = data[position], position + 1
+        if tag >= 0x80:  # most are of one byte, for which a call would take as long as all else
+            tag, begin = varint(data, position, stop)
         number, kind = tag >> 3, tag & 7
-        if kind == VARINT:
+        if kind == BYTES:
+            if begin < stop and data[begin] < 0x80:
+                end = begin + 1 + data[begin]
+                begin += 1
+            else:
+                length, begin = varint(data, begin, stop)
+                end = begin + length
+        elif kind == VARINT:
             _, end = varint(data, begin, stop)
-        elif kind == BYTES:
-            length, begin = varint(data, begin, stop)
-            end = begin + length
         elif kind in (FIXED64, FIXED32):
             end = begin + (8 if kind == FIXED64 else 4)
         else:
@@ -81,8 +87,13 @@ def find(data: bytes, sorts: Mapping[str, Sort]) -> tuple[Places, list[str]]:
     others: list[str] = []
     for features in _children(data, 0, len(data), 1):
         for entry in _children(data, *features, 1):
-            start, stop = [(0, 0), *_children(data, *entry, 1)][-1]
-            feature = [(0, 0), *_children(data, *entry, 2)][-1]
+            start = stop = 0
+            feature = 0, 0
+            for number, kind, begin, end in _fields(data, *entry):
+                if kind == BYTES and number == 1:
+                    start, stop = begin, end
+                elif kind == BYTES and number == 2:
+                    feature = begin, end
             key = data[start : min(stop, start + 40)]
             name = names.get(key)
             if name is None:

@@ -81,8 +81,13 @@ class RecordFile(Protocol):
     def __len__(self) -> int:
         """Return the number of records, at least 1."""
 
-    def runs(self, start: int, stop: int, size: int) -> Generator[Run, None, None]:
-        """Yield the records `start` to `stop`, `size` at a time; closing it closes the file."""
+    def runs(
+        self, start: int, stop: int, size: int, at_most: int | None = None
+    ) -> Generator[Run, None, None]:
+        """Yield the records `start` to `stop`, `size` at a time; closing it closes the file.
+
+        `at_most`: bytes of a run, and of one record more; then some have fewer records.
+        """
 
 
 def record_file(path: Path) -> RecordFile:
@@ -142,11 +147,17 @@ class PlainRecords:
             offsets.append(offset)
         return np.array(offsets, np.int64)
 
-    def runs(self, start: int, stop: int, size: int) -> Generator[Run, None, None]:
+    def runs(
+        self, start: int, stop: int, size: int, at_most: int | None = None
+    ) -> Generator[Run, None, None]:
         """Yield the records `start` to `stop`, `size` at a time; see `RecordFile`."""
         with _opened(self._path) as file:
-            for begin in range(start, stop, size):
+            end = start
+            while (begin := end) < stop:
                 end = min(begin + size, stop)
+                if at_most is not None:
+                    most = self._offsets[begin] + at_most
+                    end = min(end, int(np.searchsorted(self._offsets, most, "right")))
                 content = self._read(file, begin, end)
                 yield Run(self._path, begin, content, self._offsets[begin : end + 1])
 
@@ -207,15 +218,20 @@ class PackedRecords:
         if stream.seek(end) < end:
             raise _too_long(self._path, index, offset, length, stream.tell())
 
-    def runs(self, start: int, stop: int, size: int) -> Generator[Run, None, None]:
+    def runs(
+        self, start: int, stop: int, size: int, at_most: int | None = None
+    ) -> Generator[Run, None, None]:
         """Yield the records `start` to `stop`, `size` at a time; see `RecordFile`."""
         with inflated.opened(self._path) as stream:
             for index in range(start):
                 self._pass(stream, self._next(stream, index) or b"", index)
-            for begin in range(start, stop, size):
+            end = start
+            while (begin := end) < stop:
                 pieces: list[bytes] = []
                 offsets = [stream.tell()]
                 for index in range(begin, min(begin + size, stop)):
+                    if at_most is not None and offsets[-1] - offsets[0] > at_most:
+                        break
                     header = self._next(stream, index) or b""
                     length = _length(self._path, header, index, offsets[-1])
                     rest = stream.read(length + FOOTER_BYTES)
@@ -223,6 +239,7 @@ class PackedRecords:
                         raise _too_long(self._path, index, offsets[-1], length, stream.tell())
                     pieces += [header, rest]
                     offsets.append(stream.tell())
+                end = begin + len(pieces) // 2
                 yield Run(self._path, begin, b"".join(pieces), np.array(offsets, np.int64))
 
 

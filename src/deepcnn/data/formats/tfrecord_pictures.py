@@ -7,14 +7,14 @@ Names of the labels are in `labels.txt` (TF-Slim) or `label.labels.txt` (TFDS).
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from deepcnn.data.formats import preparing
-from deepcnn.data.formats.pictures import Encoded
+from deepcnn.data.formats.parts import MOST_BYTES, InParts
 from deepcnn.data.formats.tfrecord import IMAGE, is_record_file
 from deepcnn.data.formats.tfrecord_example import Sort, find, label_at
 from deepcnn.data.formats.tfrecord_files import Run, first_record, record_file
@@ -52,16 +52,32 @@ class RecordPictures:
     def __len__(self) -> int:
         return len(self._records)
 
-    def read(self, start: int, stop: int) -> Encoded:
+    def parts(self, start: int, stop: int, size: int) -> InParts:
         """Yield the pictures `start` to `stop`; see `Pictures`."""
-        with closing(self._records.runs(start, stop, 1)) as runs:
+        with closing(self._records.runs(start, stop, size, MOST_BYTES)) as runs:
             for run in runs:
-                picture, label = self._parsed(run)
-                yield f"{self.name}, {run.place(0)}", io.BytesIO(picture), label
+                yield Records(run)
 
-    def _parsed(self, run: Run) -> tuple[bytes, int]:
-        """Return the bytes of the one picture of a run, and its label."""
-        data = run.data(0)
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Some records, which are parsed where they are worked on; see `parts.Part`."""
+
+    run: Run
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        return map(self._parsed, range(len(self.run)))
+
+    def where(self, place: int) -> str:
+        """Return the file and the record of a picture."""
+        return f"{self.run.path}, {self.run.place(place)}"
+
+    def _parsed(self, place: int) -> tuple[bytes, int]:
+        """Return the bytes of a picture, and its label."""
+        data = self.run.data(place)
         try:
             found, others = find(data, SORTS)
             picture = next((found[name] for name in PICTURES if name in found), None)
@@ -75,8 +91,8 @@ class RecordPictures:
             return data[slice(*picture)], label_at(data, label)
         except ValueError as error:
             raise DataError(
-                f"{self.name}: {run.place(0)} is not an example that deepcnn can use: {error}. "
-                f"Write the file with the features {PICTURES[0]} and {LABELS[0]}."
+                f"{self.run.path}: {self.run.place(place)} is not an example that deepcnn can use: "
+                f"{error}. Write the file with the features {PICTURES[0]} and {LABELS[0]}."
             ) from error
 
 
