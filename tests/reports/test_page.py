@@ -259,7 +259,7 @@ def test_a_named_set_is_told_with_the_hashes_of_its_files(tmp_path: Path) -> Non
 
 def test_pictures_in_folders_are_called_by_their_paths(tmp_path: Path) -> None:
     paths = tuple(tmp_path / f"{name}.png" for name in "abc")
-    listing = Listing(tmp_path, paths, np.array([0, 1, 0]), ("x", "y"))
+    listing = Listing(tmp_path, tuple(map(str, paths)), np.array([0, 1, 0]), ("x", "y"))
     source = Source((PictureShard(listing, Format(4, 4, 3)),), ("x", "y"))
     assert list(names_of(source, "test")) == [str(path) for path in paths]
     some = source.select(np.array([True, False, True]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,18 @@ OWN = os.getpid()
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let two processes help after the first part."""
+    """Let two processes that are there already help after the first part."""
     monkeypatch.setattr(processes, "LOOK", -1.0)
     monkeypatch.setattr(processes, "WORTH", -1.0)
     monkeypatch.setattr(processes, "cores", lambda: 2)
+    start_two()
     yield
     processes.end_all()
+
+
+def start_two() -> None:
+    processes.start(eval)
+    processes.start(eval)
 
 
 def spread(parts: list[str]) -> list[Any]:
@@ -38,6 +46,12 @@ def spread(parts: list[str]) -> list[Any]:
 
 
 PID = "__import__('os').getpid()"
+
+
+def other_pid() -> int:
+    """Return the first process that helps."""
+    with closing(processes.spread(eval, itertools.repeat(PID), lambda: 1.0)) as answers:
+        return next(pid for pid in answers if pid != OWN)
 
 
 def folder_of(images: Arrays, place: Path) -> Path:
@@ -60,6 +74,19 @@ def test_answers_come_in_order_from_other_processes_which_are_kept() -> None:
     assert again <= pids
 
 
+def test_until_they_are_there_the_work_goes_on_here() -> None:
+    processes.end_all()
+    with closing(processes.spread(eval, itertools.repeat(PID), lambda: 1.0)) as answers:
+        assert len(list(itertools.takewhile(OWN.__eq__, answers))) > 1
+
+
+def test_an_error_of_the_work_is_raised_here() -> None:
+    failing = "(_ for _ in ()).throw(__import__('deepcnn').errors.DataError('no picture'))"
+    with pytest.raises(DataError, match="no picture"):
+        spread([PID, "1", failing, "2"])
+    assert spread([PID, PID])[1] != OWN
+
+
 def test_whoever_stops_early_leaves_nothing_half_asked() -> None:
     answers = processes.spread(eval, [PID, *map(str, range(100))], lambda: 1.0)
     assert [next(answers), next(answers), next(answers)] == [OWN, 0, 1]
@@ -76,6 +103,7 @@ def test_where_no_process_can_be_had_all_is_done_here(monkeypatch: pytest.Monkey
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError
 
+    processes.end_all()
     monkeypatch.setattr(subprocess, "Popen", refuse)
     assert spread([PID, PID, PID]) == [OWN] * 3
 
@@ -83,14 +111,14 @@ def test_where_no_process_can_be_had_all_is_done_here(monkeypatch: pytest.Monkey
 def test_a_process_that_nobody_asks_ends_and_another_takes_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    processes.end_all()
     monkeypatch.setattr(processes, "IDLE", 0.05)
-    _, first = spread([PID, PID])
+    first = other_pid()
     until = time.monotonic() + 20
     while Path(f"/proc/{first}/stat").read_text().rsplit(") ", 1)[1][0] != "Z":  # ended, not reaped
         assert time.monotonic() < until
         time.sleep(0.02)
-    _, second = spread([PID, PID])
-    assert second not in (first, OWN)
+    assert other_pid() != first
 
 
 def test_they_end_with_a_process_that_is_killed_and_import_nothing_from_its_directory(
@@ -99,7 +127,7 @@ def test_they_end_with_a_process_that_is_killed_and_import_nothing_from_its_dire
     (tmp_path / "pickle.py").write_text("open('executed', 'w')")
     code = (
         "from deepcnn.data.formats import processes as p\n"
-        "p.LOOK = p.WORTH = -1.0; p.cores = lambda: 2\n"
+        "p.LOOK = p.WORTH = -1.0; p.cores = lambda: 2; p.start(eval); p.start(eval)\n"
         f"print(list(p.spread(eval, [{PID!r}] * 3, lambda: 1.0)), flush=True)\n"
         "import time; time.sleep(60)\n"
     )

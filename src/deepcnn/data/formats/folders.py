@@ -173,7 +173,8 @@ def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
 def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
     """Say to which classes pictures in folders below the class folders count."""
     depth = len(root.parts) + 1  # of class folders
-    deeper = {path.parent for path in listing.paths if len(path.parts) > depth + 1}
+    holding = map(Path, {os.path.dirname(file) for file in listing.files})  # noqa: PTH120 (many)
+    deeper = {folder for folder in holding if len(folder.parts) > depth}
     if deeper:
         example = min(deeper).relative_to(root)
         count = len(listing.classes)

@@ -155,8 +155,8 @@ def list_table(
     for split in (None, *SPLITS):
         if rows := sorted(found.get(split, ()), key=lambda row: (row[0], row[1].name)):
             numbers = np.array([label_of[label] for *_, label in rows], np.int64)
-            paths = tuple(path for _, path, _ in rows)
-            listings[split] = Listing(folder, paths, numbers, tuple(classes))
+            files = tuple(str(path) for _, path, _ in rows)
+            listings[split] = Listing(folder, files, numbers, tuple(classes))
     return listings
 
 

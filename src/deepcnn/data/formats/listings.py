@@ -13,6 +13,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +52,20 @@ _ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 class Listing:
     """The pictures of a set in reading order, none of them opened yet.
 
-    `root`: what errors call the set; `paths`: N files; `labels`: int64 [N], indices into `classes`;
+    `root`: what errors call the set; `files`: N paths; `labels`: int64 [N], indices into `classes`;
     `others`: files beside them whose names say that they are no pictures.
     """
 
     root: Path
-    paths: tuple[Path, ...]
+    files: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     others: tuple[Path, ...] = ()
+
+    @cached_property
+    def paths(self) -> tuple[Path, ...]:
+        """The files as paths; to make them takes as long as to list the files."""
+        return tuple(map(Path, self.files))
 
     @property
     def name(self) -> str:
@@ -72,18 +78,18 @@ class Listing:
         return True
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def parts(self, start: int, stop: int, size: int) -> InParts:
         """Yield the pictures `start` to `stop`, at most `size` at a time; no file is opened."""
         for first in range(start, stop, size):
             some = slice(first, min(first + size, stop))
-            yield Files([*map(str, self.paths[some])], self.labels[some].tolist())
+            yield Files(self.files[some], self.labels[some].tolist())
 
     def only(self, at: NDArray[np.int64]) -> Listing:
         """Return the pictures at these places, int64 [k]."""
-        paths = tuple(self.paths[index] for index in at)
-        return Listing(self.root, paths, self.labels[at], self.classes)
+        files = tuple(self.files[index] for index in at.tolist())
+        return Listing(self.root, files, self.labels[at], self.classes)
 
 
 @dataclass
@@ -293,8 +299,8 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
         raise _without_pictures(min(without), len(without), others)
     found.sort()
     labels = np.array([label for _, label, _ in found], np.int64)
-    paths = tuple(Path(path) for *_, path in found)
-    return Listing(root, paths, labels, tuple(classes), tuple(sorted(others)))
+    files = tuple(path for *_, path in found)
+    return Listing(root, files, labels, tuple(classes), tuple(sorted(others)))
 
 
 def _without_pictures(folder: Path, count: int, others: Sequence[Path]) -> DataError:

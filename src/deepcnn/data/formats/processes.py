@@ -20,15 +20,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
+from deepcnn.errors import DataError
 from deepcnn.machine import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOOK = 0.2  # seconds of work after which it is estimated what is left
-WORTH = 0.8  # seconds that must be left; to start the processes takes about half of that
+LOOK = 0.1  # seconds of work after which it is estimated what is left
+WORTH = 0.4  # seconds that must be left; to start the processes takes about half of that
+PIPE = 2**18  # bytes of answers, such as 64 images of 32×32, that need not wait for who reads them
 IDLE = 5.0  # seconds after which a process that nobody asks ends
 MOST = 8  # processes
 # Isolated (-I), so that nothing is imported from the working directory, which may be a hostile one.
@@ -47,17 +50,23 @@ def spread(
 ) -> Generator[R, None, None]:
     """Yield `work(part)` for each part, in order; processes help where that is worth it.
 
-    The first parts are worked on here. `work` and the parts are pickled, so they must be of this
-    package or plain; `left`: tells how many times as much as what was yielded is still to come.
-    What is yielded is the same with and without processes: one that cannot be had or that fails
-    is done without.
+    Parts are worked on here until the processes are there. `work` and the parts are pickled, so
+    they must be of this package or plain; `left`: tells how many times as much as what was yielded
+    is still to come. What is yielded is the same with and without processes: one that cannot be had
+    or that fails is done without.
     """
     began, waiting = time.perf_counter(), iter(parts)
-    for part in waiting:
-        yield work(part)
-        spent = time.perf_counter() - began
-        if spent > LOOK and spent * left() > WORTH and _can_start():
-            yield from _by_processes(work, waiting)
+    count = min(cores(), MOST)
+    starting: list[Future[None]] | None = [] if _waiting() >= count and _can_start() else None
+    with ThreadPoolExecutor(count, "pictures") as pool:  # each waits for a process of its own
+        for part in waiting:
+            yield work(part)
+            spent = time.perf_counter() - began
+            if starting is not None:
+                if all(each.done() for each in starting):
+                    yield from _by_processes(work, waiting, pool, count)
+            elif spent > LOOK and spent * left() > WORTH and _can_start():
+                starting = [pool.submit(start, work) for _ in range(count - _waiting())]
 
 
 def gain(seconds: float) -> float:
@@ -69,20 +78,28 @@ def _can_start() -> bool:
     return os.name == "posix" and bool(sys.executable) and cores() > 1
 
 
-def _by_processes(work: Callable[[T], R], parts: Iterator[T]) -> Iterator[R]:
-    count = min(cores(), MOST)
+def _by_processes(
+    work: Callable[[T], R], parts: Iterator[T], pool: ThreadPoolExecutor, count: int
+) -> Iterator[R]:
     begun: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(count, "pictures") as pool:  # each waits for a process of its own
-        try:
-            for part in parts:
-                begun.append(pool.submit(_ask, work, part))
-                if len(begun) > 2 * count:
-                    yield begun.popleft().result()
-            while begun:
+    try:
+        for part in parts:
+            begun.append(pool.submit(_ask, work, part))
+            if len(begun) > 2 * count:
                 yield begun.popleft().result()
-        finally:
-            for each in begun:
-                each.cancel()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for each in begun:
+            each.cancel()
+
+
+def start(work: Callable[[T], R]) -> None:
+    """Have one process more that waits, if it can be had; it imports what `work` needs."""
+    with suppress(OSError, EOFError):
+        worker = _Worker()
+        worker.ask(callable, work)
+        _idle.append(worker)
 
 
 def _ask(work: Callable[[T], R], part: T) -> R:
@@ -92,13 +109,22 @@ def _ask(work: Callable[[T], R], part: T) -> R:
         except OSError:
             break
         try:
-            answer: R = worker.ask(work, part)
+            answer = worker.ask(work, part)
         except (OSError, EOFError, pickle.UnpicklingError):
             worker.end()
-        else:
-            _idle.append(worker)
-            return answer
+            continue
+        _idle.append(worker)
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
     return work(part)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a process answers where the work raised an error."""
+
+    error: DataError
 
 
 def _taken() -> _Worker | None:
@@ -107,8 +133,17 @@ def _taken() -> _Worker | None:
         while True:
             worker = _idle.pop()
             if worker.owner == os.getpid():
-                return worker
+                if worker.waits():
+                    return worker
+                worker.end()
     return None
+
+
+def _waiting() -> int:
+    """Return how many processes wait for work."""
+    there = [worker for _ in range(len(_idle)) if (worker := _taken()) is not None]
+    _idle.extend(there)
+    return len(there)
 
 
 class _Worker:
@@ -121,17 +156,22 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            pipesize=PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
-    def ask(self, work: Callable[[T], R], part: T) -> R:
+    def ask(self, work: Callable[[T], R], part: T) -> R | Failed:
         pickle.dump((work, part), self._requests, pickle.HIGHEST_PROTOCOL)
         self._requests.flush()
-        answer: R = pickle.load(self._answers)
+        answer: R | Failed = pickle.load(self._answers)
         return answer
+
+    def waits(self) -> bool:
+        """Tell whether the process has not ended by itself."""
+        return self._process.poll() is None
 
     def end(self) -> None:
         """End the process, and wait for that."""
@@ -160,5 +200,9 @@ def serve(idle: float) -> None:
     with suppress(EOFError, BrokenPipeError):
         while select.select([requests], [], [], idle)[0]:
             work, part = pickle.load(requests)
-            pickle.dump(work(part), answers, pickle.HIGHEST_PROTOCOL)
+            try:
+                answer = work(part)
+            except DataError as error:
+                answer = Failed(error)
+            pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
