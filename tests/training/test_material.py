@@ -18,7 +18,8 @@ from deepcnn import presets
 from deepcnn.config import Config
 from deepcnn.data import layouts
 from deepcnn.data.arrays import Arrays
-from deepcnn.data.formats import decoding, pictures, tfrecord
+from deepcnn.data.formats import pictures, tfrecord
+from deepcnn.data.formats.heads import Header
 from deepcnn.data.formats.listings import Listing
 from deepcnn.data.layouts import Layout
 from deepcnn.data.open import open_dataset
@@ -174,7 +175,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     def counting_inspect(
         listing: Listing, *, decode: bool = False, progress: Progress | None = None
-    ) -> tuple[Listing | pictures.Inspected, list[decoding.Header], dict[Any, str]]:
+    ) -> tuple[Listing | pictures.Inspected, list[Header], dict[Any, str]]:
         counts.inspected.update(listing.paths)
         return inspect(listing, decode=decode, progress=progress)
 

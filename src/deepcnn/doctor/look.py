@@ -15,12 +15,12 @@ from deepcnn.data.digests import BYTES, digests
 from deepcnn.data.formats.decoding import (
     BadPictureError,
     Format,
-    Header,
     fit,
     header_of,
     opened,
     turned,
 )
+from deepcnn.data.formats.heads import Header
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.formats.processes import spread
 from deepcnn.data.open import open_dataset

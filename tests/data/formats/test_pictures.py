@@ -11,7 +11,8 @@ from PIL import Image
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import decoding, label_tables, listings, pictures
-from deepcnn.data.formats.decoding import Format, Header
+from deepcnn.data.formats.decoding import Format
+from deepcnn.data.formats.heads import Header
 from deepcnn.errors import DataError
 from tests.helpers.pictures import ANY, COLOUR, GRAY, decoded, noise, read, saved, write
 

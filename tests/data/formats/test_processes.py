@@ -51,7 +51,7 @@ PID = "__import__('os').getpid()"
 def other_pid() -> int:
     """Return the first process that helps."""
     with closing(processes.spread(eval, itertools.repeat(PID), lambda: 1.0)) as answers:
-        return next(pid for pid in answers if pid != OWN)
+        return next(int(pid) for pid in answers if pid != OWN)
 
 
 def folder_of(images: Arrays, place: Path) -> Path:
