@@ -149,15 +149,12 @@ def reasons() -> Iterator[None]:
 
 
 @contextmanager
-def _bytes_of(source: Source, at_once: int = _WHOLE) -> Iterator[BinaryIO]:
-    """Open a file, or take what is in memory or open already.
-
-    A file of at most `at_once` bytes is read whole.
-    """
+def _bytes_of(source: Source) -> Iterator[BinaryIO]:
+    """Open a file, and read it whole if it is short, or take what is in memory or open already."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    if not isinstance(source, str | Path):
+    if not isinstance(source, (str, Path)):
         yield source
         return
     status = os.stat(source)  # noqa: PTH116 (a Path would take as long as all else here)
@@ -170,7 +167,7 @@ def _bytes_of(source: Source, at_once: int = _WHOLE) -> Iterator[BinaryIO]:
     # An open file instead of its path keeps Pillow from mapping it into memory, where one that
     # shrinks meanwhile ends the process.
     with io.FileIO(source) as raw:
-        content = raw.read(at_once)
+        content = raw.read(_WHOLE)
         if len(content) == status.st_size:
             yield io.BytesIO(content)
             return
@@ -253,7 +250,7 @@ def header(source: Source) -> Header:
 
     Raises BadPictureError where it is no picture.
     """
-    with reasons(), _bytes_of(source, heads.HEAD) as file:
+    with reasons(), _bytes_of(source) as file:
         found = heads.common(file.read(heads.HEAD))
         if found is not None and 0 < 5 * found.height * found.width <= MAX_BYTES:
             return found
@@ -283,7 +280,7 @@ def fit(picture: Image.Image, form: Format) -> NDArray[np.uint8]:
         image = image.transpose(_TRANSPOSITIONS[orientation])
     if image.size != (form.width, form.height):
         image = _sized(image, (form.width, form.height), form.fit)
-    return np.asarray(image).reshape(form.height, form.width, form.channels)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(form.height, form.width, form.channels)
 
 
 def _sized(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
