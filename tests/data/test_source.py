@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from deepcnn.data.arrays import Arrays
 from deepcnn.data.formats import tfrecord
 from deepcnn.data.open import open_dataset
+from deepcnn.data.shards import Blocks
 from deepcnn.data.source import Memory, Source, held_out, in_memory, relabeled
 from deepcnn.errors import DataError
 from tests.helpers.own_data import images_of
@@ -118,3 +120,21 @@ def test_classes_share_what_is_held_out_by_the_method_of_webster(size: int) -> N
     for seed in range(3):
         chosen = held_out(labels, size, choice="stratified", seed=seed)
         assert np.bincount(labels[chosen], minlength=4).tolist() == expected.tolist()
+
+
+def test_an_error_in_one_file_ends_the_reading_of_others() -> None:
+    class Slow(Memory):
+        read = 0
+
+        def blocks(self, start: int, stop: int, size: int) -> Blocks:
+            for block in super().blocks(start, stop, min(size, 1)):
+                Slow.read += 1
+                time.sleep(0.001)
+                yield block
+
+    images, labels = np.zeros((5000, 1, 1, 1), np.uint8), np.zeros(5000, np.int64)
+    slow = Slow(Arrays(images, labels, ("a", "b")))
+    bad = Memory(Arrays(images, labels + 1, ("a", "b")))
+    with pytest.raises(DataError, match="expected labels 0 to 0"):
+        Source((bad, slow), ("a",)).load()
+    assert 0 < Slow.read < 5000

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcnn.data.formats.pictures import PictureShard
+from deepcnn.data.formats.pictures import LOOKED_AT_ONCE, PictureShard
 from deepcnn.data.shards import Shard
 from deepcnn.errors import DataError
 from deepcnn.shown import shown
@@ -34,33 +34,34 @@ def of_files(shards: Sequence[Shard]) -> NDArray[np.int64] | None:
     for shard in shards:
         if not isinstance(shard, PictureShard):
             return None
-        with closing(shard.listing.read(0, len(shard))) as reading:
+        with closing(shard.listing.parts(0, len(shard), LOOKED_AT_ONCE)) as reading:
             # what lies in an archive is unpacked to be looked at, so it is digested at once
             keys += [
-                source if isinstance(source, Path) else hashlib.sha256(source.read()).digest()
-                for _, source, _ in reading
+                source if isinstance(source, str) else hashlib.sha256(source).digest()
+                for part in reading
+                for source, _ in part
             ]
-    sizes = {key: _size(key) for key in keys if isinstance(key, Path)}
+    sizes = {key: _size(key) for key in keys if isinstance(key, str)}
     counts = Counter(sizes.values())
     return first_of_each(
-        [_digest(key) if isinstance(key, Path) and counts[sizes[key]] > 1 else key for key in keys]
+        [_digest(key) if isinstance(key, str) and counts[sizes[key]] > 1 else key for key in keys]
     )
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return Path(path).stat().st_size
     except OSError as error:
         raise _unread(path, error) from error
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise _unread(path, error) from error
 
 
-def _unread(path: Path, error: OSError) -> DataError:
-    return DataError(f"{shown(path)}: cannot be read ({error.strerror or error})")
+def _unread(path: str, error: OSError) -> DataError:
+    return DataError(f"{shown(Path(path))}: cannot be read ({error.strerror or error})")

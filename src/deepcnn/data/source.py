@@ -98,24 +98,30 @@ class Source:
         ends = list(itertools.accumulate(len(shard) for shard in self.shards))
         images = np.empty((len(self), *self.shape), np.uint8)
         labels = np.empty(len(self), np.int64)
-        done = 0
+        done, stopped = 0, False
         telling = threading.Lock()  # listeners are called by one thread at a time
 
         def read(shard: Shard, end: int) -> None:
             nonlocal done
             place = end - len(shard)
-            some = _checked(shard, len(self.classes), self._block, 0, len(shard))
-            for some_images, some_labels in some:
-                images[place : place + len(some_labels)] = some_images
-                labels[place : place + len(some_labels)] = some_labels
-                place += len(some_labels)
-                if progress is not None:
-                    with telling:
-                        done += len(some_labels)
-                        progress(done, len(self))
+            with closing(_checked(shard, len(self.classes), self._block, 0, len(shard))) as some:
+                for some_images, some_labels in some:
+                    images[place : place + len(some_labels)] = some_images
+                    labels[place : place + len(some_labels)] = some_labels
+                    place += len(some_labels)
+                    if progress is not None:
+                        with telling:
+                            done += len(some_labels)
+                            progress(done, len(self))
+                    if stopped:
+                        return
 
         with ThreadPoolExecutor(2) as pool:  # reading and copying release the interpreter
-            list(pool.map(read, self.shards, ends))
+            try:
+                list(pool.map(read, self.shards, ends))
+            except BaseException:  # Ctrl-C too, for which all that is left would be read first
+                stopped = True
+                raise
         return Arrays(images, labels, self.classes)
 
     def labels(self, progress: Progress | None = None) -> NDArray[np.int64]:
