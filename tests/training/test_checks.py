@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from deepcnn.config import Config
 from deepcnn.errors import ConfigError, TrainingError
@@ -148,3 +149,58 @@ def test_an_impossible_device_is_answered_with_the_possible_ones(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"'warp' cannot be used here .*expected auto, cpu"):
         train(tiny(device="warp"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_best_checkpoint_is_not_chosen_on_the_test_set(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^keep_best: expected to be scored on a validation split, found test, "
+    ):
+        train(tiny(keep_best=True), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    held_out = tiny(keep_best=True, steps=2, evaluate_every=1, validation_size=20)
+    train(held_out, run_dir=tmp_path / "run")
+    assert len(checkpoint.paths(tmp_path / "run/checkpoints/best")) == 1
+
+
+def pooled() -> nn.Module:
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)
+    )
+
+
+@pytest.mark.parametrize(("batch_size", "towers"), [(1, 0), (2, 2), (3, 2)])
+def test_a_device_that_gets_one_image_cannot_normalize_single_pixels(
+    tmp_path: Path, batch_size: int, towers: int
+) -> None:
+    config = tiny(batch_size=batch_size, towers=towers, steps=1, data="synthetic")
+    with pytest.raises(
+        ConfigError,
+        match=f"at least two examples for each device.* found {batch_size} for {towers or 1} dev",
+    ):
+        train(config, run_dir=tmp_path / "run", model=pooled)
+    assert not (tmp_path / "run").exists()
+    two_each = dataclasses.replace(config, batch_size=2 * max(1, towers))
+    assert train(two_each, run_dir=tmp_path / "run", model=pooled).step == 1
+
+
+def test_the_first_of_all_parameters_that_are_not_finite_is_named_and_the_rest_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = assembly.make_state
+
+    def spoilt(count: int) -> Callable[..., TrainState]:
+        def new_state(*arguments: Any) -> TrainState:
+            state = make(*arguments)
+            with torch.no_grad():
+                for parameter in [*state.model.parameters()][:count]:
+                    parameter.fill_(float("nan"))
+            return state
+
+        return new_state
+
+    for count, more in ((1, ""), (2, " and 1 more"), (3, " and 2 more")):
+        monkeypatch.setattr(session, "make_state", spoilt(count))
+        with pytest.raises(
+            TrainingError, match=rf"^The parameter conv1\.weight{more} was not finite"
+        ):
+            train(tiny(steps=1), run_dir=tmp_path / f"{count}")
