@@ -1,7 +1,7 @@
 """How fast this machine distorts, trains, scores and answers, and where the time of a step goes.
 
-Nothing is fetched for it: where CIFAR-10 is not on disk, the synthetic data set stands in, whose
-images have the same shape.
+Nothing is fetched. If CIFAR-10 is not on disk, the synthetic data set is used instead; its images
+have the same shape.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ WARM_UP = 20  # steps, or batches, that do not count
 class Plan:
     """What is measured, and how much of it.
 
-    `presets`: those that are trained, scored and asked, the first of them also inputs alone and
-    layer by layer; `steps`: of each training; `batches`: of inputs alone; `repetitions`: of each
-    layer and of what the machine's limit is taken from; `matrix`: rows and columns of the large
-    product.
+    `presets`: those that are trained, scored and asked. For the first one, the inputs alone and
+    each layer are measured, too. `steps`: of each training. `batches`: for the inputs alone.
+    `repetitions`: of each layer, and of the operations that give the machine's limit. `matrix`:
+    rows and columns of the large product.
     """
 
     presets: tuple[str, ...] = ("tutorial", "quick")
@@ -71,7 +71,7 @@ class Limits:
 
     @property
     def best(self) -> float:
-        """The higher one: what a layer's speed is compared with."""
+        """The higher one of both; a layer's speed is compared with it."""
         return max(self.matrix_product, self.convolution)
 
 
@@ -79,9 +79,9 @@ class Limits:
 class Pass:
     """A layer's forward or backward pass over a batch.
 
-    `milliseconds`: the median; `gigaflops`: operations of the definition, which the shapes tell, in
-    10⁹, or None for a layer that does not multiply matrices; `share`: of the machine's limit, or
-    None. An algorithm that needs fewer operations than the definition may exceed 1.
+    `milliseconds`: the median. `gigaflops`: the operations of the definition, by the shapes, in
+    10⁹; None for a layer that does not multiply matrices. `share`: of the machine's limit, or None.
+    It may exceed 1 for an algorithm that needs fewer operations than the definition.
     """
 
     milliseconds: float
@@ -121,10 +121,10 @@ def measure(
     plan: Plan | None = None,
     emit: Listener = ignore,
 ) -> Report:
-    """Measure this machine; `emit` is told what is being measured, and on which data.
+    """Measure this machine; `emit` hears what is being measured, and on which data.
 
     `device`, `threads`: as in a configuration. Raises ConfigError for a device that is not here,
-    and KeyboardInterrupt where it is told to stop.
+    and KeyboardInterrupt if it is told to stop.
     """
     plan = plan or Plan()
     use_threads(threads)
@@ -186,7 +186,7 @@ def _rates_and_answering(
 
 
 def _short(name: str, plan: Plan) -> Config:
-    """Return a preset that trains for a few steps, all groups of them alike."""
+    """Return a preset that trains for a few steps, in equal groups."""
     config = presets.PRESETS[name]()
     return dataclasses.replace(
         config,
@@ -200,7 +200,7 @@ def _short(name: str, plan: Plan) -> Config:
 def distorting(
     source: Source, transform: Transform, config: Config, place: Place, batches: int
 ) -> float:
-    """Return how many images are distorted in a second, from memory."""
+    """Return how many images in memory are distorted per second."""
     arrays = source.load()
     shuffle = Shuffle.full(config.seed, len(arrays))
     feed = Preloaded(arrays, shuffle, batch_size=config.batch_size)
@@ -217,7 +217,7 @@ def distorting(
 
 
 def training_rate(config: Config, run: Path) -> float:
-    """Return the images that a training, kept in `run`, sees in a second: the median of groups."""
+    """Return how many images a training, kept in `run`, sees per second: the median of groups."""
     rates: list[float] = []
 
     def listen(event: Event) -> None:
@@ -230,7 +230,7 @@ def training_rate(config: Config, run: Path) -> float:
 
 
 def scoring_rate(config: Config, run: Path) -> float:
-    """Return how many test images are scored in a second, with the run's newest checkpoint."""
+    """Return how many test images are scored per second, with the run's newest checkpoint."""
     scorer = Scorer(
         run,
         "test",
@@ -325,7 +325,7 @@ def _time_layer(
 def operations(layer: nn.Module, output: Tensor) -> int | None:
     """Count the additions and multiplications of a convolution or a fully connected layer.
 
-    `output`: what it gives for a batch. Of another layer, which does not multiply matrices by its
+    `output`: its output for a batch. For any other layer, which does not multiply matrices by its
     definition, return None.
     """
     if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -340,7 +340,7 @@ def _pass(seconds: float, count: int | None, limits: Limits) -> Pass:
 
 
 def _timed(place: Place, compute: Callable[[], T]) -> tuple[T, float]:
-    """Return what is computed, and the seconds until the device has done it."""
+    """Return the result, and the seconds until the device has computed it."""
     _wait_for(place)
     began = time.perf_counter()
     result = compute()

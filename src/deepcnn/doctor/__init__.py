@@ -1,1 +1,1 @@
-"""What is wrong with a data set: duplicates, leaks, odd files, wrong labels, too few examples."""
+"""Finds what is wrong with a data set: duplicates, leaks, odd files, wrong labels, few examples."""

@@ -1,8 +1,8 @@
-"""How alike two pictures are once one is laid upon the other: shifted, scaled, turned, brighter.
+"""How similar two pictures are after one is aligned with the other: moved, scaled, turned, lit.
 
 Inverse compositional alignment by Gauss-Newton steps (Baker and Matthews: "Lucas-Kanade 20 years
-on", 2004), for six numbers of an affine map and two of the light, of many pairs at once. What
-remains is measured by the correlation of the pixels that both have.
+on", 2004), for the six numbers of an affine map and two for the light, of many pairs at once. The
+similarity is the correlation of the pixels that both pictures have.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def halved(images: NDArray[np.uint8]) -> Floats:
 
 
 def rough(first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """Return how alike the details of small pictures [M, S, S] are, float32 [M], and their maps.
+    """Return the similarity of the details of small pictures [M, S, S], float32 [M], and the maps.
 
-    This costs a fifth of `similarity`, which begins with the maps: most pairs need no closer look.
+    This costs a fifth of `similarity`, which starts from these maps. Most pairs need no closer
+    look.
     """
     calm, other = blurred(first, 1), blurred(second, 1)
     maps = align(calm, other, STEPS, None)
@@ -38,15 +39,16 @@ def rough(first: Floats, second: Floats) -> tuple[Floats, Floats]:
 
 
 def similarity(first: Floats, second: Floats, maps: Floats) -> Floats:
-    """Return how alike each pair is once aligned, float32 [M], 0 to 1.
+    """Return the similarity of each pair after alignment, float32 [M], 0 to 1.
 
-    `first`, `second`: gray pictures float32 [M, S, S]. The second is brought to the first; `maps`:
-    to begin with, see `rough`. What counts is the smaller one of two correlations: of all pixels,
-    and of details alone, without what a blur leaves: two pictures of a bright sky over dark ground
-    are alike in the first one only. It is lowered to what may be trusted: by DEVIATIONS of Fisher's
-    z ("Frequency distribution of the values of the correlation coefficient", 1915), of as many
-    pixels as the details are spread over, for of two dark shapes before a plain sky a few pixels
-    tell all. Where too little of both is in common, or there is nothing to be seen, it is 0.
+    `first`, `second`: gray pictures float32 [M, S, S]; the second is aligned with the first.
+    `maps`: to start from, see `rough`. The result is the smaller one of two correlations: of all
+    pixels, and of the details alone, without what a blur leaves. (Two pictures of a bright sky over
+    dark ground are similar in the first one only.) It is then lowered to a value that can be
+    trusted: by DEVIATIONS of Fisher's z ("Frequency distribution of the values of the correlation
+    coefficient", 1915), for as many pixels as the details are spread over. This is because a few
+    pixels decide for two dark shapes before a plain sky. If the pictures have too little in common
+    area, or if they show nothing, the result is 0.
     """
     first, second = blurred(first, 1), blurred(second, 1)
     maps = align(first, second, STEPS, maps)
@@ -58,7 +60,7 @@ def similarity(first: Floats, second: Floats, maps: Floats) -> Floats:
 
 
 def _spread(images: Floats) -> Floats:
-    """Return over how many pixels the energy of each image is spread: its participation ratio."""
+    """Return over how many pixels each image's energy is spread (its participation ratio)."""
     energy = images.reshape(len(images), -1) ** 2
     return np.asarray(
         np.maximum(energy.sum(1), 1e-6) ** 2 / np.maximum((energy**2).sum(1), 1e-12), np.float32
@@ -66,7 +68,7 @@ def _spread(images: Floats) -> Floats:
 
 
 def blurred(images: Floats, times: int) -> Floats:
-    """Return images [M, S, S] under a binomial filter of 3×3, so many times."""
+    """Return images [M, S, S] after a binomial filter of 3×3, applied this many times."""
     for _ in range(times):
         wide = np.pad(images, ((0, 0), (1, 1), (0, 0)), "edge")
         images = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / np.float32(4)
@@ -78,8 +80,8 @@ def blurred(images: Floats, times: int) -> Floats:
 def align(first: Floats, second: Floats, steps: int, maps: Floats | None) -> Floats:
     """Return the affine maps [M, 2, 3] from places in `first` to places in `second`.
 
-    Places are (y, x), from -1 at one edge to 1 at the other. `maps`: to begin with; None:
-    the identity.
+    Places are (y, x), from -1 at one edge to 1 at the other. `maps`: to start from; None: the
+    identity.
     """
     count, side = first.shape[:2]
     ys, xs, _ = _grid(side)

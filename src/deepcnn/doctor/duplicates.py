@@ -1,4 +1,4 @@
-"""Duplicates: examples of the same pixels, and examples that show the same picture."""
+"""Duplicates: examples with the same pixels, and examples that show the same picture."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def same_pixels(digests: NDArray[np.void]) -> list[Ints]:
 
 
 def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]]:
-    """Return pairs that show the same, int64 [M, 2], and how alike they are, 0 to 1.
+    """Return pairs that show the same picture, int64 [M, 2], and their similarity, 0 to 1.
 
-    `thumbs`: gray pictures of all examples, uint8 [N, SIDE, SIDE], see `likeness.small`. A pair is
-    told once, the first before the second, likest first. Pictures without any contrast are left
-    out. `progress` hears of aligned pairs.
+    `thumbs`: gray pictures of all examples, uint8 [N, SIDE, SIDE], see `likeness.small`. Each pair
+    is returned once, with the lower index first; the most similar pairs come first. Pictures
+    without any contrast are left out. `progress` hears of aligned pairs.
     """
     deviation = np.concatenate(
         [part.reshape(len(part), -1).std(1) for part in _parts(thumbs, 8192)] or [np.empty(0)]
@@ -67,11 +67,12 @@ def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]
 
 
 def least_of(found: NDArray[np.float32], examples: int) -> float:
-    """Return from which similarity on pairs of so many examples show the same; `found`: from LEAST.
+    """Return the similarity from which on pairs count as the same; `found`: pairs from LEAST on.
 
-    Where pairs are a COMMON thing, as among drawings of digits or shoes, most are alike though
-    nobody copied them. Of those there are ever fewer towards 1, of copies ever more: it is the
-    valley behind the peak of the histogram. A few pairs tell nothing, and all are kept.
+    If similar pairs are COMMON, as among drawings of digits or shoes, most of them are similar
+    without being copies. Towards 1 there are fewer and fewer of these, and more and more copies. So
+    the limit is the valley after the peak of the histogram. If there are only a few pairs, no limit
+    can be found, and all are kept.
     """
     if len(found) < max(MANY, COMMON * examples):
         return LEAST
@@ -84,7 +85,7 @@ def least_of(found: NDArray[np.float32], examples: int) -> float:
 def _aligned(
     thumbs: Thumbs, pairs: Ints, flipped: NDArray[np.bool_], progress: Progress
 ) -> NDArray[np.float32]:
-    """Return how alike each pair is; 0 for those whose small pictures are not."""
+    """Return the similarity of each pair; 0 if already their small pictures differ."""
     found = np.zeros(len(pairs), np.float32)
     small = np.concatenate([halved(part) for part in _parts(thumbs, 8192)])
     done = 0
@@ -117,7 +118,7 @@ def _aligned(
 def _pictures(
     images: NDArray[np.uint8] | NDArray[np.float32], pairs: Ints, flipped: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return both pictures of each pair, the second one mirrored where that is what is alike."""
+    """Return both pictures of each pair; the second one mirrored if its mirror image is similar."""
     first, second = (images[pairs[:, i]].astype(np.float32) for i in (0, 1))
     second[flipped] = second[flipped, :, ::-1]
     return first, second

@@ -24,8 +24,8 @@ def examine(
 ) -> tuple[Findings, Seen]:
     """Read a data set once, and return what was found and what was seen.
 
-    `labels`: also train, to find labels that seem wrong. Raises DataError where the set cannot be
-    opened at all.
+    `labels`: also train networks, to find labels that seem wrong. Raises DataError if the set
+    cannot be opened at all.
     """
     seen = look_at(spec, emit)
     classes = seen.dataset.classes
@@ -59,9 +59,10 @@ def _suspects(seen: Seen, emit: Listener) -> list[Suspect]:
 def _duplicates(
     splits: dict[Split, Looked], emit: Listener
 ) -> tuple[list[Duplicate], list[Problem]]:
-    """Return exact and near duplicates of all splits, leaks first, then other labels, then rest.
+    """Return exact and near duplicates of all splits: leaks, then different labels, then others.
 
-    Second: how many pairs are alike only as many of the set are, where there are such.
+    The second result is the number of pairs that are only as similar as many pairs of the set, if
+    there are such pairs.
     """
     order = [split for split in SPLIT_ORDER if split in splits]
     parts = [splits[split] for split in order]
@@ -111,8 +112,8 @@ def _passed_over(count: int, least: float) -> list[Problem]:
 def _pairs(group: NDArray[np.int64], starts: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return each example of a group of equal ones with the first, and across splits with all.
 
-    A group of many equal images would have as many pairs as its square; of those MOST_OF_GROUP for
-    each example are told.
+    The number of pairs in a group of equal images grows with its square. So only MOST_OF_GROUP
+    pairs for each example are returned.
     """
     first, *rest = group.tolist()
     pairs = {(first, other) for other in rest}

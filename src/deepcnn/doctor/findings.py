@@ -1,4 +1,4 @@
-"""What the doctor finds: the values that its JSON, its page and its table of fixes are made of."""
+"""What the doctor finds: the values for its JSON, its page and its table of fixes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def counted(count: int, noun: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where an example is: its split, its index there, and its file where it has one of its own."""
+    """Where an example is: its split, its index there, and its file if it has one of its own."""
 
     split: Split
     index: int
@@ -25,10 +25,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two examples that show the same.
+    """Two examples that show the same picture.
 
-    `kind`: "exact" where all pixels are equal, else "near"; `similarity`: 1 where they are equal,
-    else how alike they are once laid upon one another, 0 to 1, see `alignment.similarity`.
+    `kind`: "exact" if all pixels are equal, else "near". `similarity`: 1 if they are equal, else
+    their similarity after alignment, 0 to 1, see `alignment.similarity`.
     """
 
     kind: Literal["exact", "near"]
@@ -39,7 +39,7 @@ class Duplicate:
 
     @property
     def leaks(self) -> bool:
-        """Whether one is a test image and the other is learned from, or chosen by."""
+        """Whether one is a test image, and the other is used for training or for choosing."""
         return self.a.split != self.b.split and "test" in (self.a.split, self.b.split)
 
 
@@ -47,7 +47,7 @@ class Duplicate:
 class Suspect:
     """An example whose label seems wrong.
 
-    `given`, `likely`: indices of classes; `score`: how wrong the label seems, 0 to 1, higher is
+    `given`, `likely`: indices of classes. `score`: how wrong the label seems, 0 to 1; higher is
     more suspicious.
     """
 
@@ -62,8 +62,8 @@ class Suspect:
 class Problem:
     """Anything else: its kind (a word of `problems.KINDS`), a file or folder, and a sentence.
 
-    `count`: how many findings it stands for; more than 1 where the rest of a kind is only counted,
-    and 0 where it says something of others.
+    `count`: the number of findings that it stands for. It is more than 1 if the rest of a kind is
+    only counted, and 0 if it says something about other findings.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Findings:
 
     @property
     def leaks(self) -> int:
-        """How many duplicates lie between the test set and what is trained or chosen on."""
+        """The number of duplicates between the test set and the splits for training or choosing."""
         return sum(duplicate.leaks for duplicate in self.duplicates)
 
     def __bool__(self) -> bool:
@@ -97,11 +97,11 @@ class Findings:
 
     @property
     def repeated(self) -> int:
-        """How many examples are in a pair of duplicates."""
+        """The number of examples that are in a pair of duplicates."""
         return len({place for found in self.duplicates for place in (found.a, found.b)})
 
     def total(self, kind: str) -> int:
-        """How many problems of a kind there are, those included that are only counted."""
+        """Return the number of problems of a kind, including those that are only counted."""
         return sum(problem.count for problem in self.problems if problem.kind == kind)
 
     def to_dict(self, paths: Mapping[Split, tuple[str, ...] | None]) -> dict[str, Any]:

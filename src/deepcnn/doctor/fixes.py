@@ -16,9 +16,9 @@ CHECK = "check"  # an action that `deepcnn train --exclude` passes over
 def table(found: Findings, seen: Seen) -> bytes:
     """Return the table as CSV.
 
-    Left out are: of what leaks into the test set the example that is not in it, of equal examples
-    with one label all but the first, of equal ones with different labels all, and images that are
-    almost empty. What only may be wrong has the action "check".
+    These are to be left out: for a leak into the test set, the example outside the test set; of
+    equal examples with the same label, all but the first; of equal examples with different labels,
+    all; and images that are almost empty. Findings that may be no mistake have the action "check".
     """
     actions: dict[tuple[Split, int], tuple[str, str, str | None]] = {}
 

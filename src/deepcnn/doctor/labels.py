@@ -1,4 +1,4 @@
-"""Examples whose labels seem wrong: networks judge what they were not trained on."""
+"""Finds examples whose labels seem wrong: networks judge examples that they were not trained on."""
 
 from __future__ import annotations
 
@@ -51,14 +51,17 @@ def suspects(
 ) -> list[Suspect]:
     """Return the examples of all splits whose labels seem wrong, the most suspicious first.
 
-    All splits but "extra" are cut into `folds` parts together, each class in its proportion; the
-    examples of each part are judged by a network that is trained on all the others, and confident
-    learning says which of them are labeled as something else than they are (see `confident`).
-    `config`: how to train instead of the recipe for sets of this size, with `config.seed`; what it
-    says of data and scoring is not used. The same set gives the same answer, as the same training
-    does. Images above 32 pixels are made smaller for the recipe, those below 16 larger. `emit` is
-    told how far it is. Raises ConfigError for fewer than two folds, DataError where there are too
-    few examples or classes to judge by, or what cannot be read.
+    All splits but "extra" are joined and divided into `folds` parts, with each class in its
+    proportion. A network that is trained on all other parts judges the examples of each part. Then
+    confident learning tells which examples seem to have a wrong label (see `confident`).
+
+    `config`: how to train instead of the recipe for sets of this size, with `config.seed`; its
+    settings for data and scoring are not used. The same set gives the same answer, as the same
+    training does. For the recipe, images above 32 pixels are made smaller, and those below 16
+    larger. `emit` hears how far it is.
+
+    Raises ConfigError for fewer than two folds. Raises DataError if there are too few examples or
+    classes, or if something cannot be read.
     """
     if folds < 2:
         raise ConfigError(f"folds: expected at least 2, found {folds}")
@@ -89,9 +92,9 @@ def out_of_fold(
 ) -> NDArray[np.float64]:
     """Return probabilities of all classes for each example, float64 [N, classes].
 
-    Those of an example come from a network that is trained by `config` on the other folds. They
-    are a function of the set, the configuration and the number of folds. Raises TrainingError for
-    a training whose numbers are not finite.
+    The probabilities of an example come from a network that is trained with `config` on the other
+    folds. They are a function of the set, the configuration and the number of folds. Raises
+    TrainingError if a training's numbers are not finite.
     """
     fold_of = stratified_folds(source.labels(), folds, config.seed)
     found = np.empty((len(source), len(source.classes)))
@@ -126,7 +129,7 @@ def _judged(
 ) -> NDArray[np.float64]:
     """Train on some examples, and return the probabilities of others, float64 [k, classes].
 
-    Nothing is written anywhere. `tell` hears which share of the training is done.
+    Nothing is written anywhere. `tell` hears the share of the training that is done.
     """
     layout = Layout(
         Path(config.data),
@@ -164,7 +167,7 @@ def _judged(
 
 
 def _alone(config: Config) -> Config:
-    """Return a configuration without what is for a run, or for splits that are held out."""
+    """Return a configuration without its settings for a run and for held-out splits."""
     return dataclasses.replace(
         config,
         validation_size=0,
@@ -177,12 +180,12 @@ def _alone(config: Config) -> Config:
 
 
 def recipe(data: str, examples: int) -> Config:
-    """Return how to train on so many examples: as the preset `quick` does, without mirroring.
+    """Return how to train on this many examples: like the preset `quick`, without mirroring.
 
-    (Nobody knows here whether a set has classes that mirror each other, as arrows do.) From a small
-    set batches are smaller, so that its examples come in many combinations, and rates are by the
-    root of that, as the noise of a batch's gradient grows. A large set is gone through twice at
-    least. Until something plans by time, this is where it is said how long label suspects take.
+    (It is not known here whether a set has classes that mirror each other, as arrows do.) For a
+    small set, batches are smaller, so that its examples come in many combinations. Rates fall with
+    the square root of the batch size, since the noise of a batch's gradient grows. A large set is
+    used at least twice. This function alone decides how long the search for wrong labels takes.
     """
     preset = presets.quick()
     batch = max(1, min(preset.batch_size, examples // LEAST_BATCHES))
@@ -202,7 +205,7 @@ def recipe(data: str, examples: int) -> Config:
 
 
 def _in_memory(dataset: Dataset, split: Split, config: Config | None, emit: Listener) -> Source:
-    """Return a split in memory, and for the recipe with images of a size that is fit for it."""
+    """Return a split in memory; for the recipe, with images of a suitable size."""
     source = dataset.split(split)
     size = source.shape[:2] if config is not None else fit_size(source.shape)
     if size == source.shape[:2]:
@@ -219,7 +222,7 @@ def _in_memory(dataset: Dataset, split: Split, config: Config | None, emit: List
 
 
 def fit_size(shape: Shape) -> tuple[int, int]:
-    """Return the height and width that the recipe takes images of a shape at."""
+    """Return the height and width that the recipe uses for images of a shape."""
     height, width, _ = shape
     factor = min(1.0, LARGEST_SIDE / max(height, width))
     if min(height, width) * factor < SMALLEST_SIDE:
@@ -228,14 +231,14 @@ def fit_size(shape: Shape) -> tuple[int, int]:
 
 
 def resized(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return images uint8 [k, *size, C], each pixel the mean of the area that it covers."""
+    """Return images uint8 [k, *size, C]; each pixel is the mean of the area that it covers."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     resized = F.interpolate(pixels, size, mode="area")
     return resized.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _check_size(dataset: Dataset, labels: NDArray[np.int64], folds: int) -> None:
-    """Raise DataError where there is nothing to judge labels by."""
+    """Raise DataError if there is too little to judge labels by."""
     classes = len(np.unique(labels))
     if classes < 2:
         raise DataError(

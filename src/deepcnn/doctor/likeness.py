@@ -1,11 +1,11 @@
-"""Which pictures look alike, without comparing all with all.
+"""Finds pictures that look alike, without comparing all with all.
 
-A picture is described by how strong its edges are, by direction and place: histograms of oriented
-gradients (Dalal and Triggs, 2005), which a small shift, another size, a recompression and other
-light hardly change. Descriptions are searched in an inverted file (Jégou, Douze and Schmid:
-"Product quantization for nearest neighbor search", 2011, section IV): they are divided into cells
-around centres, and each is compared with those in its nearest few cells alone. The number of cells
-grows with the root of the number of pictures, and so the work with its power of 1.5.
+A picture is described by the strength of its edges, by direction and place: histograms of oriented
+gradients (Dalal and Triggs, 2005). A small shift, another size, a recompression and other light
+hardly change them. Descriptions are searched in an inverted file (Jégou, Douze and Schmid: "Product
+quantization for nearest neighbor search", 2011, section IV). They are divided into cells around
+centres, and each description is compared only with those in its few nearest cells. The number of
+cells grows with the square root of the number of pictures. So the work grows with its power of 1.5.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLE, ROUNDS = 32, 5  # pictures a cell that its centre is found by, and how o
 
 
 def small(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images [k, H, W, C] as gray ones of SIDE a side, uint8 [k, SIDE, SIDE]."""
+    """Return images [k, H, W, C] as gray images of SIDE pixels a side, uint8 [k, SIDE, SIDE]."""
     if images.shape[3] == 3:
         gray = images @ np.array([0.299, 0.587, 0.114], np.float32)
     else:
@@ -65,10 +65,10 @@ def describe(images: NDArray[np.uint8]) -> Floats:
 
 
 def candidates(raw: Floats, mirrored: Floats) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return pairs of pictures that may be the same: int64 [M, 2], and which by their mirror image.
+    """Return pairs of pictures that may be the same, int64 [M, 2], and which of them mirrored.
 
-    `raw`, `mirrored`: descriptions of N pictures and of their mirror images. Each pair is told once
-    the first before the second, likelier ones first.
+    `raw`, `mirrored`: descriptions of N pictures and of their mirror images. Each pair is returned
+    once, with the lower index first; likelier pairs come first.
     """
     plain, other, least = _prepared(raw, mirrored)
     cells = max(1, round(4 * np.sqrt(len(plain))) if len(plain) >= ENOUGH else 1)
@@ -93,9 +93,9 @@ def candidates(raw: Floats, mirrored: Floats) -> tuple[Ints, NDArray[np.bool_]]:
 def _prepared(raw: Floats, mirrored: Floats) -> tuple[Floats, Floats, float]:
     """Return descriptions of length 1, in directions in which the pictures of the set differ.
 
-    Of many pictures the principal directions are kept, each divided by a power of its
-    variance, nearly whitened: what many have in common tells little. Third: the least cosine that
-    counts.
+    For many pictures, the principal directions are kept. Each is divided by a power of its
+    variance, which nearly whitens them, since what many pictures have in common tells little. The
+    third result is the smallest cosine that counts.
     """
     mean = raw.mean(0)
     plain, other = _unit(raw - mean), _unit(mirrored - mean)
@@ -117,7 +117,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def _centres(vectors: Floats, count: int) -> Floats:
-    """Return the centres of so many cells, by spherical k-means on a sample."""
+    """Return the centres of this many cells, by spherical k-means on a sample."""
     stride = max(1, len(vectors) // (count * SAMPLE))
     some = vectors[::stride]
     centres = some[np.linspace(0, len(some) - 1, count).astype(np.int64)]
@@ -152,7 +152,7 @@ def _search(
 ) -> tuple[Ints, Floats]:
     """Return pairs (query, vector) with a cosine of at least `least`, and the cosines.
 
-    Of each query only the nearest NEIGHBOURS, and none is its own neighbour.
+    Each query gets only its NEIGHBOURS nearest vectors, and never itself.
     """
     members = np.argsort(home, kind="stable")
     edges = np.searchsorted(home[members], np.arange(home.max() + 2))

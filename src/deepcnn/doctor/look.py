@@ -1,4 +1,4 @@
-"""One pass over all examples of a data set: digests, small pictures, and what is odd in a file."""
+"""One pass over all examples of a data set: digests, small pictures, and odd files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EMPTY = 2.0  # deviation of an image's pixels up to which it is almost empty
 
 @dataclass(frozen=True)
 class OfFile:
-    """What the file of an example says: its head, whether EXIF turns it, what is transparent.
+    """What the file of an example says: its header, whether EXIF turns it, what is transparent.
 
     `transparent`: the share of pixels that are laid over black.
     """
@@ -51,10 +51,10 @@ class OfFile:
 
 @dataclass(frozen=True)
 class Looked:
-    """What was seen of a split: labels int64 [N], digests of all pixels, small gray pictures.
+    """What was seen in a split: labels int64 [N], digests of all pixels, small gray pictures.
 
-    `empty`, `gray`: which images are almost of one colour, and which have no colour though the
-    others have three channels; `paths`, `files`: of each example, where examples are files.
+    `empty`: which images have almost a single colour. `gray`: which images have no colour, although
+    the others have three channels. `paths`, `files`: of each example, if examples are files.
     """
 
     source: Source = field(repr=False)
@@ -69,7 +69,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Seen:
-    """A data set that was looked at; `bad`: files that cannot be read, with the reason."""
+    """A data set that was examined; `bad`: files that cannot be read, with the reason."""
 
     dataset: Dataset
     splits: dict[Split, Looked]
@@ -77,7 +77,7 @@ class Seen:
 
 
 def look_at(spec: DataSpec, emit: Listener) -> Seen:
-    """Read all splits of a data set once; a file that cannot be read is left out and told."""
+    """Read all splits of a data set once; a file that cannot be read is left out and reported."""
     bad: dict[str, str] = {}
 
     def heard(event: Event) -> None:
@@ -137,12 +137,12 @@ def _look(source: Source, progress: Progress) -> Looked:
 
 
 def inner(shard: Shard) -> tuple[Shard, NDArray[np.int64] | None]:
-    """Return the shard that another one takes some examples of, and which."""
+    """Return the shard from which another one takes some examples, and these examples."""
     return (shard.shard, shard.chosen) if isinstance(shard, Subset) else (shard, None)
 
 
 def paths_in(source: Source) -> list[Path] | None:
-    """Return the file of each example, or None where examples are no files."""
+    """Return the file of each example, or None if examples are not files."""
     found: list[Path] = []
     for shard in source.shards:
         whole, chosen = inner(shard)
@@ -157,7 +157,7 @@ def paths_in(source: Source) -> list[Path] | None:
 
 
 def _blocks(source: Source, files: list[OfFile]) -> Iterator[Block]:
-    """Yield all examples; of pictures each file is opened once, and what it says kept."""
+    """Yield all examples; each picture file is opened once, and what it says is kept."""
     paths = paths_in(source)
     if paths is None:
         yield from source.blocks()
@@ -177,12 +177,12 @@ def _blocks(source: Source, files: list[OfFile]) -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class Read:
-    """Read picture files, for `spread`; `form`: what each is brought to."""
+    """Read picture files, for `spread`; `form`: the form to which each is brought."""
 
     form: Format
 
     def __call__(self, paths: Sequence[str]) -> tuple[NDArray[np.uint8], list[OfFile], str | None]:
-        """Return images uint8 [k, H, W, C], what their files say, and why it ends too early."""
+        """Return images uint8 [k, H, W, C], what their files say, and why they end early, if so."""
         shape = self.form.height, self.form.width, self.form.channels
         images = np.empty((len(paths), *shape), np.uint8)
         files: list[OfFile] = []
@@ -209,7 +209,7 @@ def _form(shard: Shard):  # type: ignore[no-untyped-def]
 
 
 def _transparent(picture) -> float:  # type: ignore[no-untyped-def]
-    """Return the share of an open picture's pixels that are transparent by half or more."""
+    """Return the share of an open picture's pixels that are at least half transparent."""
     if not picture.has_transparency_data:
         return 0.0
     alpha = np.asarray(picture.convert("RGBA"))[..., 3]

@@ -1,4 +1,4 @@
-"""The page of a data set: what was found, with its pictures."""
+"""The page about a data set: what was found, with its pictures."""
 
 from __future__ import annotations
 

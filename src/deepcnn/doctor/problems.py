@@ -1,4 +1,4 @@
-"""Problems of files and folders: what is odd, left out or changed on reading, or leaks."""
+"""Problems of files and folders: what is odd, is left out or changed when read, or leaks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MANY_FRAMES = 3  # files of one stem in a split, from which on the stem names wh
 
 
 def find(seen: Seen) -> list[Problem]:
-    """Return all problems but duplicates and labels, worst first."""
+    """Return all problems except duplicates and labels, worst first."""
     found = [Problem("unreadable", path, why) for path, why in sorted(seen.bad.items())]
     for split, looked in seen.splits.items():
         found += _of_images(split, looked)
@@ -63,7 +63,7 @@ def find(seen: Seen) -> list[Problem]:
 
 
 def _limited(kind: str, told: Iterable[tuple[str | None, str]]) -> list[Problem]:
-    """Return problems of a kind, the first MOST one by one, and how many more there are."""
+    """Return problems of a kind: the first MOST one by one, then how many more there are."""
     told = list(told)
     found = [Problem(kind, path, detail) for path, detail in told[:MOST]]
     if len(told) > MOST:
@@ -99,7 +99,7 @@ def _of_images(split: Split, looked: Looked) -> list[Problem]:
 
 
 def _mostly_empty(split: Split, empty: NDArray[np.bool_]) -> list[Problem]:
-    """Return what to think of where half of all images are almost of one colour."""
+    """Return a remark for sets in which half of all images have almost a single colour."""
     count = int(empty.sum())
     if 2 * count < len(empty):
         return []
@@ -169,7 +169,7 @@ def _cut(file: OfFile, height: int, width: int) -> float:
 
 
 def _of_folders(root: Path, seen: Seen) -> list[Problem]:
-    """Return what lies among pictures and is no picture; other formats have no such folders."""
+    """Return files among pictures that are not pictures; other formats have no such folders."""
     if not root.is_dir() or all(looked.paths is None for looked in seen.splits.values()):
         return []
     system: Counter[str] = Counter()
@@ -203,7 +203,7 @@ def _of_folders(root: Path, seen: Seen) -> list[Problem]:
 
 
 def _of_classes(classes: Sequence[str]) -> list[Problem]:
-    """Return which classes have names that differ by case, accents or normalization alone."""
+    """Return classes whose names differ only by case, accents or normalization."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         plain = unicodedata.normalize("NFKD", name)

@@ -36,8 +36,9 @@ _CHALLENGES = ('Basic realm="deepcnn", charset="UTF-8"', 'Bearer realm="deepcnn"
 class Access:
     """Who may ask.
 
-    `token`: what a request must bear, None: nothing, and then it must be addressed to `host` or
-    another of this machine's own names; `origins`: of other sites whose pages may ask.
+    `token`: the secret that a request must carry. None: no secret is needed, but then a request
+    must be addressed to `host` or another of this machine's own names. `origins`: of other sites
+    whose pages may ask.
     """
 
     host: str = "localhost"
@@ -46,7 +47,7 @@ class Access:
 
 
 def make_app(service: Service, page: Page, access: Access) -> Starlette:
-    """Return the application; `service` is closed by whoever made it."""
+    """Return the application; the caller must close `service`."""
     content = page.content.encode()
     headers = page.headers | {"Content-Length": str(len(content))}
 
@@ -85,7 +86,7 @@ def make_app(service: Service, page: Page, access: Access) -> Starlette:
 
 
 async def read_body(request: Request, service: Service, body: bytearray) -> None:
-    """Append a request's body to `body`, counting it as held; raise RefusedError past a limit."""
+    """Append a request's body to `body`, and count it as held; raise RefusedError above a limit."""
     limits = service.limits
     too_large = RefusedError(413, f"expected at most {limits.bytes:,} bytes, found more")
     declared = request.headers.get("content-length", "")
@@ -108,7 +109,7 @@ async def read_body(request: Request, service: Service, body: bytearray) -> None
 
 
 class Guard:
-    """Lets in who may ask, and gives every answer the headers that protect browsers."""
+    """Lets in requests that may ask, and gives every answer the headers that protect browsers."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app = app
@@ -150,7 +151,7 @@ class Guard:
 
 
 def may_enter(headers: Headers, access: Access) -> bool:
-    """Tell whether a request bears the token, by Bearer or, from browsers, as Basic's password."""
+    """Tell whether a request has the token: as Bearer or, from browsers, as Basic's password."""
     if access.token is None:
         return True
     kind, _, given = headers.get("authorization", "").partition(" ")
@@ -165,7 +166,7 @@ def may_enter(headers: Headers, access: Access) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address is one that no other machine can reach; a name is none."""
+    """Tell whether no other machine can reach an address; a name does not count as such."""
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:

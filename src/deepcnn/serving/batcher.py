@@ -18,10 +18,10 @@ Answered = Future[list[Prediction]]
 
 
 class Batcher:
-    """A thread that answers what waits, in the order in which it came.
+    """A thread that answers waiting requests, in the order in which they came.
 
-    While the network is busy, requests gather; then it takes up to `BATCH` pictures of them at
-    once. It never waits for more to come, so that a request that is alone is answered at once.
+    While the network is busy, requests gather. Then the thread takes up to `BATCH` pictures of them
+    at once. It never waits for more requests, so a single request is answered at once.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -33,7 +33,7 @@ class Batcher:
         self._thread.start()
 
     def ask(self, images: Sequence[Pixels]) -> Answered:
-        """Return what will be the answers about images uint8 [*image_shape], in their order."""
+        """Return a future for the answers about images uint8 [*image_shape], in their order."""
         answered: Answered = Future()
         with self._changed:
             if self._closed:
@@ -43,7 +43,7 @@ class Batcher:
         return answered
 
     def close(self) -> None:
-        """Answer what still waits, and end the thread."""
+        """Answer all requests that still wait, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -62,7 +62,7 @@ class Batcher:
                 answered.set_result(theirs)
 
     def _answers(self, images: list[Pixels]) -> Iterator[Prediction]:
-        """Yield the answers about images, asking about numbers of them that are among `SIZES`."""
+        """Yield the answers about images, in groups whose sizes are among `SIZES`."""
         rest = len(images) % BATCH
         size = next(size for size in SIZES if size >= rest) if rest else 0
         filled = images + images[:1] * (size - rest)
@@ -71,7 +71,7 @@ class Batcher:
             yield answer
 
     def _next(self) -> list[tuple[Sequence[Pixels], Answered]] | None:
-        """Wait for requests and return some: one, or more that fit into a batch; None at the end.
+        """Wait for requests, and return one, or several that fit into a batch; None at the end.
 
         A request is never divided.
         """

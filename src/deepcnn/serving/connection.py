@@ -1,4 +1,4 @@
-"""A connection of HTTP that gives its peer a limited time, which uvicorn's own does not."""
+"""An HTTP connection that gives its peer a limited time; uvicorn's own one does not."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LOOKS = 4  # at a connection while a peer's time runs
 
 
 class Connection(H11Protocol):
-    """As uvicorn's, but a peer must take its turn in time, and not too many may be here.
+    """Like uvicorn's, but a peer must take its turn in time, and connections are limited.
 
-    While the application reads a body or makes an answer, the time is its own affair. Else the peer
-    must send the whole head of a request, or read its answer, within `limits.seconds`.
+    While the application reads a body or makes an answer, it watches the time itself. Otherwise the
+    peer must send the whole head of a request, or read its answer, within `limits.seconds`.
     """
 
     limits: ClassVar[Limits] = Limits()
@@ -42,14 +42,14 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Go on where a peer has sent a whole request and only closed its own direction."""
+        """Go on if a peer has sent a whole request and closed only its own direction."""
         if not self._answers() or self.cycle.more_body:
             return False
         self.cycle.keep_alive = False
         return True
 
     def resume_writing(self) -> None:
-        """Give the peer time again: it has read most of what waited for it."""
+        """Give the peer time again, since it has read most of its answer."""
         self._turn = self.loop.time()
         super().resume_writing()
 
@@ -59,9 +59,9 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; where an answer was sent already, there is no place for another.
+        """Answer a request that is not HTTP, unless an answer was sent already.
 
-        (uvicorn's own fails then, with an error in the log.)
+        (uvicorn's own method fails in this case, with an error in the log.)
         """
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
@@ -78,7 +78,7 @@ class Connection(H11Protocol):
         self._timer = self.loop.call_later(self.limits.seconds / _LOOKS, self._look)
 
     def _look(self) -> None:
-        """Give the connection up where its peer has had its time."""
+        """Give up the connection if its peer has had its time."""
         left = self.transport.get_write_buffer_size()
         reads = self._left - left >= SLOWEST * self.limits.seconds / _LOOKS
         if reads or (self._answers() and not self.flow.write_paused):
@@ -91,7 +91,7 @@ class Connection(H11Protocol):
 
 
 def connection_with(limits: Limits) -> type[Connection]:
-    """Return the class of connections with these limits; uvicorn makes them of a class."""
+    """Return a class of connections with these limits, as uvicorn needs it."""
 
     class Limited(Connection):
         pass

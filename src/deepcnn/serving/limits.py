@@ -1,4 +1,4 @@
-"""What a request may ask for, and how one that asks for more is answered."""
+"""The limits of a request, and the answer to one that asks for more."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ TRY_AGAIN = {"Retry-After": "1"}  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds on what the peers of a server may make it hold or wait for.
+    """Limits on what peers can make a server hold or wait for.
 
-    `bytes`: of a request's body; `pictures`: of a request; `waiting`: requests whose bodies have
-    arrived and that are not answered yet; `seconds`: that a peer may take for the head of a
-    request, and until its body comes with `SLOWEST`; `held`: bytes of all bodies together, those
-    that are still arriving included; `connections`: open at a time.
+    `bytes`: of a request's body. `pictures`: of a request. `waiting`: requests whose bodies have
+    arrived, but that are not answered yet. `seconds`: that a peer may take for the head of a
+    request, and until its body arrives at the speed `SLOWEST`. `held`: bytes of all bodies
+    together, including those that are still arriving. `connections`: open at the same time.
     """
 
     bytes: int = 16 * 2**20
@@ -27,7 +27,7 @@ class Limits:
 
 
 class RefusedError(Exception):
-    """A request that is not answered: the status of HTTP, why, and headers to go with it."""
+    """A request that is refused: the HTTP status, the reason, and headers for the answer."""
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(reason)
@@ -44,7 +44,7 @@ class Held:
     bytes: int = field(default=0, init=False)
 
     def take(self, count: int) -> None:
-        """Count more bytes; raise RefusedError where they are too many."""
+        """Count more bytes; raise RefusedError if there are too many."""
         self.bytes += count
         if self.bytes > self.limit:
             raise RefusedError(503, "too many requests are being sent at once", TRY_AGAIN)

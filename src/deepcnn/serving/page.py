@@ -1,4 +1,4 @@
-"""The page that the server shows, with the headers that keep it to itself."""
+"""The page that the server shows, with the headers that isolate it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS_OF_SCRIPTS = (None, "", "text/javascript", "module")  # others hold data,
 class Page:
     """An HTML page that needs nothing from elsewhere.
 
-    `sends_since`: why it sends pictures to the server; None: it answers by itself.
+    `sends_since`: the reason why it sends pictures to the server; None: it answers by itself.
     """
 
     content: str
@@ -30,7 +30,7 @@ class Page:
 
     @classmethod
     def of(cls, trained: Trained) -> Page:
-        """Return the page in which a network answers, or the other one if no page can do it."""
+        """Return the page in which the network answers, or the sending one if no page can."""
         from deepcnn.reports.box import demo_page  # with torch, which ONNX files do without
 
         try:
@@ -40,15 +40,15 @@ class Page:
 
     @classmethod
     def upload(cls, why: str) -> Page:
-        """Return the page that sends pictures to the server, and shows what it answers."""
+        """Return the page that sends pictures to the server, and shows its answers."""
         content = resources.files("deepcnn.serving").joinpath("page.html").read_text("utf-8")
         return cls(content, why)
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """What browsers are told: no other site may show it, and it asks none but this server.
+        """Headers for browsers: no other site may show the page, and it asks only this server.
 
-        Only the scripts that stand in the page itself run, told by their hashes.
+        Only the scripts in the page itself run; they are known by their hashes.
         """
         scripts = " ".join(f"'sha256-{digest}'" for digest in _hashes(self.content)) or "'none'"
         policy = {

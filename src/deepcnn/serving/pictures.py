@@ -1,7 +1,7 @@
 """The pictures in the body of a request: raw, several as a form sends them, or JSON.
 
-Everything here is hostile until it is read: the body's size is bounded by the caller, and here the
-number of values that a parser would make of it.
+Everything here is treated as hostile until it is read. The caller limits the body's size. This
+module limits the number of values that a parser makes of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OTHER_FIELDS = 16  # of a form, that hold no file
 
 
 class Sent(NamedTuple):
-    """A picture as it was sent: its name, else its number, and its bytes, or why there are none."""
+    """A picture as it was sent: its name, else its number; and its bytes, or why there are none."""
 
     name: str
     content: bytes
@@ -34,8 +34,8 @@ class Sent(NamedTuple):
 def sent_in(content_type: str, body: bytes, most: int) -> tuple[list[Sent], bool]:
     """Return the pictures of a body, at most `most`, and whether it may hold several.
 
-    multipart/form-data: its files; application/json: `{"images": [base64, …]}`; anything else: the
-    body is the picture, whatever it says that it is. Raises RefusedError.
+    multipart/form-data: its files. application/json: `{"images": [base64, …]}`. With any other
+    content type, the body is the picture. Raises RefusedError.
     """
     kind, options = parse_options_header(content_type)
     if not body:
@@ -107,7 +107,7 @@ class _Form:
         self._begin()
 
     def callbacks(self) -> MultipartCallbacks:
-        """Return what the parser calls."""
+        """Return the functions that the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._on_header_field,

@@ -27,7 +27,7 @@ _LAST_SECONDS = 30  # for what is under way when the server is told to stop
 def bound(host: str, port: int, *, anywhere: bool) -> socket.socket:
     """Return a socket bound to an address; it does not listen yet.
 
-    `anywhere`: addresses that other machines reach are allowed too. Raises ConfigError.
+    `anywhere`: also allow addresses that other machines can reach. Raises ConfigError.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -51,7 +51,7 @@ def bound(host: str, port: int, *, anywhere: bool) -> socket.socket:
 
 
 def listen(bound_to: socket.socket) -> str:
-    """Let a socket take connections, and return the address to open in a browser."""
+    """Let a socket accept connections, and return the address to open in a browser."""
     host, port = bound_to.getsockname()[:2]
     try:
         bound_to.listen(_BACKLOG)
@@ -70,9 +70,9 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
 
 
 def run(app: Starlette, at: socket.socket, limits: Limits, *, verbose: bool = False) -> None:
-    """Answer requests until SIGINT or SIGTERM, then finish what is under way, and return.
+    """Answer requests until SIGINT or SIGTERM, then finish those under way, and return.
 
-    `verbose`: a line on standard error for each request.
+    `verbose`: print a line on standard error for each request.
     """
     server = uvicorn.Server(
         uvicorn.Config(
@@ -96,8 +96,8 @@ def run(app: Starlette, at: socket.socket, limits: Limits, *, verbose: bool = Fa
 def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into a request to stop, from here to the end.
 
-    The server takes both over while it runs, and raises them again at its end, where they would
-    end the process with a failure.
+    The server handles both signals while it runs, and raises them again at its end. There they
+    would end the process with a failure.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -116,7 +116,7 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
 @contextmanager
 def _logged(verbose: bool) -> Iterator[None]:
-    """Bring to standard error what goes wrong inside, and if wanted each request."""
+    """Print errors of the server and, if wanted, each request on standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     # What they say of lower levels is about garbage that peers send.

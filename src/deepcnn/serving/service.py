@@ -1,4 +1,4 @@
-"""From a request's body to its answer, beside the event loop."""
+"""From a request's body to its answer, outside the event loop."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _MOST_READERS = 4  # threads that decode; each may hold a picture of the decoder
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered: the status of HTTP, and what JSON holds."""
+    """The answer to a request: the HTTP status, and the content as JSON."""
 
     status: int
     content: dict[str, Any] | list[dict[str, Any]]
 
 
 class Service:
-    """Answers requests about pictures; it knows nothing of HTTP but the statuses.
+    """Answers requests about pictures; of HTTP, it knows only the statuses.
 
-    Threads read the bodies and decode the pictures, another one asks the network. `run`: what the
-    network is called in `about`.
+    Threads read the bodies and decode the pictures; another thread asks the network. `run`: the
+    name of the network in `about`.
     """
 
     def __init__(self, classifier: Classifier, limits: Limits, run: str) -> None:
@@ -55,7 +55,7 @@ class Service:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="deepcnn-reader")
 
     def about(self) -> dict[str, Any]:
-        """Return what the network is, as JSON's object."""
+        """Return a description of the network, as a JSON object."""
         return {
             "run": self._run,
             "version": __version__,
@@ -64,12 +64,12 @@ class Service:
         }
 
     def check_free(self) -> None:
-        """Raise RefusedError where as many requests wait as may."""
+        """Raise RefusedError if as many requests wait as are allowed."""
         if self._waiting >= self.limits.waiting:
             raise RefusedError(503, "too many requests are waiting", TRY_AGAIN)
 
     async def answer(self, content_type: str, body: bytes) -> Answer:
-        """Answer about the pictures in a body; raise RefusedError where that cannot be."""
+        """Answer about the pictures in a body; raise RefusedError if this is not possible."""
         with self._place():
             read, several = await asyncio.get_running_loop().run_in_executor(
                 self._readers, self._read, content_type, body
@@ -80,7 +80,7 @@ class Service:
         return Answer(200 if images else 422, found if several else found[0])
 
     def close(self) -> None:
-        """Answer what still waits, and end all threads."""
+        """Answer all requests that still wait, and end all threads."""
         self._readers.shutdown()
         self._batcher.close()
 
@@ -108,7 +108,7 @@ class Service:
 
 
 def _in_order(read: list[Read], answers: list[Prediction]) -> Iterator[Prediction | Unread]:
-    """Yield the answers, by the names that were sent, and the errors between them."""
+    """Yield the answers with the names that were sent, and the errors, in order."""
     each = iter(answers)
     for name, pixels in read:
         if isinstance(pixels, str):
