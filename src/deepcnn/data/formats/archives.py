@@ -1,10 +1,10 @@
-"""zip and tar archives of class folders, read as the folder that they would unpack to.
+"""zip and tar archives of class folders, read like the folder to which they would unpack.
 
     pets.zip, pets.tar, pets.tar.gz or .tgz      SPLIT/class/*.png …, or class/*.png …, also in one
                                                  folder that holds all else
 
-Nothing is unpacked to disk, and no name in an archive is taken for a path. Links, devices, hidden
-files and what systems leave behind are passed over.
+Nothing is unpacked to disk, and no name in an archive is used as a path. Links, devices, hidden
+files and files that systems leave behind are skipped.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def recognize(
 ) -> tuple[dict[Split, Opener], tuple[str, ...]]:
     """Return the splits and the classes of an archive. Its directory is read once.
 
-    Raises DataError where it is damaged, too large, or holds no class folders.
+    Raises DataError if it is damaged, too large, or holds no class folders.
     """
     packed = not path.name.lower().endswith(".zip") and tar_file.is_packed(path)
     classes: tuple[str, ...] | None = None
@@ -135,7 +135,7 @@ def _content(path: Path, file: object, entry: Entry) -> bytes:
 
 
 def _checked(path: Path, entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Pass entries on as long as the limits hold."""
+    """Pass on entries as long as they are within the limits."""
     most = MAX_RATIO * path.stat().st_size + MAX_MORE
     total = names = 0
     for index, entry in enumerate(entries):
@@ -156,7 +156,7 @@ def _checked(path: Path, entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def _parts(path: Path, name: str) -> Parts:
-    """Return the folders and the name of a file; raises DataError for a name that leads out."""
+    """Return the folders and the name of a file; raises DataError for a name that leads outside."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise DataError(
@@ -171,7 +171,7 @@ def _parts(path: Path, name: str) -> Parts:
 
 
 def _without_top(files: dict[Parts, Entry]) -> dict[Parts, Entry]:
-    """Return the files without a folder that holds all of them, and folders in it."""
+    """Return the files without the folders that hold all of them."""
     while files:
         tops = {parts[0] for parts in files}
         (top,) = tops if len(tops) == 1 else ("",)
@@ -217,7 +217,7 @@ def _by_split(path: Path, files: dict[Parts, Entry]) -> dict[Split, dict[Parts, 
 
 
 def _renamed(files: dict[Parts, Entry], written: bool) -> dict[Parts, Entry]:
-    """Return files with the names of their classes, where deepcnn has named the folders."""
+    """Return files with the names of their classes, if deepcnn has named the folders."""
     if not written:
         return files
     return {(class_name(parts[0]), *parts[1:]): entry for parts, entry in files.items()}
@@ -226,7 +226,7 @@ def _renamed(files: dict[Parts, Entry], written: bool) -> dict[Parts, Entry]:
 def _labeled(
     path: Path, files: dict[Parts, Entry], classes: Sequence[str], seekable: bool
 ) -> ArchivePictures:
-    """Return pictures with the labels of their folders, in the order of names where it is free."""
+    """Return pictures with the labels of their folders, ordered by name if the order is free."""
     label_of = label_of_each(classes)
     rows = []
     for parts, entry in files.items():
@@ -243,7 +243,7 @@ def _labeled(
 
 
 def _tell_others(path: Path, others: Sequence[str], emit: Listener) -> None:
-    """Say which files are passed over."""
+    """Tell which files are skipped."""
     if others:
         named = ", ".join(map(shown, others[:NAMED])) + (", …" if len(others) > NAMED else "")
         emit(Noted(f"{path}: passed over {len(others):,} files that are no pictures: {named}"))

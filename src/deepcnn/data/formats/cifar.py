@@ -32,7 +32,7 @@ HUNDRED_COARSE = RecordLayout((SIZE, SIZE, 3), label_bytes=2, label=0)
 
 
 def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
-    """Return the splits that files by these names hold: CIFAR-10's, else CIFAR-100's."""
+    """Return the splits in files with these names: CIFAR-10's, else CIFAR-100's."""
     ten = [n for n in files if re.fullmatch(r"(data|validation|test|extra)_batch\w*\.bin", n)]
     if ten:
         return group_by_split(folder, ten, lambda path: RecordShard(path, TEN))
@@ -41,7 +41,7 @@ def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
 
 
 def class_names(folder: Path, files: list[str]) -> tuple[str, ...] | None:  # noqa: ARG001
-    """Return the names of the classes that lie beside the files, or None."""
+    """Return the names of the classes from beside the files, or None."""
     for name in ("batches.meta.txt", "fine_label_names.txt"):
         if (folder / name).is_file():
             text = (folder / name).read_bytes()[: 1 << 20].decode(errors="replace")

@@ -1,7 +1,7 @@
-"""The first lines of a table of pixels: which column is the label, which are pixels, of what image.
+"""Finds in the first lines of a table of pixels the columns of label and pixels, and the shape.
 
-Not every CSV is such a table. One whose first row is not nearly all numbers, or has fewer than 16,
-or names pictures, is of something else, and no error here.
+Not every CSV is such a table. If its first row is not nearly all numbers, or has fewer than 16, or
+names pictures, it is a different kind of table. This is not an error here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class Head:
     """What the first lines of a table say: its columns, and where its rows begin.
 
-    `start`, `line`: offset in the unpacked file and number of the first row's line.
+    `start`, `line`: of the first row, the offset in the unpacked file and the number of its line.
     """
 
     columns: Columns
@@ -39,9 +39,9 @@ class Head:
 
 
 def head_of(path: Path) -> Head | None:
-    """Return what the first lines of a table say, or None where it is none of pixels.
+    """Return what the first lines of a table say, or None if it is not a table of pixels.
 
-    Raises DataError where its rows are numbers, but not the pixels of square images.
+    Raises DataError if its rows are numbers, but not the pixels of square images.
     """
     with opened(path) as stream:
         first, second = (stream.readline(MAX_LINE + 1) for _ in range(2))
@@ -76,7 +76,7 @@ def head_of(path: Path) -> Head | None:
 
 
 def _fields(line: bytes) -> list[str]:
-    """Return the fields of a line; none of one that is no CSV."""
+    """Return the fields of a line; none for a line that is not CSV."""
     try:
         return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")], strict=True), [])
     except csv.Error:
@@ -84,7 +84,7 @@ def _fields(line: bytes) -> list[str]:
 
 
 def _is_header(names: Sequence[str]) -> bool:
-    """Tell whether the first line names columns: a row has one name at most, that of its class."""
+    """Tell whether the first line names columns: a row has at most one name, its class."""
     texts = [name for name in names if not NUMBER.fullmatch(name)]
     if len(texts) == 1:
         return texts[0].strip().lower() in LABEL_COLUMNS or _numbers_rows(texts[0])
@@ -101,8 +101,9 @@ def _numbers_rows(name: str) -> bool:
 def _is_of_pixels(names: Sequence[str], row: Sequence[str], number: int | None) -> bool:
     """Tell whether a table with these first lines is one of pixels.
 
-    Nearly all of its first row must be numbers, or without any row, of its columns numbered.
-    `number`: the column that numbers the rows; where it does not, it names pictures.
+    Nearly all values of its first row must be numbers. If there is no row, nearly all columns must
+    be numbered. `number`: the column with numbers of rows; if it holds no numbers, it names
+    pictures.
     """
     if len(names) < LEAST_SIDE**2:
         return False
@@ -114,7 +115,7 @@ def _is_of_pixels(names: Sequence[str], row: Sequence[str], number: int | None) 
 
 
 def _shape(values: int) -> Shape | None:
-    """Return the shape of a square image of so many values, or None."""
+    """Return the shape of a square image with this many values, or None."""
     for channels in (1, 3):
         side = math.isqrt(max(0, values) // channels)
         if side >= LEAST_SIDE and side * side * channels == values:

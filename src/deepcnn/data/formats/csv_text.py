@@ -1,8 +1,8 @@
-"""Comma-separated whole numbers, read by arrays: many lines at a time, no loop over values.
+"""Comma-separated whole numbers, read with arrays: many lines at a time, no loop over values.
 
-A text of whole lines is an array of bytes. The places of its commas and line ends say which field
-each byte is in; a field's value is its last digit, ten times the one before and a hundred times the
-one before that, for all fields at once.
+A text of whole lines is an array of bytes. The places of its commas and line ends tell the field of
+each byte. The value of a field is its last digit, plus ten times the one before, plus a hundred
+times the one before that. This is computed for all fields at once.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are.
+    """The columns of a table.
 
-    `count`: how many there are; `label`: which one has the labels, if any; `pixels`: which ones
-    have the pixels, in order.
+    `count`: their number. `label`: the one with the labels, if any. `pixels`: those with the
+    pixels, in order.
     """
 
     count: int
@@ -44,9 +44,9 @@ class Columns:
 
 
 class Lines(NamedTuple):
-    """Whole lines of a file, each ended by a line feed alone.
+    """Whole lines of a file, each ended by a line feed only.
 
-    `start`: the offset of the first one in the unpacked file; `line`: its number, from 1 on.
+    `start`: the offset of the first line in the unpacked file. `line`: its number, from 1 on.
     """
 
     start: int
@@ -57,7 +57,7 @@ class Lines(NamedTuple):
 def whole_lines(
     stream: io.BufferedIOBase, path: Path, start: int, line: int
 ) -> Generator[Lines, None, None]:
-    """Yield what is left of a stream, whose position is `start`, some lines at a time.
+    """Yield the rest of a stream, whose position is `start`, some lines at a time.
 
     Lines may end in CR LF or in LF. Blank lines at the end of the file are left out. Raises
     DataError for a line that is too long, and for a gzip stream that holds far more than it should.
@@ -86,16 +86,16 @@ def whole_lines(
 
 
 def _with_line_feeds(text: bytes) -> bytes:
-    """Return whole lines, the last of which lacks its end, as lines that end in a line feed."""
+    """Return whole lines, the last one without its end, as lines that end in a line feed."""
     if b"\r" in text:  # found much faster than the two together
         text = text.replace(b"\r\n", b"\n")
     return text + b"\n"
 
 
 def field_ends(lines: Lines, text: Bytes, columns: int, path: Path) -> Places:
-    """Return where each field ends, that is its comma or line end: [lines, columns].
+    """Return where each field ends, at a comma or at the line's end: [lines, columns].
 
-    Raises DataError, naming the first line that has another number of columns.
+    Raises DataError, which names the first line with another number of columns.
     """
     breaks = text == NEWLINE
     line_ends = np.flatnonzero(breaks)
@@ -116,7 +116,7 @@ def field_ends(lines: Lines, text: Bytes, columns: int, path: Path) -> Places:
 def numbers(lines: Lines, text: Bytes, ends: Places, columns: Columns, path: Path) -> Bytes:
     """Return the values of the pixels' columns, uint8 [lines, pixels].
 
-    Raises DataError, naming the line and the column, where one is not a whole number of 0 to 255 in
+    Raises DataError, which names line and column, if a value is not a whole number of 0 to 255 in
     one to three digits.
     """
     digits = text - ZERO  # below 0 wraps around
@@ -153,9 +153,9 @@ def numbers(lines: Lines, text: Bytes, ends: Places, columns: Columns, path: Pat
 
 
 def label_codes(text: Bytes, starts: Places, stops: Places, known: dict[bytes, int]) -> Places:
-    """Return which of the `known` texts each field is, int64 [lines]; new ones are added to them.
+    """Return which of the `known` texts each field is, int64 [lines]; new texts are added to them.
 
-    A field is at most as long as the caller has checked, and holds no NUL.
+    The caller has checked the length of the fields, and that they hold no NUL.
     """
     width = max(1, int((stops - starts).max()))
     table = np.zeros((len(starts), width), np.uint8)

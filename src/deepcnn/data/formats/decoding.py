@@ -1,18 +1,18 @@
-"""Pictures, decoded and brought to one form.
+"""Decodes pictures and brings them to one form.
 
 Pictures of any size, depth and colour are brought to one `Format`, by this rule:
 
-- Of an animation or a file of several pictures the first counts.
+- The first picture counts in an animation or a file of several pictures.
 - Depth: 16-bit gray is divided by 256; the values of 32-bit integer and float pictures are
   clipped to 0 to 255.
 - Transparency is laid over black.
 - Colours: gray if every picture of the set is, else RGB; a palette counts as colour.
 - The orientation that EXIF states is applied.
-- Size: a picture of the format's size keeps its exact pixels. Another is scaled, its aspect kept,
-  until it covers that size, and is cut to it around its centre (crop); or until it fits into it,
-  with black added around it (pad); or each side by itself (squeeze). The filter is Lanczos: it
-  averages where it shrinks a picture, and where it enlarges one it is smooth, where a box filter
-  would make blocks.
+- Size: a picture of the format's size keeps its exact pixels. Any other is scaled. With crop, its
+  aspect is kept until it covers the size; then it is cropped around its centre. With pad, its
+  aspect is kept until it fits into the size; then black is added around it. With squeeze, each side
+  is scaled by itself. The filter is Lanczos: it averages when it shrinks a picture, and it is
+  smooth when it enlarges one; a box filter would make blocks.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ Source = Path | str | bytes | BinaryIO  # a file by its path, its bytes, or open
 
 @dataclass(frozen=True)
 class Format:
-    """What every picture is brought to, by the rule at the head of this module.
+    """The form to which every picture is brought, by the rule at the head of this module.
 
-    `height` and `width` are at least 1, `channels` is 1 (gray) or 3 (RGB); `fit`: how others get
-    that size.
+    `height` and `width` are at least 1, `channels` is 1 (gray) or 3 (RGB). `fit`: how pictures of
+    other sizes get this size.
     """
 
     height: int
@@ -78,22 +78,22 @@ class Format:
 
 
 class BadPictureError(Exception):
-    """A file that gives no picture; the argument is the reason, without the file's name."""
+    """A file that holds no picture; the argument is the reason, without the file's name."""
 
 
 def ignore_warnings_of_pillow() -> None:
-    """Keep Pillow's warnings, of broken metadata for example, from the user, or from being errors.
+    """Hide Pillow's warnings, for example of broken metadata, and keep them from being errors.
 
     A filter is put in front for the whole process and left there. `warnings.catch_warnings` would
-    restore the filters of the moment, and so undo what other threads changed meanwhile. What the
-    warnings are about is checked here: `opened` refuses large pictures itself.
+    later restore the earlier filters, and so undo changes by other threads. This module checks what
+    the warnings are about: `opened` refuses large pictures itself.
     """
     if list(warnings.filters[:1]) != [_IGNORE_PILLOW]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _reason(error: Exception) -> str:
-    """Return why a file gives no picture."""
+    """Return why a file holds no picture."""
     if isinstance(error, UnidentifiedImageError):
         return f"expected the head of a picture of one of {', '.join(DECODERS)}, found none"
     if isinstance(error, Image.DecompressionBombError):
@@ -106,9 +106,9 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[Image.Image]:
-    """Open a picture, a file or its bytes, and check its head; decode no pixel yet.
+    """Open a picture, a file or its bytes, and check its header; no pixel is decoded yet.
 
-    Raises BadPictureError for whatever goes wrong, also inside the `with` statement.
+    Raises BadPictureError for everything that goes wrong, also inside the `with` statement.
     """
     with reasons(), _bytes_of(source) as file, Image.open(file, formats=DECODERS) as picture:
         _check_size(picture)
@@ -116,7 +116,7 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
 
 def _check_size(picture: Image.Image) -> None:
-    """Raise BadPictureError for a picture that takes too much memory, which its head tells."""
+    """Raise BadPictureError for a picture that, by its header, takes too much memory."""
     pixels = picture.width * picture.height
     if pixels > MAX_PIXELS:
         raise BadPictureError(f"expected at most {MAX_PIXELS:,} pixels, found {pixels:,}")
@@ -135,7 +135,7 @@ def _check_size(picture: Image.Image) -> None:
 
 @contextmanager
 def reasons() -> Iterator[None]:
-    """Raise BadPictureError for whatever goes wrong with a picture inside the `with` statement."""
+    """Raise BadPictureError for all that goes wrong with a picture in the `with` statement."""
     ignore_warnings_of_pillow()
     try:
         yield
@@ -214,7 +214,7 @@ def converted(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _over_black(picture: Image.Image) -> Image.Image:
-    """Return a picture whose transparency lets black through, in mode RGBA."""
+    """Return a picture laid over black where it is transparent, in mode RGBA."""
     black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, picture.convert("RGBA"))
 
@@ -222,7 +222,7 @@ def _over_black(picture: Image.Image) -> Image.Image:
 def _in_strips(
     picture: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-    """Convert some rows of a picture at a time, so that no other copy of it is in memory."""
+    """Convert some rows of a picture at a time, so that memory holds no other copy of it."""
     found = Image.new(mode, picture.size)
     for top in range(0, picture.height, _ROWS):
         strip = picture.crop((0, top, picture.width, min(top + _ROWS, picture.height)))
@@ -232,12 +232,12 @@ def _in_strips(
 
 
 def turned(picture: Image.Image) -> bool:
-    """Tell whether EXIF says that an open picture does not lie as it is stored."""
+    """Tell whether EXIF says that an open picture must be turned."""
     return _orientation(picture) != 1
 
 
 def header_of(picture: Image.Image) -> Header:
-    """Return what the head of an open picture says."""
+    """Return what the header of an open picture says."""
     width, height = picture.size
     if _orientation(picture) >= 5:
         width, height = height, width
@@ -246,9 +246,9 @@ def header_of(picture: Image.Image) -> Header:
 
 
 def header(source: Source) -> Header:
-    """Return what the head of a file, or of its bytes, says; no pixel is decoded.
+    """Return what the header of a file, or of its bytes, says; no pixel is decoded.
 
-    Raises BadPictureError where it is no picture.
+    Raises BadPictureError if it is not a picture.
     """
     with reasons(), _bytes_of(source) as file:
         found = heads.common(file.read(heads.HEAD))
@@ -262,7 +262,7 @@ def header(source: Source) -> Header:
 def decode(source: Source, form: Format) -> NDArray[np.uint8]:
     """Return the pixels of a file, or of its bytes, uint8 [H, W, C], by this module's rule.
 
-    Raises BadPictureError where it gives no picture.
+    Raises BadPictureError if it holds no picture.
     """
     with opened(source) as picture:
         size = 2 * max(form.height, form.width)
@@ -307,6 +307,6 @@ def encode(image: NDArray[np.uint8]) -> bytes:
 
 
 def decoder() -> str:
-    """Return what decodes pictures here: another one may give other pixels of the same JPEG."""
+    """Return the name of the decoder here; another one may give other pixels for the same JPEG."""
     jpeg = features.version_feature("libjpeg_turbo") or features.version("jpg")
     return f"Pillow {pillow}, libjpeg {jpeg}"

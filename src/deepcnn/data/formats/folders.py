@@ -4,7 +4,7 @@
     pictures with a table          SPLIT*.csv or *labels*.csv, with the pictures in SPLIT/, images/
                                    or beside it
 
-All splits get the classes, and the size and the channels, of the first one that is there.
+All splits get the classes, the size and the channels of the first split that exists.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def recognize_classes(
     """Return the splits and the classes of root/SPLIT/class, or root/class.
 
     `emit` hears of pictures that are left out, and of levels of folders that are joined. Raises
-    DataError where there are no class folders, or it is not clear which split a folder is.
+    DataError if there are no class folders, or if it is not clear to which split a folder belongs.
     """
     folders = _folders_of_splits(path)
     if folders and "train" not in folders:
@@ -70,7 +70,7 @@ def recognize_tables(
     classes: tuple[str, ...] | None,
     emit: Listener,
 ) -> Found:
-    """Return the splits and the classes of the pictures that tables of labels name."""
+    """Return the splits and the classes of the pictures in tables of labels."""
     folder = path.parent if path.is_file() else path
     by_split: dict[Split, Path] = {}
     for name in tables:
@@ -96,7 +96,7 @@ def recognize_tables(
 
 
 def _tell_unlabeled(folder: Path, found: Mapping[Split, listings.Listing], emit: Listener) -> None:
-    """Say which folder of a split is left out, for no table says the labels of its pictures."""
+    """Tell which folder of a split is left out because no table has labels for its pictures."""
     known = {listing.root for listing in found.values()}
     for entry in sorted(folder.iterdir()):
         split = NAMES_OF_FOLDERS.get(entry.name.lower())
@@ -112,7 +112,7 @@ def _tell_unlabeled(folder: Path, found: Mapping[Split, listings.Listing], emit:
 
 
 def _openers(lists: Mapping[Split, listings.Listing], spec: DataSpec, emit: Listener) -> Found:
-    """Return what opens each split, and the classes, which are those of the first one."""
+    """Return the functions that open the splits, and the classes, which are the first split's."""
     parts = {split: partial(_alone, listing) for split, listing in lists.items()}
     return preparing.openers(parts, spec, emit), next(iter(lists.values())).classes
 
@@ -144,7 +144,7 @@ def _folders_of_splits(path: Path) -> dict[Split, Path]:
 
 
 def _refuse_flat(path: Path) -> None:
-    """Raise DataError where pictures lie in a folder, or in its splits, and nothing labels them."""
+    """Raise DataError if pictures lie in a folder, or in its splits, without any labels."""
     splits = [e for e in _folders(path) if e.name.lower() in NAMES_OF_FOLDERS]
     others = len(_folders(path)) - len(splits)
     for folder in [*splits, path] if not others else []:
@@ -162,7 +162,7 @@ def _refuse_flat(path: Path) -> None:
 
 
 def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
-    """Say which files are passed over."""
+    """Tell which files are skipped."""
     passed = listings.PassedOver()
     for path in others:
         passed.add(path.relative_to(root))
@@ -171,7 +171,7 @@ def _tell_others(root: Path, others: Sequence[Path], emit: Listener) -> None:
 
 
 def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
-    """Say to which classes pictures in folders below the class folders count."""
+    """Tell to which classes pictures in folders below the class folders belong."""
     depth = len(root.parts) + 1  # of class folders
     holding = map(Path, {os.path.dirname(file) for file in listing.files})  # noqa: PTH120 (many)
     deeper = {folder for folder in holding if len(folder.parts) > depth}
@@ -189,7 +189,7 @@ def _tell_levels(root: Path, listing: listings.Listing, emit: Listener) -> None:
 
 
 def holds_pictures(root: Path) -> bool:
-    """Tell whether root/class or root/SPLIT/class holds a picture, looking no further than that."""
+    """Tell whether root/class or root/SPLIT/class holds a picture, without looking any further."""
     for folder in _folders(root):
         is_split = folder.name.lower() in (*NAMES_OF_FOLDERS, "images")
         for place in _folders(folder) if is_split else [folder]:

@@ -1,4 +1,4 @@
-"""Files that may be compressed by gzip, which their first bytes tell, not their names."""
+"""Files that may be compressed by gzip; their first bytes decide, not their names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepcnn.errors import DataError
 
 @contextmanager
 def opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """Open a file, through gzip where its first bytes are gzip's; complaints become DataError."""
+    """Open a file, through gzip if its first bytes are gzip's; errors become DataError."""
     try:
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"

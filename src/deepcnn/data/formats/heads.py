@@ -1,7 +1,7 @@
-"""What the first bytes of common pictures say, read without Pillow, which takes many times as long.
+"""Reads the first bytes of common pictures without Pillow, which takes many times as long.
 
-Only what Pillow is sure to open is read here, and only to the same answer; for all else there is
-none, and Pillow is asked. Formats: https://www.w3.org/TR/png-3/#5DataRep and
+Only pictures that Pillow is sure to open are read here, and with the same answer. For all others
+there is no answer, and Pillow is asked. Formats: https://www.w3.org/TR/png-3/#5DataRep and
 https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B.
 """
 
@@ -21,7 +21,7 @@ _TABLE = 65  # bytes of a quantization table of 8 bits and its number
 
 
 class Header(NamedTuple):
-    """What the head of a file says: its size, once upright, whether it is gray, transparent."""
+    """What the header of a file says: its size when upright, whether it is gray, transparent."""
 
     height: int
     width: int
@@ -30,9 +30,9 @@ class Header(NamedTuple):
 
 
 def common(head: bytes) -> Header | None:
-    """Return what the first bytes of a file say, if it is a common PNG or JPEG, or None.
+    """Return what the first bytes of a file say, if it is a common PNG or JPEG, else None.
 
-    Heights and widths may be anything, also 0.
+    Height and width may be any number, also 0.
     """
     if head.startswith(_PNG):
         return _png(head)
@@ -60,7 +60,7 @@ def _png(head: bytes) -> Header | None:
 
 
 def _jpeg(head: bytes) -> Header | None:
-    """Return the size of a baseline JPEG without EXIF, gray or of three components, or None."""
+    """Return the size of a baseline JPEG without EXIF, gray or with three components, else None."""
     found: Header | None = None
     place = 2
     while place + 4 <= len(head):

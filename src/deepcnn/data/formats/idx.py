@@ -35,7 +35,7 @@ PIECE = 2**20  # bytes decompressed at a time
 
 
 def _fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> None:
-    """Read as many bytes as `target`, contiguous, has room for."""
+    """Fill `target`, which is contiguous, with bytes."""
     view = target.reshape(-1).data
     filled = 0
     while filled < len(view):
@@ -49,7 +49,7 @@ def _fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> N
 
 
 def _check_end(stream: io.BufferedIOBase, path: Path) -> None:
-    """Raise DataError if bytes are left; at the end of its stream gzip compares its checksum."""
+    """Raise DataError if bytes are left. At the end of a stream, gzip compares its checksum."""
     if stream.read(1):
         raise DataError(
             f"{path}: expected the end of the file after the last item that its header declares, "
@@ -95,10 +95,10 @@ def _dimensions(stream: io.BufferedIOBase, path: Path, magics: tuple[int, ...]) 
 class IdxShard:
     """Images uint8 [N, H, W] or [N, H, W, C] in a file and labels uint8 [N] in another.
 
-    Either may be compressed by gzip, which its first bytes tell, not its name. Making one reads
-    the labels, which stay in memory, a byte each. A gzip stream of images can only be read from
-    its beginning: what lies before `start` is decompressed and dropped. Whether such a stream is
-    whole shows when its last image is read.
+    Each file may be compressed by gzip; its first bytes decide, not its name. Making a shard reads
+    the labels, which stay in memory, one byte each. A gzip stream of images can only be read from
+    its beginning: all before `start` is decompressed and dropped. Only when its last image is read
+    does it show whether such a stream is whole.
     """
 
     def __init__(self, images: Path, labels: Path) -> None:
@@ -161,9 +161,9 @@ class IdxShard:
 
 
 def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
-    """Return the splits that pairs of files by these names hold.
+    """Return the splits in pairs of files with these names.
 
-    Raises DataError where images lack their labels, or two pairs are of one split.
+    Raises DataError if images lack their labels, or if two pairs belong to one split.
     """
     _check_one_set(folder, files)
     images_of: dict[Split, Path] = {}
@@ -192,7 +192,7 @@ def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
 
 
 def _check_one_set(folder: Path, files: list[str]) -> None:
-    """Raise DataError where files are pairs of several sets, as EMNIST's archive has them."""
+    """Raise DataError if files are pairs of several sets, as in EMNIST's archive."""
     sets: dict[Split, set[str]] = {}
     for name in files:
         if match := re.fullmatch(r"(.+)-(train|test)-images[.-]idx3-ubyte(\.gz)?", name):
@@ -220,14 +220,14 @@ def class_names(folder: Path, files: list[str]) -> None:  # noqa: ARG001
 
 
 def encode_images(images: NDArray[np.uint8]) -> bytes:
-    """Turn images uint8 [N, H, W, C] into the bytes of a plain file, [N, H, W] where C is 1."""
+    """Turn images uint8 [N, H, W, C] into the bytes of a plain file; [N, H, W] if C is 1."""
     shape = images.shape[:3] if images.shape[3] == 1 else images.shape
     magic = IMAGES_MAGIC if len(shape) == 3 else IMAGES_WITH_CHANNELS_MAGIC
     return np.array([magic, *shape], ">u4").tobytes() + images.tobytes()
 
 
 def encode_labels(labels: NDArray[np.int64]) -> bytes:
-    """Turn labels [N] into the bytes of a plain file; DataError where one is not 0 to 255."""
+    """Turn labels [N] into the bytes of a plain file; raises DataError unless all are 0 to 255."""
     outside = labels[(labels < 0) | (labels > 255)]
     if outside.size:
         raise DataError(f"IDX holds labels 0 to 255, found {outside[0]}; use another format")

@@ -37,10 +37,11 @@ def opened(path: Path) -> Iterator[Inflated]:
 
 
 class Inflated:
-    """What a compressed file unpacks to. It is read forwards only, and held a piece at a time.
+    """The unpacked content of a compressed file. It is read forwards only, piece by piece.
 
-    A gzip file may be several streams one after another. Checksums are compared where a stream
-    ends. Raises DataError for what is damaged or unpacks to far more than pictures do.
+    A gzip file may hold several streams one after another. Checksums are compared at the end of
+    each stream. Raises DataError for a file that is damaged or unpacks to far more than pictures
+    do.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
@@ -57,7 +58,7 @@ class Inflated:
         return self._unpacked - len(self._waiting)
 
     def seek(self, position: int) -> int:
-        """Pass over all that lies before `position`, which is not behind."""
+        """Skip all that comes before `position`, which must not lie behind."""
         if position < self.tell():
             raise ValueError("a compressed file is read forwards")
         while position > self.tell() and self.read(min(PIECE, position - self.tell())):

@@ -1,7 +1,7 @@
 """Tables that name the label of each picture file, as Kaggle's competitions have them.
 
-https://www.kaggle.com/competitions/cifar-10/data: a flat folder of pictures, and a CSV. A list of
-paths with labels, and with the split of each, is such a table too.
+https://www.kaggle.com/competitions/cifar-10/data is a flat folder of pictures, and a CSV. A list of
+paths with labels, and perhaps with the split of each, is such a table, too.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _picture_names(folder: Path) -> dict[str, str]:
 
 
 def number_first(text: str) -> tuple[bool, int, str]:
-    """Order integers by value, and before all else."""
+    """Order integers by value, before all other texts."""
     number = _INTEGER.fullmatch(text)
     return number is None, int(text) if number else 0, text
 
@@ -132,19 +132,19 @@ def list_table(
 ) -> dict[Split | None, Listing]:
     """List the pictures of a folder whose labels a table holds, by split; None: no column says it.
 
-    `table` is a CSV in UTF-8, with or without byte order mark, or with tabs where its name ends in
-    `.tsv`, with a header of two columns or more. Identifiers stand in the first column whose header
-    is one of ID_COLUMNS (in any case), else in the first; labels in the first of LABEL_COLUMNS,
-    else in the second. Where those two fall together, the identifiers or labels without a known
-    header move to the other. A column of SPLIT_COLUMNS names the split of each row. The identifier
-    `1` means the file `1`, or `1.png` and so on, in the order of SUFFIXES. It may name a deeper
-    folder, with slashes, but none outside; what is not in `folder` is looked for beside the table.
-    Pictures without a row are passed over.
+    `table` is a CSV in UTF-8, with or without byte order mark, with a header of two columns or
+    more. If its name ends in `.tsv`, it has tabs. Identifiers are in the first column whose header
+    is one of ID_COLUMNS (in upper or lower case), else in the first column. Labels are in the first
+    one of LABEL_COLUMNS, else in the second column. If both would be the same column, the one
+    without a known header moves to the other column. A column of SPLIT_COLUMNS names the split of
+    each row. The identifier `1` means the file `1`, or `1.png` and so on, in the order of SUFFIXES.
+    It may name a deeper folder, with slashes, but none outside. A file that is not in `folder` is
+    looked for beside the table. Pictures without a row are skipped.
 
     The classes are `classes`, or the distinct labels: integers by value, then the others by code
-    points. The order is by identifier without suffix, likewise. Raises DataError, naming file and
-    line, for a table that is not of that form, a row whose picture is missing or already named, and
-    a label that is not among `classes`.
+    points. Examples are ordered in the same way, by identifier without suffix. Raises DataError,
+    which names file and line, for a table that is not of this form, for a row whose picture is
+    missing or already named, and for a label that is not among `classes`.
     """
     found = _rows_by_split(table, folder, classes)
     if classes is None:
@@ -219,7 +219,7 @@ def _picture(
 ) -> Path:
     """Return the file that an identifier means, in the first of `folders` that has it.
 
-    `names` keeps what is known of each folder.
+    `names` keeps what is known about each folder.
     """
     foreign = PureWindowsPath(identifier)  # takes slashes and backslashes alike
     if foreign.anchor or ".." in foreign.parts:

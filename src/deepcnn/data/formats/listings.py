@@ -52,8 +52,8 @@ _ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 class Listing:
     """The pictures of a set in reading order, none of them opened yet.
 
-    `root`: what errors call the set; `files`: N paths; `labels`: int64 [N], indices into `classes`;
-    `others`: files beside them whose names say that they are no pictures.
+    `root`: the name of the set in errors. `files`: N paths. `labels`: int64 [N], indices into
+    `classes`. `others`: files beside them whose names are not those of pictures.
     """
 
     root: Path
@@ -64,12 +64,12 @@ class Listing:
 
     @cached_property
     def paths(self) -> tuple[Path, ...]:
-        """The files as paths; to make them takes as long as to list the files."""
+        """The files as paths. Making them takes as long as listing the files."""
         return tuple(map(Path, self.files))
 
     @property
     def name(self) -> str:
-        """What errors call the set."""
+        """The name of the set in errors."""
         return str(self.root)
 
     @property
@@ -94,7 +94,7 @@ class Listing:
 
 @dataclass
 class PassedOver:
-    """Files beside pictures whose names say that they are none: how many, and the first few."""
+    """Files beside pictures whose names are not those of pictures: how many, and the first few."""
 
     count: int = 0
     named: list[Path] = field(default_factory=list)
@@ -114,7 +114,7 @@ class PassedOver:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Tell whether a path is a folder, for any text: the empty one and much too long ones, too."""
+    """Tell whether a path is a folder, for any text, including empty and much too long ones."""
     try:
         return path != "" and Path(path).is_dir()
     except OSError:
@@ -140,9 +140,9 @@ def is_hidden(name: str) -> bool:
 def folder_name(class_name: str) -> str:
     r"""Return a folder name for a class that is safe on every system; `class_name` undoes it.
 
-    Percent signs, slashes, backslashes, control characters, any of `:*?"<>|`, a leading dot and
-    a trailing dot or space become `%XX`, a byte of their UTF-8 each. Raises DataError for the empty
-    name, one of more than 200 bytes in UTF-8, and one that UTF-8 cannot hold.
+    These become `%XX` for each byte of their UTF-8: percent signs, slashes, backslashes, control
+    characters, any of `:*?"<>|`, a leading dot, and a trailing dot or space. Raises DataError for
+    an empty name, for one of more than 200 bytes in UTF-8, and for one that UTF-8 cannot hold.
     """
     try:
         size = len(class_name.encode())
@@ -160,7 +160,7 @@ def folder_name(class_name: str) -> str:
 
 
 def class_name(folder: str) -> str:
-    """Return the class whose folder `folder_name` called so; other percent signs stay."""
+    """Return the class to which `folder_name` gave this name; other percent signs stay."""
 
     def unescape(match: re.Match[str]) -> str:
         try:
@@ -175,7 +175,7 @@ def class_name(folder: str) -> str:
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder, by name, without what is hidden."""
+    """Return the entries of a folder, by name, without hidden ones."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_hidden(entry.name)]
@@ -255,16 +255,17 @@ def _class_folders(root: Path, classes: Sequence[str] | None) -> dict[Path, tupl
 
 
 def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
-    """List the pictures of `root/class/…`, those in deeper folders included.
+    """List the pictures of `root/class/…`, including those in deeper folders.
 
-    The classes are the names of the sub-folders, in order of their code points, or `classes`, which
-    then must have all of them; only then are names that `folder_name` made turned back. A picture
-    is a file with one of SUFFIXES, in any case. Other files and hidden ones are passed over. The
-    order is by file name, then class, then path, so that names written with running numbers keep
-    their order. Links are followed; a folder that several ways lead to counts once, for the class
-    that it really lies in, so that loops end.
+    The classes are the names of the sub-folders, in the order of their code points, or `classes`,
+    which then must contain all of them. Only in the second case are names from `folder_name`
+    converted back. A picture is a file with one of SUFFIXES, in upper or lower case. Other files
+    and hidden files are skipped. The order is by file name, then class, then path, so names with
+    running numbers keep their order. Links are followed. A folder that can be reached in several
+    ways counts once, for the class in which it really lies, so loops end.
 
-    Raises DataError where a folder cannot be read, a class folder has no picture, or there is none.
+    Raises DataError if a folder cannot be read, if a class folder has no picture, or if there is no
+    class folder.
     """
     folders = _class_folders(root, classes)
     if classes is None:
@@ -304,7 +305,7 @@ def list_classes(root: Path, classes: Sequence[str] | None = None) -> Listing:
 
 
 def _without_pictures(folder: Path, count: int, others: Sequence[Path]) -> DataError:
-    """Return the error of a class folder without a picture, which names what else lies there."""
+    """Return the error for a class folder without a picture; it names what else is there."""
     there = [path for path in others if folder in path.parents]
     found, advice = "none", "Remove the folder, or add pictures."
     if there:

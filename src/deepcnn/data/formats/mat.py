@@ -67,7 +67,7 @@ def _variable(prefix: bytes, order: str, room: int) -> _Variable | None:
     position = 0
 
     def take(*expected: int) -> tuple[int, int, int]:
-        """Return type, start and length of the element that is next, and go past its tag."""
+        """Return type, start and length of the next element, and move past its tag."""
         nonlocal position
         kind, length = struct.unpack_from(f"{order}II", prefix, position)
         if kind >> 16:  # up to four bytes stand beside the length in the tag
@@ -129,8 +129,8 @@ def _prefix(file: BinaryIO, order: str, end: int) -> tuple[bytes, int, int]:
 def _variables(path: Path) -> dict[str, _Variable]:
     """Visit all arrays of a file, and return what the headers of X and y say.
 
-    Here rather than with scipy.io.whosmat, which makes room for as many bytes as any length in
-    the file says. After this scipy meets no length that the file cannot hold.
+    scipy.io.whosmat is not used for this, since it reserves as many bytes as any length in the file
+    says. After this check, scipy meets no length that the file cannot hold.
     """
     found: dict[str, _Variable] = {}
     try:
@@ -171,8 +171,8 @@ def _variables(path: Path) -> dict[str, _Variable]:
 class MatShard:
     """The images and labels of a file. Making one reads the headers of its arrays.
 
-    The file is read whole, once, at the first call of `blocks`, and stays in memory: to stream a
-    set that is larger than memory, convert it first. Needs scipy, the extra `mat`.
+    The first call of `blocks` reads the whole file, which then stays in memory. To stream a set
+    that is larger than memory, convert it first. Needs scipy, the extra `mat`.
     """
 
     seekable = True

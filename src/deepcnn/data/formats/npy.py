@@ -1,6 +1,6 @@
-"""NumPy's .npy: an array in each file, images and labels in two that belong together.
+"""NumPy's .npy: an array in each file; images and labels are in two files that belong together.
 
-The files of a folder are named as the arrays of an .npz are, and hold the same: `images.npy` and
+The files of a folder have the names of the arrays in an .npz, and hold the same: `images.npy` and
 `labels.npy`; `train_images.npy` and `train_labels.npy`; `x_train.npy` and `y_train.npy`; for the
 other splits alike; and `classes.npy`, if there is one. See `npz`.
 """
@@ -38,7 +38,7 @@ class Files:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, members: frozenset[str]) -> Iterator[Files]:
-        """Open files as long as the context lasts; raises DataError where one cannot be read."""
+        """Open files as long as the context lasts; raises DataError if one cannot be read."""
         try:
             with ExitStack() as stack:
                 yield cls(path, members, stack)
@@ -72,9 +72,9 @@ class Files:
 def recognize(folder: Path, files: list[str], emit: Listener = ignore) -> dict[Split, Opener]:
     """Return the splits that files by these names hold.
 
-    `emit` hears of arrays that belong to none, and how images of another type than uint8 become it.
-    Raises DataError where no two of them belong together, or several pairs might be meant, or there
-    are .npz files, too.
+    `emit` hears of arrays that belong to no split, and how images of types other than uint8 become
+    uint8. Raises DataError if no two arrays belong together, if several pairs might be meant, or if
+    there are also .npz files.
     """
     names = [name for name in files if name.endswith(SUFFIX)]
     keys = {name.removesuffix(SUFFIX) for name in names}

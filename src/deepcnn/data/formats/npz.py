@@ -8,7 +8,7 @@ A file holds `images` and `labels`; or, for splits, `train_images` and `train_la
 spells them, or `x_train` (also `X_train`) and `y_train` as Keras does, with `val` or `validation`
 and `test` alike. Images are [N, H, W] or [N, H, W, C], labels integers [N] or [N, 1], or one-hot
 [N, classes]: a 1 in each row, and zeros. An array of strings, `classes`, may name the labels.
-Images of another type than uint8 become it by the rule that `npz_values` states.
+Images of other types become uint8 by the rule in `npz_values`.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def _no_pair(path: Path, members: Iterable[str], expected: str) -> DataError:
 
 
 def splits(path: Path) -> tuple[Split, ...]:
-    """Return which of train, validation and test a file has; () where it has no splits.
+    """Return which of train, validation and test a file has; () if it has no splits.
 
-    Raises DataError where it holds no images and labels under a name that is known.
+    Raises DataError if it holds no images and labels under a known name.
     """
     with Archive.opened(path) as archive:
         found = pairs_of(archive.members)
@@ -86,13 +86,13 @@ def splits(path: Path) -> tuple[Split, ...]:
 
 
 def classes(path: Path) -> tuple[str, ...] | None:
-    """Return the names of the labels, or None where a file has no array `classes`."""
+    """Return the names of the labels, or None if a file has no array `classes`."""
     with Archive.opened(path) as archive:
         return classes_in(archive)
 
 
 def classes_in(archive: Holder) -> tuple[str, ...] | None:
-    """Return the names of the labels, or None where there is no array `classes`."""
+    """Return the names of the labels, or None if there is no array `classes`."""
     if "classes" not in archive.members:
         return None
     path, member = archive.path, archive.member("classes")
@@ -120,7 +120,7 @@ def classes_in(archive: Holder) -> tuple[str, ...] | None:
 
 
 def _labels(archive: Holder, key: str, count: int) -> NDArray[np.integer[Any]]:
-    """Return the labels, [N], of the type that they have in the file."""
+    """Return the labels, [N], in the type of the file."""
     member = archive.member(key)
     if len(member.shape) == 2 and member.shape[0] == count and member.shape[1] > 1:
         return npz_values.one_hot(archive, key, member)
@@ -143,7 +143,7 @@ def _labels(archive: Holder, key: str, count: int) -> NDArray[np.integer[Any]]:
 
 
 def _usable(count: int, height: int, width: int, channels: int) -> bool:
-    """Whether there are images, of a size that deepcnn reads."""
+    """Whether there are images in a size that deepcnn reads."""
     return (
         count > 0
         and 0 < height <= MAX_SIDE
@@ -156,9 +156,9 @@ def _usable(count: int, height: int, width: int, channels: int) -> bool:
 class NpzShard:
     """The images and labels of a split, or of a file that holds one.
 
-    Making one reads the labels, which stay in memory. Reading images that are stored, as
-    numpy.savez does, may start anywhere; those deflated, as numpy.savez_compressed does, only at
-    their beginning. Their checksum is compared when all are read from the first to the last.
+    Making a shard reads the labels, which stay in memory. If images are stored, as by numpy.savez,
+    reading can start anywhere; if they are deflated, as by numpy.savez_compressed, only at their
+    beginning. Their checksum is compared if all are read from the first to the last.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class NpzShard:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """Return a directory entry that is the same at any time and on any system."""
+    """Return a directory entry that does not depend on the time or the system."""
     info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3  # Unix, as what follows is its way of writing rights
     info.external_attr = 0o644 << 16
@@ -262,8 +262,8 @@ def _header(descr: str, shape: tuple[int, ...]) -> bytes:
 def recognize(folder: Path, files: list[str], emit: Listener = ignore) -> dict[Split, Opener]:
     """Return the splits that files by these names hold; a single file may hold several.
 
-    `emit` hears how images of another type than uint8 become it. Raises DataError for arrays that
-    are no .npz.
+    `emit` hears how images of other types become uint8. Raises DataError for files that are not
+    .npz.
     """
     names = [n for n in files if n.endswith(".npz")]
     if len(names) == 1 and (inside := splits(folder / names[0])):
@@ -297,9 +297,9 @@ def file_names(split: Split, shards: int) -> list[str]:
 def write(file: BinaryIO, part: ToWrite) -> None:
     """Write examples and the names of their labels as an .npz file.
 
-    Arrays are stored as they are, so that reading may start anywhere; one block is in memory at a
-    time, and all labels. The same examples give the same bytes. Raises DataError where `blocks`
-    hold another number of examples, or images of another shape.
+    Arrays are stored without compression, so reading can start anywhere. One block at a time is in
+    memory, and all labels. The same examples give the same bytes. Raises DataError if `blocks` hold
+    another number of examples, or images of another shape.
     """
     count, shape = part.count, part.shape
     labels = np.empty(count, "<i8")

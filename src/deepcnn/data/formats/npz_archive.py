@@ -1,4 +1,4 @@
-"""Arrays in .npy files, none of them a pickle; and an .npz file, a zip archive of such files."""
+"""Arrays in .npy files, none of them a pickle; and .npz files, zip archives of such files."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ ENCRYPTED = 1
 
 @dataclass(frozen=True)
 class Member:
-    """An array: the name of its .npy file, and what the header of that says.
+    """An array: the name of its .npy file, and what the header of this file says.
 
-    `stored`: whether it lies in the file as it is, not deflated; `checksum`: CRC-32 of the whole
-    .npy file, None where nobody tells it.
+    `stored`: whether it is in the file without compression. `checksum`: CRC-32 of the whole .npy
+    file, None if it is not known.
     """
 
     name: str
@@ -59,10 +59,10 @@ class Member:
 
 
 class Holder(Protocol):
-    """Arrays in .npy files, open for reading. All methods raise DataError, naming the file.
+    """Arrays in .npy files, open for reading. All methods raise DataError, which names the file.
 
-    `path`: what errors call all of them; `members`: their names; `size`: bytes that they take on
-    the disk, together.
+    `path`: the name for all of them in errors. `members`: their names. `size`: bytes that they take
+    on the disk together.
     """
 
     path: Path
@@ -141,7 +141,7 @@ class Archive:
         return self._opened(self._zip.getinfo(member.name))
 
     def at(self, member: Member, offset: int) -> io.BufferedIOBase:
-        """Open a member at an offset; one that is deflated is read up to there."""
+        """Open a member at an offset; a deflated member is read up to there."""
         if member.stored:
             self._file.seek(self._start_of(self._zip.getinfo(member.name)) + offset)
             return self._file
@@ -198,7 +198,7 @@ class Archive:
 def read_header(stream: io.BufferedIOBase, size: int, where: str) -> Member:
     """Read the header of an .npy file of `size` bytes, and check it; its name is `where`.
 
-    Raises DataError for what is none, declares another length than that, or is a pickle.
+    Raises DataError for a file that is not .npy, declares another length, or is a pickle.
     """
     prefix = stream.read(MAX_HEADER_BYTES)
     buffer = io.BytesIO(prefix)
@@ -252,7 +252,7 @@ def values_of(holder: Holder, member: Member) -> NDArray[Any]:
 
 
 def fill(stream: io.BufferedIOBase, target: NDArray[np.uint8], path: Path) -> None:
-    """Read as many bytes as `target`, contiguous, has room for."""
+    """Fill `target`, which is contiguous, with bytes."""
     view = target.reshape(-1).data
     filled = 0
     while filled < len(view):

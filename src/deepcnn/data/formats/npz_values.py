@@ -1,4 +1,4 @@
-"""Arrays that are not uint8 images with whole labels: by which rule they become that.
+"""The rules by which other arrays become uint8 images with whole labels.
 
 - Images of floats whose values are all 0 to 1 are multiplied by 255; those up to 255 stay. Both are
   rounded to the nearest whole number, halves to the even one. All images of an array are looked at
@@ -21,7 +21,7 @@ from deepcnn.errors import DataError
 
 
 def scale(blocks: Iterable[NDArray[Any]], dtype: np.dtype[Any], where: str) -> int:
-    """Return what all values of images are multiplied with, 1 or 255; raises DataError."""
+    """Return the factor for all values of images, 1 or 255; raises DataError."""
     low, high = math.inf, -math.inf
     for values in blocks:
         lowest, highest = float(values.min()), float(values.max())
@@ -35,7 +35,7 @@ def scale(blocks: Iterable[NDArray[Any]], dtype: np.dtype[Any], where: str) -> i
 
 
 def said(where: str, dtype: np.dtype[Any], scale: int) -> str:
-    """Return what a note says of the rule."""
+    """Return what a note says about the rule."""
     if dtype.kind == "b":
         return f"{where}: booleans; true is read as 255"
     if dtype.kind != "f":
@@ -46,7 +46,7 @@ def said(where: str, dtype: np.dtype[Any], scale: int) -> str:
 
 
 def pixels(values: NDArray[Any], scale: int) -> NDArray[np.uint8]:
-    """Return images uint8 of the values of such an array."""
+    """Return images uint8 from the values of such an array."""
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "f":

@@ -35,9 +35,10 @@ MAX_STRING_BYTES, MAX_LIST = 1 << 26, 1 << 20  # in the footer
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold the pictures and the labels, and the names of the classes, if told.
+    """The columns of the pictures and the labels, and the names of the classes, if known.
 
-    `nested`: a picture is a struct, and not its bytes themselves; `others`: more labels, left out.
+    `nested`: a picture is a struct, not just its bytes. `others`: further labels, which are left
+    out.
     """
 
     image: str
@@ -48,7 +49,7 @@ class Columns:
 
 
 class ParquetPictures:
-    """The pictures of a file; see `pictures.Pictures`. Making one reads the footer."""
+    """The pictures of a file; see `pictures.Pictures`. Making it reads the footer."""
 
     seekable = True  # by row groups
 
@@ -88,7 +89,7 @@ class ParquetPictures:
                 begin += rows
 
     def _group(self, file: Any, group: int, begin: int, start: int, stop: int) -> OneByOne:
-        """Yield the pictures `start` to `stop` that a row group has; its first one is `begin`."""
+        """Yield the pictures `start` to `stop` of a row group that begins with picture `begin`."""
         image, label = self._columns.image, self._columns.label
         wanted = [f"{image}.bytes" if self._columns.nested else image, label]
         row = begin
@@ -103,7 +104,7 @@ class ParquetPictures:
                 return
 
     def _picture(self, row: int, picture: Any, label: Any) -> tuple[str, bytes, int]:
-        """Return where a row is, its picture and its label, checked."""
+        """Return the place of a row, its picture and its label, checked."""
         where = f"{self._path}, row {row:,}"
         if not isinstance(picture, bytes):
             raise DataError(
@@ -123,7 +124,7 @@ def recognize(
 ) -> tuple[dict[Split, Opener], tuple[str, ...] | None] | None:
     """Return the splits and the classes of files by these names, or of those in `data/`; or None.
 
-    The footer of the first file is read. Raises DataError where pyarrow is missing.
+    The footer of the first file is read. Raises DataError if pyarrow is missing.
     """
     names = [name for name in files if name.lower().endswith(ENDING)]
     if not names and (folder / FOLDER).is_dir():
@@ -152,7 +153,7 @@ def _all(paths: Iterable[Path]) -> tuple[ParquetPictures, ...]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file by pyarrow; what it complains of, also later, becomes DataError."""
+    """Open a file with pyarrow; its errors, also later ones, become DataError."""
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -227,7 +228,7 @@ def _columns(path: Path, schema: Any) -> Columns:
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """Return what the schema's metadata says of each column; nothing where it says nothing."""
+    """Return what the schema's metadata says about each column, if anything."""
     content = metadata.get(b"huggingface", b"")
     try:
         features = json.loads(content[: MAX_METADATA_BYTES + 1])["info"]["features"]

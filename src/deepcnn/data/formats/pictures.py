@@ -1,7 +1,7 @@
 """Encoded pictures as a data set: inspected, and brought to one form (see `decoding`).
 
-They may be files, or lie in others: in an archive, in the records of a table. Whatever holds some
-is `Pictures`.
+They may be files, or be in other files: in an archive, or in the records of a table. The object
+that holds some is `Pictures`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Inspected:
-    """Some of other pictures: those at the places `at`, int64 [N], ascending, of these labels."""
+    """Some of other pictures: those at the places `at`, int64 [N], ascending, with these labels."""
 
     pictures: Pictures
     at: NDArray[np.int64]
@@ -111,7 +111,8 @@ def inspect(
 ) -> tuple[Listing | Inspected, list[Header], dict[Any, str]]:
     """Return the pictures that can be read, their headers, and for each other place the reason.
 
-    Only headers are read, or with `decode` whole files: then none that is returned is truncated.
+    Only headers are read. With `decode`, whole files are read; then no returned picture is
+    truncated.
     """
     headers: list[Header] = []
     good: list[int] = []
@@ -142,11 +143,12 @@ def inspect(
 def choose_format(
     headers: Iterable[Header], image_size: tuple[int, int] | None = None, fit: Fit = "crop"
 ) -> Format:
-    """Choose what the pictures of a set are brought to; there is at least one.
+    """Choose the form for the pictures of a set; there is at least one.
 
-    One channel if all are gray, else three. The height and width are `image_size`, or else those
-    that most pictures have, among several the smallest area, then the smallest height. Where a side
-    of that is above MAX_SIDE, it is scaled down until its longest side is MAX_SIDE.
+    It has one channel if all are gray, else three. The height and width are `image_size`, or else
+    those that most pictures have; among several, those of the smallest area, then of the smallest
+    height. If a side of this is above MAX_SIDE, it is scaled down until its longest side is
+    MAX_SIDE.
     """
     headers = list(headers)
     channels = 1 if all(header.gray for header in headers) else 3
@@ -162,10 +164,10 @@ def choose_format(
 
 
 def usual_size(headers: Sequence[Header]) -> tuple[int, int] | None:
-    """Return a height and a width in the middle of all, where no size is that of half of them.
+    """Return a height and a width in the middle of all, if half of them share no size.
 
-    Of the proportions and of the areas it is the median, so that little is cut away from most.
-    Where that is above MAX_SIDE, it is scaled down as in `choose_format`. None: there is such a
+    Its proportion and its area are the medians, so that little is cut off most pictures. If it is
+    above MAX_SIDE, it is scaled down as in `choose_format`. Returns None if half of them share a
     size.
     """
     counts = Counter((header.height, header.width) for header in headers)
@@ -180,7 +182,7 @@ def usual_size(headers: Sequence[Header]) -> tuple[int, int] | None:
 
 
 def rules(headers: Sequence[Header], form: Format) -> dict[str, str]:
-    """Return what is to be said of pictures that do not stay as they are, by the kind of rule."""
+    """Return notes about pictures that are changed, by the kind of rule."""
     size = form.height, form.width
     odd = [h for h in headers if h.height * form.width != h.width * form.height]
     scaled = sum(h[:2] != size for h in headers)
@@ -214,7 +216,7 @@ def rules(headers: Sequence[Header], form: Format) -> dict[str, str]:
 class Look:
     """Look at pictures: their headers, or the reasons why there are none; for `spread`.
 
-    `whole`: decode them too.
+    `whole`: also decode them.
     """
 
     whole: bool
@@ -303,8 +305,8 @@ def _block(count: int, shape: Shape) -> Block:
 class PictureShard:
     """Pictures as a `Shard`: each is decoded when it is read, by the rule of `decoding`.
 
-    A block holds its own arrays, and while it is made one decoded picture, of at most MAX_PIXELS.
-    `usual`: see `usual_size`.
+    A block holds its own arrays; while it is made, it also holds one decoded picture, of at most
+    MAX_PIXELS. `usual`: see `usual_size`.
     """
 
     listing: Listing | Inspected
@@ -333,11 +335,11 @@ class PictureShard:
 
     @property
     def paths(self) -> tuple[Path, ...] | None:
-        """The files of all pictures; None where they lie in others, as in an archive."""
+        """The files of all pictures; None if they are inside others, as in an archive."""
         return self.listing.paths if isinstance(self.listing, Listing) else None
 
     def some(self, chosen: NDArray[np.int64]) -> PictureShard:
-        """Return those at the places `chosen`, int64 [k], ascending; no other file is read."""
+        """Return the pictures at `chosen`, int64 [k], ascending places; no other file is read."""
         return replace(self, listing=self.listing.only(chosen))
 
     def resized(self, height: int, width: int) -> PictureShard:
@@ -350,14 +352,14 @@ class PictureShard:
     def blocks(self, start: int, stop: int, size: int) -> Blocks:
         """Yield images uint8 [k, H, W, C] and labels int64 [k]; see `Shard.blocks`.
 
-        Raises DataError, naming the file, for one that cannot be decoded.
+        Raises DataError for a picture that cannot be decoded, and names its file.
         """
         return decoded(self.listing, self.form, start, stop, size)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Shards of one form; why other pictures are left out, by place; which rules changed some."""
+    """Shards of one form; by place, why pictures are left out; rules that changed some."""
 
     shards: tuple[PictureShard, ...]
     bad: dict[Any, str]
@@ -375,11 +377,11 @@ def prepare_all(
 ) -> Prepared:
     """Inspect the pictures of a split, choose their format, and return the shards that read them.
 
-    `form`: the format, where another split of the set has settled it; else it is chosen, with
+    `form`: the format, if another split of the set has decided it. Otherwise it is chosen, with
     `image_size` (height and width) if given; see `choose_format`. With `skip_bad` every file is
-    decoded once, and those that fail are left out and returned with the reason. Without, only
-    headers are read: a bad one raises DataError here, and a truncated file when it is decoded.
-    Raises DataError too where no picture is left.
+    decoded once; files that fail are left out and returned with the reason. Without it, only
+    headers are read. Then a bad header raises DataError here, and a truncated file when it is
+    decoded. Also raises DataError if no picture is left.
     """
     good: list[Listing | Inspected] = []
     headers: list[Header] = []
@@ -401,7 +403,7 @@ def prepare_all(
 
 
 def prepare(listing: Pictures, **settings: Any) -> tuple[PictureShard, dict[Any, str]]:
-    """Return what reads the pictures of one listing, and what is left out; see `prepare_all`."""
+    """Return the reader for the pictures of a listing, and what is left out; see `prepare_all`."""
     prepared = prepare_all((listing,), **settings)
     return prepared.shards[0], prepared.bad
 

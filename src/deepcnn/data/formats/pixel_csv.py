@@ -1,15 +1,16 @@
-"""Tables of pixels: CSV with an image in each row, as Kaggle's digits and many sets like them come.
+"""Tables of pixels: CSV with an image in each row, like Kaggle's digits and many other sets.
 
     label,pixel0,pixel1,…,pixel783
     1,0,0,…,0
 
-A row is a label and the pixels of a square image, whole numbers of 0 to 255, row by row; where
-there are three times as many, each pixel is its red, green and blue. A header may name the columns:
-the label is in the one called `label`, `class`, `target` or `category`, and one of row numbers is
-passed over. Without a header, or such a name, the label comes first. Labels are whole numbers, the
-index of a class, or names. Lines end in LF or CR LF. Such a file may be compressed by gzip.
+A row is a label and the pixels of a square image, whole numbers of 0 to 255, row by row. If there
+are three times as many, each pixel is its red, green and blue. A header may name the columns. Then
+the label is in the column called `label`, `class`, `target` or `category`, and a column of row
+numbers is skipped. Without a header or such a name, the label comes first. Labels are whole
+numbers, the index of a class, or names. Lines end in LF or CR LF. Such a file may be compressed by
+gzip.
 
-A table without labels, as Kaggle's `test.csv`, is no split: it is left out, which is said, and
+A table without labels, such as Kaggle's `test.csv`, is not a split. It is left out, with a note;
 `images_in` reads it.
 """
 
@@ -55,8 +56,8 @@ _INDEX = re.compile(r"[0-9]{1,5}")
 class Scan:
     """What one pass over a table finds: the label of each row, and places to start reading at.
 
-    `texts`: the labels that occur, each once; `codes`: uint16 [N], which of them each row has;
-    `places`: of some rows, the index and the offset in the unpacked file, in order.
+    `texts`: the labels that occur, each once. `codes`: uint16 [N], which of them each row has.
+    `places`: for some rows, the index and the offset in the unpacked file, in order.
     """
 
     path: Path
@@ -79,8 +80,8 @@ class Scan:
 def scan(path: Path, head: Head) -> Scan:
     """Read all labels of a table that has them, and check that its lines are alike.
 
-    Raises DataError, naming the line, where they are not, or a label is neither a number of a class
-    nor a name.
+    Raises DataError, which names the line, if lines differ, or if a label is neither the number of
+    a class nor a name.
     """
     assert head.columns.label is not None
     known: dict[bytes, int] = {}
@@ -130,7 +131,7 @@ def _labels(
 
 
 def _label_text(field: bytes, where: str) -> str:
-    """Return a label, without quotes around it; raises DataError for what is none."""
+    """Return a label, without quotes around it; raises DataError for text that is not a label."""
     try:
         text = field.decode().strip()
     except UnicodeDecodeError:
@@ -157,8 +158,9 @@ def _label_text(field: bytes, where: str) -> str:
 class PixelCsvShard:
     """The rows of a table as images and labels: a `Shard`.
 
-    `numbered`: whether labels are numbers of classes, else they are names of `classes`. Making one
-    reads nothing: `scan` has read the file once. Of a gzip stream all before `start` is unpacked.
+    `numbered`: whether labels are numbers of classes; else they are names of `classes`. Making a
+    shard reads nothing, since `scan` has read the file once. In a gzip stream, all before `start`
+    is unpacked.
     """
 
     def __init__(self, found: Scan, classes: tuple[str, ...], *, numbered: bool) -> None:
@@ -217,7 +219,7 @@ class PixelCsvShard:
 def _pixels(
     path: Path, head: Head, row: int, offset: int
 ) -> Generator[NDArray[np.uint8], None, None]:
-    """Yield the pixels of all rows from one on, which is at an offset: uint8 [k, pixels]."""
+    """Yield the pixels of all rows, from the row at an offset on: uint8 [k, pixels]."""
     with opened(path) as stream:
         stream.seek(offset)
         with closing(csv_text.whole_lines(stream, path, offset, head.line + row)) as pieces:
@@ -230,7 +232,7 @@ def _pixels(
 def images_in(path: Path) -> Generator[NDArray[np.uint8], None, None]:
     """Yield the image of each row of a table, with labels or without: uint8 [H, W, C].
 
-    Raises DataError where the file is no table of pixels.
+    Raises DataError if the file is not a table of pixels.
     """
     head = head_of(path)
     if head is None:
@@ -249,10 +251,10 @@ def images_in(path: Path) -> Generator[NDArray[np.uint8], None, None]:
 def recognize(
     folder: Path, names: Sequence[str], classes: tuple[str, ...] | None, emit: Listener
 ) -> tuple[dict[Split, Opener], tuple[str, ...]] | None:
-    """Return the splits and the classes of tables by these names, or None where none is of pixels.
+    """Return the splits and the classes of tables with these names, or None if none has pixels.
 
-    `classes`: their names, where another file says them. The tables of the first split are read
-    once, for their labels. `emit` hears of what is left out.
+    `classes`: their names, if another file has them. The tables of the first split are read once,
+    for their labels. `emit` hears what is left out.
     """
     plain = [n for n in names if n.removesuffix(".gz") not in set(names) - {n}]
     heads = {name: head_of(folder / name) for name in plain}

@@ -1,4 +1,4 @@
-"""What opens the splits of a set of encoded pictures: all splits are brought to one form."""
+"""Opens the splits of a set of encoded pictures, all in one form."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Parts = Callable[[], Sequence[pictures.Pictures]]  # opens the pictures of a spl
 
 
 def openers(parts: Mapping[Split, Parts], spec: DataSpec, emit: Listener) -> dict[Split, Opener]:
-    """Return what opens each split; all splits are brought to the form of the first one.
+    """Return the functions that open the splits; all splits get the form of the first one.
 
-    Of `spec` the image size, `fit` and `skip_bad` are used, see `pictures.prepare_all`; `emit`
+    From `spec`, the image size, `fit` and `skip_bad` are used, see `pictures.prepare_all`. `emit`
     hears of pictures that are left out, and of rules that change some. A split is inspected once.
     """
     said: set[str] = set()  # rules, each once for all splits

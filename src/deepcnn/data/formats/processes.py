@@ -1,9 +1,9 @@
-"""Work on many pictures by processes of their own, one for each core.
+"""Works on many pictures with separate processes, one for each core.
 
 Pillow holds the interpreter while it opens and decodes a small picture, so threads gain nothing.
-The processes are this interpreter anew, not `multiprocessing`: that would run the user's script
-again, where it does not expect it. They end by themselves once nobody asks, or once this process
-is gone.
+The processes are new ones of this interpreter. `multiprocessing` is not used, since it would run
+the user's script again, which the script may not expect. The processes end by themselves when they
+get no more work, or when this process is gone.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _idle: list[_Worker] = []  # processes that wait for work
 def spread(
     work: Callable[[T], R], parts: Iterable[T], left: Callable[[], float]
 ) -> Generator[R, None, None]:
-    """Yield `work(part)` for each part, in order; processes help where that is worth it.
+    """Yield `work(part)` for each part, in order; processes help if that is worth it.
 
     Parts are worked on here until the processes are there. `work` and the parts are pickled, so
-    they must be of this package or plain; `left`: tells how many times as much as what was yielded
-    is still to come. What is yielded is the same with and without processes: one that cannot be had
-    or that fails is done without.
+    they must be plain or of this package. `left`: tells how much is still to come, as a multiple of
+    what was yielded. The results are the same with and without processes; if one cannot be started
+    or fails, the work is done without it.
     """
     began, waiting = time.perf_counter(), iter(parts)
     count = min(cores(), MOST)
@@ -70,7 +70,7 @@ def spread(
 
 
 def gain(seconds: float) -> float:
-    """Return how many times sooner work of so many seconds is done with processes, about."""
+    """Return about how many times faster work of this many seconds is done with processes."""
     return 0.8 * min(cores(), MOST) if seconds > LOOK + WORTH and _can_start() else 1.0
 
 
@@ -95,7 +95,7 @@ def _by_processes(
 
 
 def start(work: Callable[[T], R]) -> None:
-    """Have one process more that waits, if it can be had; it imports what `work` needs."""
+    """Start one more process that waits, if possible; it imports what `work` needs."""
     with suppress(OSError, EOFError):
         worker = _Worker()
         worker.ask(callable, work)
@@ -122,13 +122,13 @@ def _ask(work: Callable[[T], R], part: T) -> R:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a process answers where the work raised an error."""
+    """The answer of a process if the work raised an error."""
 
     error: DataError
 
 
 def _taken() -> _Worker | None:
-    """Return a process that waits; one of a parent, before it forked, is not ours."""
+    """Return a process that waits; one that belongs to the parent before a fork is not ours."""
     with suppress(IndexError):
         while True:
             worker = _idle.pop()
@@ -147,7 +147,7 @@ def _waiting() -> int:
 
 
 class _Worker:
-    """A process that does what it is asked for. Raises OSError where there can be none."""
+    """A process that does the work it is given. Raises OSError if it cannot be started."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -174,7 +174,7 @@ class _Worker:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """End the process, and wait for that."""
+        """End the process, and wait until it has ended."""
         with suppress(OSError):  # what was not sent yet cannot be
             self._requests.close()
         self._answers.close()
@@ -193,7 +193,7 @@ def end_all() -> None:
 
 
 def serve(idle: float) -> None:
-    """Do what is asked on standard input, until nobody asks for `idle` seconds."""
+    """Do the work that comes on standard input, until none comes for `idle` seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asks ends this process
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing but answers goes there

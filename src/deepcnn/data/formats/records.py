@@ -1,7 +1,7 @@
-"""Records of one length, in any layout: a few bytes with the label, then the image as it is.
+"""Records of one length, in any layout: a few bytes with the label, then the raw image.
 
-What TensorFlow's `FixedLengthRecordReader` and `decode_raw` read. A file is a header, which is
-passed over, and then whole records to its end. A record is one or more bytes, one of which is the
+TensorFlow's `FixedLengthRecordReader` and `decode_raw` read such files. A file is a header, which
+is skipped, and then whole records to its end. A record is one or more bytes, one of which is the
 label, and then a byte for each value of the image. CIFAR's binary versions are such files, see
 `cifar`.
 
@@ -44,11 +44,11 @@ MAX_OTHER_BYTES = 2**20  # of a header, and before an image
 class RecordLayout:
     """How the records of a file are laid out.
 
-    `shape`: height, width and channels of an image; `label_bytes`: how many bytes stand before the
-    image; `label`: which of them is the label, from 0 on, or from -1, the last one, backwards;
-    `axes`: the order of the image's values, the axis that varies slowest first: "HWC" where the
-    channels of a pixel lie together, "CHW" for plane after plane; `header_bytes`: what stands
-    before the first record. Raises DataError for what no file can have.
+    `shape`: height, width and channels of an image. `label_bytes`: the number of bytes before the
+    image. `label`: which of them is the label, from 0 on, or backwards from -1, the last one.
+    `axes`: the order of the image's values, with the slowest axis first: "HWC" if the channels of a
+    pixel lie together, "CHW" for plane after plane. `header_bytes`: the number of bytes before the
+    first record. Raises DataError for values that no file can have.
     """
 
     shape: Shape
@@ -92,9 +92,9 @@ class RecordLayout:
         return self.label_bytes + math.prod(self.shape)
 
     def count(self, size: int, name: str) -> int:
-        """Return how many records a file of so many bytes holds.
+        """Return how many records a file of this many bytes holds.
 
-        `name` is how errors call the file. Raises DataError unless they are whole records, and at
+        `name`: the file's name in errors. Raises DataError unless these are whole records, and at
         least one.
         """
         length = self.record_bytes
@@ -111,8 +111,8 @@ class RecordLayout:
     def decode(self, content: bytes | memoryview, *, classes: int, name: str) -> Block:
         """Turn the bytes of a file into images uint8 [N, H, W, C] and labels int64 [N].
 
-        Raises DataError, calling the file `name`, where the bytes are not whole records, or a label
-        is not below `classes`.
+        Raises DataError, which calls the file `name`, if the bytes are not whole records, or if a
+        label is not below `classes`.
         """
         count = self.count(len(content), name)
         length, at = self.record_bytes, range(self.label_bytes)[self.label]
@@ -153,14 +153,14 @@ class RecordLayout:
         return apart.transpose(0, *(1 + self.axes.index(axis) for axis in "HWC"))
 
     def describe(self, folder: str | Path) -> Path:
-        """Write `records.json` into a folder, which makes its `.bin` files a data set."""
+        """Write `records.json` into a folder; this makes its `.bin` files a data set."""
         path = Path(folder) / LAYOUT_FILE
         atomic.write(path, (json.dumps(dataclasses.asdict(self)) + "\n").encode())
         return path
 
     @classmethod
     def described(cls, folder: Path) -> RecordLayout:
-        """Undo `describe`; raises DataError for a file that is not as it writes it."""
+        """Undo `describe`; raises DataError for a file that `describe` cannot have written."""
         path = folder / LAYOUT_FILE
         try:
             with path.open("rb") as file:
@@ -197,7 +197,7 @@ def _checked(values: Any) -> dict[str, Any]:
 
 
 class RecordShard:
-    """A file of records: a `Shard`. Any byte may be a label: who knows the classes checks them."""
+    """A file of records: a `Shard`. Any byte may be a label; `Source` checks the labels."""
 
     seekable = True
 
@@ -256,7 +256,7 @@ def read_records(path: Path, layout: RecordLayout) -> Iterator[Record]:
 
 
 def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
-    """Return the splits that `.bin` files hold, where a file beside them says their layout."""
+    """Return the splits in `.bin` files, if a file beside them says their layout."""
     names = [name for name in files if name.endswith(".bin")]
     if not names or not (folder / LAYOUT_FILE).is_file():
         return {}

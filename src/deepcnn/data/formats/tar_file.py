@@ -1,4 +1,4 @@
-"""tar archives, also compressed by gzip: what is in them, under limits. Nothing is unpacked."""
+"""tar archives, also compressed by gzip: their content, under limits. Nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 
 class _Guarded:
-    """A file of which only small pieces are read at a time, whatever a header declares."""
+    """A file that is read only in small pieces, for any length that a header declares."""
 
     def __init__(self, path: Path, file: BinaryIO | inflated.Inflated) -> None:
         self._path, self._file = path, file
@@ -49,7 +49,7 @@ def is_packed(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path, *, packed: bool) -> Iterator[BinaryIO | inflated.Inflated]:
-    """Open an archive; of one that is compressed, what it unpacks to, forwards only."""
+    """Open an archive; a compressed one is unpacked while it is read, forwards only."""
     if packed:
         with inflated.opened(path) as stream:
             yield stream
@@ -62,7 +62,7 @@ def opened(path: Path, *, packed: bool) -> Iterator[BinaryIO | inflated.Inflated
 
 
 def entries(path: Path, file: BinaryIO | inflated.Inflated) -> Iterator[Entry]:
-    """Yield the regular files of an archive, in its order; links and devices are passed over."""
+    """Yield the regular files of an archive, in its order; links and devices are skipped."""
     try:
         with tarfile.open(fileobj=_Guarded(path, file), mode="r:") as archive:  # type: ignore[call-overload]
             while (member := archive.next()) is not None:
@@ -78,7 +78,7 @@ def entries(path: Path, file: BinaryIO | inflated.Inflated) -> Iterator[Entry]:
 
 
 def content(path: Path, file: BinaryIO | inflated.Inflated, entry: Entry) -> bytes:
-    """Return a file's content; of a compressed archive, files are asked for in its order."""
+    """Return a file's content; files of a compressed archive must be asked for in its order."""
     file.seek(entry.start)
     found = file.read(entry.size)
     if len(found) < entry.size:

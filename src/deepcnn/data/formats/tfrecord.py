@@ -47,7 +47,7 @@ MAX_NAMES_BYTES = 1 << 22
 
 
 def _features(data: bytes) -> Places:
-    """Return where the one value of each feature in SORTS stands; raises ValueError."""
+    """Return the place of the single value of each feature in SORTS; raises ValueError."""
     found, others = find(data, SORTS)
     missing = [name for name in SORTS if name not in found]
     if missing:
@@ -60,9 +60,9 @@ def _features(data: bytes) -> Places:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the image and the label of a record stand, and the bytes around them.
+    """The places of the image and the label in a record, and the bytes around them.
 
-    A record of the same bytes around the two need not be parsed.
+    A record with the same bytes around these two need not be parsed.
     """
 
     shape: tuple[int, int, int]
@@ -97,7 +97,7 @@ class _Layout:
         return cls((height, width, depth), image, label, gaps)
 
     def fits(self, data: bytes) -> bool:
-        """Whether a record of the same length would parse to the same places."""
+        """Whether a record of the same length has the same places."""
         start, stop = self.label
         return (
             all(data[begin:end] == expected for begin, end, expected in self.gaps)
@@ -110,7 +110,7 @@ class _Layout:
 
 
 class TFRecordShard:
-    """The records of a file. Making one visits the header of each record, and parses the first."""
+    """The records of a file. Making it visits the header of each record, and parses the first."""
 
     def __init__(self, path: Path) -> None:
         self._records = record_file(path)
@@ -174,7 +174,7 @@ class TFRecordShard:
 
 
 def is_record_file(name: str) -> bool:
-    """Tell whether a file's name is that of a TFRecord, also as TF-Slim and TFDS number theirs."""
+    """Tell whether a name is that of a TFRecord file, also with TF-Slim's and TFDS's numbers."""
     return bool(re.search(r"\.tfrecords?(-\d+-of-\d+)?(\.gz|\.zlib)?$", name)) or bool(
         re.fullmatch(r"(train|validation|test)-\d{5}-of-\d{5}", name)
     )
@@ -186,10 +186,10 @@ def recognize(folder: Path, files: list[str]) -> dict[Split, Opener]:
 
 
 def class_names(folder: Path, files: list[str]) -> tuple[str, ...] | None:  # noqa: ARG001
-    """Return the names of the labels where a file of TF-Slim's or TFDS's tells them, else None.
+    """Return the names of the labels if a file of TF-Slim or TFDS has them, else None.
 
-    A name a line, also behind its number, as in `0:cat`. Raises DataError where the numbers are
-    not 0, 1, 2 and so on, or a name comes twice.
+    There is one name on each line, perhaps after its number, as in `0:cat`. Raises DataError if the
+    numbers are not 0, 1, 2 and so on, or if a name comes twice.
     """
     path = next((p for p in map(folder.joinpath, NAMES_OF_LABELS) if p.is_file()), None)
     if path is None:
@@ -249,7 +249,7 @@ def _integer_feature(name: str, value: int) -> bytes:
 def encode(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
     """Turn images uint8 [N, H, W, C] and labels [N] into the bytes of N records.
 
-    Features are in the order of their names, so the same examples give the same bytes.
+    Features are ordered by name, so the same examples give the same bytes.
     """
     height, width, depth = images.shape[1:]
     before = _integer_feature("depth", depth) + _integer_feature("height", height)

@@ -1,7 +1,7 @@
-"""The protocol buffer `tf.train.Example`: a map of features by name, read where its values stand.
+"""The protocol buffer `tf.train.Example`: a map of features by name; values are read in place.
 
 Wire format: https://protobuf.dev/programming-guides/encoding. A feature is a list of strings of
-bytes, of floats or of integers. The functions raise ValueError; who calls adds file and record.
+bytes, of floats or of integers. The functions raise ValueError; the caller adds file and record.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def _integers(data: bytes, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 def find(data: bytes, sorts: Mapping[str, Sort]) -> tuple[Places, list[str]]:
-    """Return where the one value of each of these features stands, and names of a few others.
+    """Return the place of the single value of each of these features, and names of a few others.
 
-    Of several features of one name the last counts. Raises ValueError where one of them does not
-    hold exactly one value of its sort.
+    Of several features with the same name, the last one counts. Raises ValueError if one of them
+    does not hold exactly one value of its type.
     """
     names = {name.encode(): name for name in sorts}
     found: Places = {}

@@ -2,8 +2,8 @@
 
 A file is records one after another (https://www.tensorflow.org/tutorials/load_data/tfrecord): the
 length of the data, uint64 little-endian; the masked CRC-32C of those 8 bytes; the data; its masked
-CRC-32C. TensorFlow's writer may compress the whole file (`TFRecordOptions`); its first bytes tell,
-not its name.
+CRC-32C. TensorFlow's writer may compress the whole file (`TFRecordOptions`); its first bytes
+decide, not its name.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def masked_crc(data: bytes) -> int:
 class Run:
     """Some records one after another, from number `begin` on.
 
-    `content`: their bytes; `offsets`: int64 [k + 1], where each begins in the (unpacked) file, and
-    where the last one ends.
+    `content`: their bytes. `offsets`: int64 [k + 1], where each record begins in the (unpacked)
+    file, and where the last one ends.
     """
 
     path: Path
@@ -51,11 +51,11 @@ class Run:
         return len(self.offsets) - 1
 
     def place(self, i: int) -> str:
-        """Return what errors call record `i` of the run."""
+        """Return the name of record `i` of the run in errors."""
         return f"record {self.begin + i} at offset {self.offsets[i]:,}"
 
     def data(self, i: int) -> bytes:
-        """Return the data of record `i` of the run, compared with its checksum."""
+        """Return the data of record `i` of the run, after comparing its checksum."""
         first = self.offsets.item(0)
         start, stop = self.offsets.item(i) - first, self.offsets.item(i + 1) - first
         data = self.content[start + HEADER_BYTES : stop - FOOTER_BYTES]
@@ -68,7 +68,7 @@ class Run:
 
 
 class RecordFile(Protocol):
-    """A file of records. Making one compares the checksums of all lengths."""
+    """A file of records. Making it compares the checksums of all lengths."""
 
     @property
     def name(self) -> str:
@@ -91,14 +91,14 @@ class RecordFile(Protocol):
 
 
 def record_file(path: Path) -> RecordFile:
-    """Open a file of records, whether it is compressed or not."""
+    """Open a file of records, compressed or not."""
     with _opened(path) as file:
         head = file.read(HEADER_BYTES)
     return PackedRecords(path) if _is_packed(head) else PlainRecords(path)
 
 
 def first_record(path: Path) -> bytes:
-    """Return the data of a file's first record, without a look at the others."""
+    """Return the data of a file's first record, without reading the others."""
     with _opened(path) as file:
         head = file.read(HEADER_BYTES)
     if _is_packed(head):
@@ -109,9 +109,10 @@ def first_record(path: Path) -> bytes:
 
 
 class PlainRecords:
-    """The records of a plain file, which may be read from anywhere.
+    """The records of a plain file, which can be read from anywhere.
 
-    A record's place is kept, 8 bytes each; of a record of 16 bytes or more that is at most half.
+    Each record's place is kept, in 8 bytes; for a record of 16 bytes or more, this is at most half
+    of it.
     """
 
     seekable = True
@@ -180,7 +181,7 @@ class PlainRecords:
 class PackedRecords:
     """The records of a file compressed by gzip or zlib, read from its beginning each time.
 
-    Making one unpacks it once, to count them, and keeps nothing of it.
+    Making it unpacks the file once, to count the records, and keeps nothing of it.
     """
 
     seekable = False
@@ -211,7 +212,7 @@ class PackedRecords:
         return header
 
     def _pass(self, stream: inflated.Inflated, header: bytes, index: int) -> None:
-        """Pass over the data of a record."""
+        """Skip the data of a record."""
         (length,) = struct.unpack("<Q", header[:8])
         offset = stream.tell() - HEADER_BYTES
         end = offset + HEADER_BYTES + length + FOOTER_BYTES
@@ -265,7 +266,7 @@ def _first(path: Path, stream: BinaryIO | inflated.Inflated) -> bytes:
 
 
 def _is_packed(head: bytes) -> bool:
-    """Tell by a file's first bytes whether it is compressed; those of a record may look so, too."""
+    """Tell by a file's first bytes whether it is compressed; a record may begin like this, too."""
     if len(head) == HEADER_BYTES and _is_header(head):
         return False
     return head.startswith(inflated.GZIP) or inflated.is_zlib(head)

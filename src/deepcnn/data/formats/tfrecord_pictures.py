@@ -1,8 +1,8 @@
 """TFRecord files with encoded pictures, as TF-Slim and TensorFlow Datasets write them.
 
 Each record is an Example with a picture's file, `image/encoded` or `image`, and its label, one
-integer, `image/class/label` or `label`. `image/format` is not needed: the picture's head says it.
-Names of the labels are in `labels.txt` (TF-Slim) or `label.labels.txt` (TFDS).
+integer, `image/class/label` or `label`. `image/format` is not needed, since the picture's header
+says it. Names of the labels are in `labels.txt` (TF-Slim) or `label.labels.txt` (TFDS).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Records:
 def recognize(
     folder: Path, files: list[str], spec: DataSpec, emit: Listener
 ) -> dict[Split, Opener]:
-    """Return the splits that files by these names hold, where the first one holds pictures."""
+    """Return the splits in files with these names, if the first file holds pictures."""
     names = list(filter(is_record_file, files))
     if not names or not _holds_pictures(folder / min(names)):
         return {}
@@ -114,7 +114,7 @@ def _opened(paths: Iterable[Path]) -> tuple[RecordPictures, ...]:
 
 
 def _holds_pictures(path: Path) -> bool:
-    """Tell from the first record of a file whether it has a picture, and not its pixels."""
+    """Tell from the first record of a file whether it holds a picture, not its pixels."""
     try:
         data = first_record(path)
         found, _ = find(data, {IMAGE: "string of bytes"})

@@ -1,9 +1,9 @@
-"""zip archives: what is in them, and the content of each file, under limits.
+"""zip archives: their directory and the content of each file, under limits.
 
 Format (APPNOTE 6.3.10, sections 4.3 and 4.5.3): the end of the file says where the directory is; an
 entry of it says where its file is. Sizes of 2^32 and more are in an extra field. Python's zipfile
-makes an object of each entry and reads the directory whenever it opens an archive; here it is read
-once, and a million entries take as much as their names.
+makes an object for each entry, and reads the directory whenever it opens an archive. Here the
+directory is read once, and a million entries take only as much memory as their names.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Entry(NamedTuple):
 def entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Yield the regular files of an archive, in the order of its directory.
 
-    Raises DataError where the directory is damaged, or a file is encrypted or packed in a way that
-    is not known.
+    Raises DataError if the directory is damaged, or if a file is encrypted or compressed in an
+    unknown way.
     """
     start, size, count = _directory(path, file)
     if size > MAX_DIRECTORY_BYTES:
@@ -79,7 +79,7 @@ def entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
 
 
 def content(path: Path, file: BinaryIO, entry: Entry) -> bytes:
-    """Return a file's content; raises DataError where it is damaged or not as long as said."""
+    """Return a file's content; raises DataError if it is damaged or its length is wrong."""
     file.seek(entry.start)
     head = file.read(LOCAL[1])
     if len(head) < LOCAL[1] or not head.startswith(LOCAL[0]):
@@ -122,7 +122,7 @@ def _directory(path: Path, file: BinaryIO) -> tuple[int, int, int]:
 
 
 def _text(raw: bytes, *, said: bool) -> str:
-    """Return a name. Many programs write UTF-8 and do not say so; else it is code page 437."""
+    """Return a name. Many programs write UTF-8 without saying so; otherwise it is code page 437."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -130,7 +130,7 @@ def _text(raw: bytes, *, said: bool) -> str:
 
 
 def _wide(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return unpacked size, packed size and start, those of 64 bits from the extra field."""
+    """Return unpacked size, packed size and start; values of 64 bits come from the extra field."""
     found, at = list(values), 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
