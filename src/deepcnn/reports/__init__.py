@@ -1,1 +1,1 @@
-"""What a trained network is worth, as a page: figures, pictures, comparisons, and a demo."""
+"""Pages about how good a trained network is: figures, pictures, comparisons, and a demo."""

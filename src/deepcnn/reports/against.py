@@ -1,4 +1,4 @@
-"""Several runs on one page: their scores, means over seeds, and which of two is better."""
+"""Several runs on one page: their scores, means over seeds, and the better one of each pair."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Contender:
 
     @classmethod
     def of(cls, subject: Subject) -> Contender:
-        """Take from a subject what is needed, so that its images need not stay in memory."""
+        """Take what is needed from a subject, so that its images need not stay in memory."""
         answered, source = subject.answered, subject.source
         plain = dataclasses.replace(answered, calibration=None)
         return cls(
@@ -59,7 +59,7 @@ class Contender:
 
     @property
     def correct(self) -> int:
-        """How many answers are right."""
+        """The number of right answers."""
         return int(self.right.sum())
 
     @property
@@ -77,7 +77,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of equal settings but for the seed; `repeated`: those whose seed another one had."""
+    """Runs that differ only in the seed; `repeated`: those with the seed of another one."""
 
     members: list[int]
     repeated: list[int]
@@ -85,7 +85,7 @@ class Group:
 
 
 def groups(contenders: list[Contender]) -> list[Group]:
-    """Return the groups of two runs and more that differ in nothing but the seed."""
+    """Return the groups of two or more runs that differ only in the seed."""
     found: dict[str, list[int]] = {}
     for index, each in enumerate(contenders):
         known = [pair for pair in settings(each.config) if pair[0] not in INDIFFERENT]
@@ -119,7 +119,7 @@ def pairs(contenders: list[Contender], names: list[str]) -> list[Pair]:
 
 
 def names_of(contenders: list[Contender]) -> list[str]:
-    """Return short names of runs: those of their folders, or paths where these are not unique."""
+    """Return short names of runs: those of their folders, or paths if these are not unique."""
     short = [each.run.resolve().name for each in contenders]
     return [
         name if short.count(name) == 1 else str(each.run)
@@ -128,7 +128,7 @@ def names_of(contenders: list[Contender]) -> list[str]:
 
 
 def compared(contenders: list[Contender]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the template `comparison.html` fills in, and the same fit for JSON."""
+    """Return the values for the template `comparison.html`, and the same in a form for JSON."""
     names = names_of(contenders)
     found_groups, found_pairs = groups(contenders), pairs(contenders, names)
     page = {
@@ -211,7 +211,7 @@ def _notes(contenders: list[Contender], names: list[str], found: list[Group]) ->
 
 
 def _differences(contenders: list[Contender]) -> list[tuple[str, list[str]]]:
-    """Return the settings in which not all runs agree, with the value of each run."""
+    """Return the settings that differ between runs, with the value of each run."""
     all_values = [dict(pair[:2] for pair in settings(each.config)) for each in contenders]
     return [
         (name, [values[name] for values in all_values])

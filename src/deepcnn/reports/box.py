@@ -1,4 +1,4 @@
-"""The box of a page in which a network answers about one's own picture, and a page of it alone."""
+"""The box in a page where a network answers about the user's picture, and a page with only this."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = (1, 3)  # channels of images that a browser's picture can become
 
 
 def demo(trained: Trained) -> dict[str, Any]:
-    """Return what the box needs; where its engine cannot do it, `refused` says why."""
+    """Return what the box needs; if its engine cannot compute the network, `refused` says why."""
     try:
         program, weights = box_program(trained)
     except ConfigError as error:
@@ -31,7 +31,7 @@ def demo(trained: Trained) -> dict[str, Any]:
 def demo_page(trained: Trained) -> str:
     """Return a page in which a trained network answers about pictures, offline: one file.
 
-    Raises ConfigError, saying which operation it is, where the page's engine cannot do it.
+    Raises ConfigError if the page's engine cannot compute an operation; it names this operation.
     """
     program, weights = box_program(trained)
     config, classes = trained.config, trained.trained_on.classes
@@ -50,9 +50,9 @@ def demo_page(trained: Trained) -> str:
 
 
 def box_program(trained: Trained) -> tuple[dict[str, Any], str]:
-    """Return the program of the page's engine, fit for JSON, and its weights in base64.
+    """Return the program for the page's engine, in a form for JSON, and its weights in base64.
 
-    It is held against the network before. Raises ConfigError where that cannot be done.
+    It is first compared with the network. Raises ConfigError if it cannot be made.
     """
     transform, calibration = trained.trained_on.transform, trained.calibration
     if trained.config.fit != "crop":
@@ -93,7 +93,8 @@ def box_program(trained: Trained) -> tuple[dict[str, Any], str]:
 def tall_first() -> bool:
     """Tell whether the Pillow of this machine shrinks tall pictures by columns first.
 
-    Older ones begin with the rows. It shows, since values are rounded and clipped in between.
+    Older versions begin with the rows. The results differ, since values are rounded and clipped in
+    between.
     """
     noise = np.random.default_rng(0).integers(0, 2, (64, 8), dtype=np.uint8) * 255
     picture, filtered = Image.fromarray(noise), Image.Resampling.LANCZOS

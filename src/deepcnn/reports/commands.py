@@ -12,7 +12,7 @@ from deepcnn.config import Config, changed_fields
 
 
 def repeating(config: Config, run: Path, *, fed: bool) -> list[tuple[str, str]]:
-    """Return what to do about a run, each with what to type for it.
+    """Return what can be done with a run, each with the command for it.
 
     `fed`: its batches came from Python.
     """
@@ -35,7 +35,7 @@ def _train(config: Config, *, fed: bool) -> str:
 
 
 def flags(config: Config) -> list[str]:
-    """Return the arguments by which `deepcnn train PRESET` gets this configuration."""
+    """Return the arguments that give `deepcnn train PRESET` this configuration."""
     preset = presets.PRESETS[config.preset]()
     found: list[str] = []
     for name in changed_fields(preset, config):
@@ -62,7 +62,7 @@ def _shell(words: list[str]) -> str:
 
 
 def settings(config: Config) -> list[tuple[str, str, bool]]:
-    """Return every setting by its dotted name, its value, and whether the preset has another."""
+    """Return every setting by dotted name, its value, and whether it differs from the preset's."""
     known = presets.PRESETS.get(config.preset)
     changed = set(changed_fields(known(), config)) if known else set()
     return [(name, str(value), name in changed) for name, value in _flat(config)]

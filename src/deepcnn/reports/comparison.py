@@ -1,4 +1,4 @@
-"""Several runs against each other: the mean over seeds, and whether one is better than another."""
+"""Compares runs with each other: the mean over seeds, and whether one is better than another."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Spread:
 class Pair:
     """Two runs on the same images: how many only the first got right, and only the second.
 
-    `p`: of McNemar's exact test, two-sided; `corrected`: by Holm's method, for as many pairs as
-    were looked at together.
+    `p`: of McNemar's exact test, two-sided. `corrected`: by Holm's method, for the number of pairs
+    that were compared together.
     """
 
     first: str
@@ -35,7 +35,7 @@ class Pair:
 
     @property
     def words(self) -> str:
-        """What it means, in a sentence."""
+        """The meaning of the result, in a sentence."""
         p = f"p {_shown(self.p)}"
         if self.corrected != self.p:
             p += f" ({_shown(self.corrected).removeprefix('= ')} corrected)"
@@ -50,7 +50,7 @@ class Pair:
 
 
 def spread(values: list[float]) -> Spread:
-    """Return the mean of at least one value, and with Student's t how sure it is."""
+    """Return the mean of at least one value, and its interval by Student's t."""
     count = len(values)
     mean = math.fsum(values) / count
     if count < 2:
@@ -61,7 +61,7 @@ def spread(values: list[float]) -> Spread:
 
 
 def student_t(freedom: int, share: float = 0.95) -> float:
-    """Return how far from 0 Student's distribution has `share` of its values, to 9 digits.
+    """Return t such that `share` of Student's distribution is in -t to t, to 9 digits.
 
     `freedom`: the degrees of freedom, 1 and more. (Student: "The probable error of a mean", 1908.)
     """
@@ -86,10 +86,10 @@ def _within(t: float, freedom: int) -> float:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the probability of so unequal a split of the images that only one run got right.
+    """Return the probability of such an unequal split of the images that only one run got right.
 
-    Exact and two-sided, if both were equally good. (McNemar: "Note on the sampling error of the
-    difference between correlated proportions or percentages", 1947.)
+    It is exact and two-sided, if both runs were equally good. (McNemar: "Note on the sampling error
+    of the difference between correlated proportions or percentages", 1947.)
     """
     count, fewer = only_first + only_second, min(only_first, only_second)
     logs = [

@@ -1,4 +1,4 @@
-"""How a training went, as figures: losses, learning rate and accuracy, from the run's log."""
+"""Figures of the course of a training: losses, learning rate and accuracy, from the run's log."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Log = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing and what is to be said about it."""
+    """A drawing and the text about it."""
 
     svg: Markup
     caption: str
 
 
 def curves(log: Log) -> list[Figure]:
-    """Return the figures of a training; none where its log tells nothing."""
+    """Return the figures of a training; none if its log says nothing."""
     steps = _last_of_each_step(events(log, "Stepped"))
     scores = _last_of_each_step(events(log, "Evaluated"))
     found = [_losses(steps), _rate(steps), _accuracy(steps, scores)]
@@ -34,13 +34,13 @@ def curves(log: Log) -> list[Figure]:
 
 
 def _last_of_each_step(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return events by rising step: what a resumed training did again counts once."""
+    """Return events by rising step; steps that a resumed training made again count once."""
     last = {(event["step"], event.get("split")): event for event in found}
     return [last[key] for key in sorted(last, key=lambda key: key[0])]
 
 
 def _values(steps: list[dict[str, Any]], *path: str) -> list[Point]:
-    """Return the points of a number that events hold, without those that are none."""
+    """Return the points of a number in events, without values that are not numbers."""
     points = []
     for event in steps:
         value: Any = event
@@ -127,7 +127,7 @@ def _share(event: dict[str, Any]) -> Point:
 
 
 def reliability(before: list[Bin], after: list[Bin] | None, errors: tuple[str, str]) -> Figure:
-    """Draw how many answers are right by how sure they are; `errors`: as they are to be said."""
+    """Draw the share of right answers over how sure they are; `errors`: as text."""
     diagonal = Series("", [(0.0, 0.0), (1.0, 1.0)], "dotted")
     series = [diagonal, Series("before", _of_bins(before), "dashed", _dots(before))]
     caption = (
@@ -151,7 +151,7 @@ def _of_bins(bins: list[Bin]) -> list[Point]:
 
 
 def _dots(bins: list[Bin]) -> list[float]:
-    """Return radii whose squares go with the answers, but none too small to be seen."""
+    """Return radii whose squares are proportional to the answers; all are large enough to see."""
     most = max(each.examples for each in bins)
     return [1.5 + 3.5 * math.sqrt(each.examples / most) for each in bins if each.examples]
 
@@ -170,7 +170,7 @@ def _in_percent(right: int, examples: int) -> str:
 
 
 def by_threshold(found: list[AtThreshold], mark: float | None, caption: str) -> Figure:
-    """Draw accuracy and share of the answers by the probability that is asked for."""
+    """Draw accuracy and share of the answers over the required probability."""
     total = found[0].answered
     right = [(each.threshold, each.right / each.answered) for each in found if each.answered]
     kept = [(each.threshold, each.answered / total) for each in found]

@@ -21,7 +21,7 @@ from deepcnn.reports.write import names_of as names_of_images
 class Answering:
     """A run that is compared, with its answers.
 
-    `answers`: int64 [N], classes; `images`: what each image is called, its path where it has one.
+    `answers`: int64 [N], classes. `images`: the name of each image: its path if it has one.
     """
 
     contender: Contender
@@ -31,13 +31,13 @@ class Answering:
 
     @classmethod
     def of(cls, subject: Subject) -> Answering:
-        """Take from a subject what is needed, so that its images need not stay in memory."""
+        """Take what is needed from a subject, so that its images need not stay in memory."""
         images = list(names_of_images(subject.source, subject.answered.split))
         predicted = subject.answered.predicted
         return cls(Contender.of(subject), subject.classes, predicted, images)
 
     def told(self) -> str:
-        """Say what it was scored on."""
+        """Return what it was scored on, in words."""
         each = self.contender
         return f"{each.run} on the {len(each.right):,} {each.split} images of {each.config.data}"
 
@@ -57,8 +57,8 @@ class Difference:
 class Compared:
     """Two runs on the same images, their names, McNemar's test, and where they differ.
 
-    First those images that only one got right, which the test counts, then those about which both
-    are wrong in different ways; each kind in the order of the split.
+    First come the images that only one run got right, which the test counts. Then come those about
+    which both are wrong in different ways. Each kind is in the order of the split.
     """
 
     runs: tuple[Contender, Contender]
@@ -76,7 +76,7 @@ class Compared:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that was found, fit for JSON."""
+        """Return all results in a form that JSON can hold."""
         runs = [
             {
                 "name": name,
@@ -101,8 +101,8 @@ class Compared:
 def compare(first: Answering, second: Answering) -> Compared:
     """Compare two runs; raises RunError unless both answered about the same images and classes.
 
-    Images are the same where the pixels and the labels are, or where both runs were given the same
-    split of the same data, brought to different sizes.
+    Images count as the same if pixels and labels are equal, or if both runs had the same split of
+    the same data, brought to different sizes.
     """
     one, other = first.contender, second.contender
     if not one.saw_the_same(other):

@@ -15,7 +15,7 @@ MOST = 96  # filters that are shown
 def first_filters(trained: Trained) -> NDArray[np.float32] | None:
     """Return the weights of the first layer that sees the image: float32 [n, height, width, C].
 
-    None where it is neither a convolution nor a fully connected layer over all pixels.
+    Returns None if this layer is neither a convolution nor fully connected to all pixels.
     """
     channels, height, width = trained.trained_on.transform.shape
     layers = (

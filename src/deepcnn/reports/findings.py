@@ -1,4 +1,4 @@
-"""What a report says about a run, found once: for the page, for its twin in JSON, for the CSV."""
+"""What a report says about a run, found once for the page, its JSON and its CSV."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SAMPLES = 10  # images of all the split that are shown as the network sees them
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about: a run, its network, and what that answered about `source`.
+    """What a report is about: a run, its network, and the network's answers about `source`.
 
-    `source`: the split's examples, in the order of the answers; `scored_on`: the data that they are
-    of, None: the run's own; `leaked`: which of them are in the training set, too, pixel for pixel,
-    bool [N], None where nobody looked.
+    `source`: the split's examples, in the order of the answers. `scored_on`: the data from which
+    they come; None: the run's own. `leaked`: which of them are also in the training set, pixel for
+    pixel, bool [N]; None if this was not checked.
     """
 
     run: Run
@@ -47,9 +47,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Sureness:
-    """How far probabilities can be trusted: before a temperature, and after one from elsewhere.
+    """How far probabilities can be trusted: before a temperature, and after one from other data.
 
-    `error_before`, `error_after`: expected calibration errors; the bins are those of the diagram.
+    `error_before`, `error_after`: expected calibration errors. The bins are for the diagram.
     """
 
     error_before: float
@@ -61,11 +61,11 @@ class Sureness:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found: counts, measures, and the choice of pictures.
+    """The findings: counts, measures, and the choice of pictures.
 
-    `chances`: float32 [N, classes], by the run's temperature; `predicted`, `right`: of each
-    example; `ranks`: see `measures.ranks`; `not_numbers`: answers with a logit that is none;
-    `samples`: examples from all over the split.
+    `chances`: float32 [N, classes], with the run's temperature. `predicted`, `right`: for each
+    example. `ranks`: see `measures.ranks`. `not_numbers`: answers with a logit that is not a
+    number. `samples`: examples from all parts of the split.
     """
 
     predicted: Labels = field(repr=False)
@@ -83,16 +83,16 @@ class Findings:
 
     @property
     def total(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return len(self.right)
 
     @property
     def correct(self) -> int:
-        """How many answers are right."""
+        """The number of right answers."""
         return int(self.right.sum())
 
     def within(self, k: int) -> int:
-        """Return of how many examples the label is among the k likeliest classes."""
+        """Return for how many examples the label is among the k likeliest classes."""
         return int((self.ranks < k).sum())
 
     def doubtful(self, kind: str) -> int:
@@ -101,7 +101,7 @@ class Findings:
 
 
 def find(subject: Subject) -> Findings:
-    """Count and measure; passes over the examples once."""
+    """Count and measure, in one pass over the examples."""
     answered, labels = subject.answered, subject.answered.labels
     finite = np.asarray(np.isfinite(answered.logits).all(1), np.bool_)
     answered = dataclasses.replace(
@@ -147,9 +147,9 @@ def _sureness(answered: Answered, right: Bools) -> Sureness:
 
 
 def baseline(subject: Subject) -> tuple[int, int]:
-    """Return the largest class of the training set, and how often always saying it is right.
+    """Return the largest class of the training set, and how often this class alone is right.
 
-    Where the run does not tell its training set, the largest class of the split.
+    If the run does not know its training set, it is the largest class of the split.
     """
     given = np.bincount(subject.answered.labels, minlength=len(subject.classes))
     trained = subject.trained.trained_on.counts.get("train")
@@ -158,7 +158,7 @@ def baseline(subject: Subject) -> tuple[int, int]:
 
 
 def to_dict(subject: Subject, found: Findings) -> dict[str, Any]:
-    """Return what was found, fit for JSON."""
+    """Return the findings in a form that JSON can hold."""
     names, sureness, calibration = subject.classes, found.sureness, subject.answered.calibration
     largest, by_luck = baseline(subject)
     fitted = sureness.fitted

@@ -1,4 +1,4 @@
-"""How good answers about a labelled split are, counted and measured; no torch, no pictures."""
+"""Measures how good answers about a labelled split are, without torch and pictures."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class OfClass:
-    """How a class fares: `given` examples of it, `answered` as it, `right` of both.
+    """The counts for a class: `given` examples of it, `answered` as it, and `right` in both.
 
-    `precision`: right of those answered, `recall`: right of those given, `f1`: their harmonic mean;
-    None where there is nothing to divide by.
+    `precision`: the right share of those answered. `recall`: the right share of those given. `f1`:
+    their harmonic mean. Each is None if there is nothing to divide by.
     """
 
     given: int
@@ -42,7 +42,7 @@ class OfClass:
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers of about the same probability: how many, how sure on average, how many right."""
+    """Answers with about the same probability: how many, how sure on average, how many right."""
 
     examples: int
     probability: float
@@ -51,7 +51,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """What is answered, and how many of that are right, where less sure answers are refused."""
+    """How many examples are answered, and how many rightly, if less sure answers are refused."""
 
     threshold: float
     answered: int
@@ -60,10 +60,10 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """A temperature and a threshold that were found on one half and tried on the other.
+    """A temperature and a threshold that were found on one half and tested on the other.
 
-    `chances`: float32 [N, classes], each half's by the temperature of the other; `answered`,
-    `wrong`: over both halves, each refusing by the threshold of the other.
+    `chances`: float32 [N, classes], each half with the temperature of the other. `answered`,
+    `wrong`: over both halves, each with the threshold of the other.
     """
 
     chances: Floats
@@ -73,13 +73,13 @@ class CrossFitted:
 
 
 def confusion(labels: Labels, predicted: Labels, classes: int) -> Labels:
-    """Return how many examples of each class (row) were answered as each (column), [C, C]."""
+    """Return how many examples of each class (row) were answered as each class (column), [C, C]."""
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
 
 
 def by_class(table: Labels) -> list[OfClass]:
-    """Return how each class fares, from the confusion matrix [C, C]."""
+    """Return the counts for each class, from the confusion matrix [C, C]."""
     given, answered, right = table.sum(1).tolist(), table.sum(0).tolist(), np.diag(table).tolist()
     return [
         OfClass(g, a, r, _ratio(r, a), _ratio(r, g), _ratio(2 * r, a + g))
@@ -92,9 +92,9 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def ranks(logits: Floats, labels: Labels) -> Labels:
-    """Return how many classes are likelier than the label, int64 [N]; 0 where it is answered.
+    """Return how many classes are likelier than the label, int64 [N]; 0 if it is the answer.
 
-    Of equal logits the first class counts as the likelier, as in an argmax.
+    Of equal logits, the first class counts as likelier, as in an argmax.
     """
     own = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1])[None, :] < labels[:, None]
@@ -115,7 +115,7 @@ def reliability(largest: Floats, right: Bools, bins: int = BINS) -> list[Bin]:
 
 
 def over_thresholds(largest: Floats, right: Bools, count: int = THRESHOLDS) -> list[AtThreshold]:
-    """Return what is answered where at least a probability is asked for, from 0 to 1."""
+    """Return what is answered if a least probability is required, from 0 to 1."""
     found = []
     for threshold in np.linspace(0, 1, count).tolist():
         answered = largest >= np.float32(threshold)
@@ -126,7 +126,7 @@ def over_thresholds(largest: Floats, right: Bools, count: int = THRESHOLDS) -> l
 def cross_fit(logits: Floats, labels: Labels, right: Bools, error: float) -> CrossFitted | None:
     """Find a temperature and a threshold on each half for the other; None for too few examples.
 
-    `error`: the share of wrong answers that was asked for.
+    `error`: the wanted share of wrong answers.
     """
     if len(labels) < FEWEST or logits.shape[1] < 2:
         return None

@@ -1,7 +1,7 @@
-"""The operations that the engine of a page knows, read off calls of torch's functions.
+"""The operations that the engine of a page knows, read from calls of torch's functions.
 
-A call is bound to the names of its arguments, and becomes one operation of the engine, or none
-where it leaves the numbers as they are. Whatever cannot be read so is an UnknownOperationError.
+A call is bound to the names of its arguments. It becomes one operation of the engine, or none if it
+does not change the numbers. Every call that cannot be read in this way is an UnknownOperationError.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class UnknownOperationError(Exception):
 class Value(NamedTuple):
     """A value of a program: its number and its shape, [height, width, channels] or [n].
 
-    `kind`: "image", as torch has it with channels first; "pixels", which has them last; "vector".
+    `kind`: "image" with channels first, as in torch; "pixels" with channels last; or "vector".
     """
 
     number: int
@@ -65,7 +65,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """An operation that was read: as `program.Operation`, with torch's tensors."""
+    """An operation that was read: like `program.Operation`, with torch's tensors."""
 
     name: str
     takes: tuple[Value, ...]
@@ -75,9 +75,9 @@ class Found:
 
 
 class Call(NamedTuple):
-    """A call of torch's function `name`, and what it gave for two images.
+    """A call of torch's function `name`, and its result for two images.
 
-    Where an argument comes of the images, its `Value` stands for it.
+    An argument that comes from the images is replaced by its `Value`.
     """
 
     name: str
@@ -86,19 +86,19 @@ class Call(NamedTuple):
     result: Tensor
 
     def bound(self, names: str) -> dict[str, Any]:
-        """Return the arguments by name; those that were left out are missing."""
+        """Return the given arguments by name."""
         return dict(zip(names.split(), self.given, strict=False)) | self.named
 
     @property
     def value(self) -> Value:
-        """The first argument, which comes of the images."""
+        """The first argument, which comes from the images."""
         if not self.given or not isinstance(self.given[0], Value):
             raise UnknownOperationError(self.name)
         return self.given[0]
 
     @property
     def image(self) -> Value:
-        """The same, where it is an image with channels first."""
+        """The same, if it is an image with channels first."""
         if self.value.kind != "image":
             raise UnknownOperationError(f"{self.name} of what is no image")
         return self.value
@@ -112,7 +112,7 @@ class Call(NamedTuple):
 def read(call: Call) -> Found | Value:
     """Return what a call computes.
 
-    Raises UnknownOperationError for what the engine does not know.
+    Raises UnknownOperationError for calls that the engine does not know.
     """
     name = call.name.strip("_")
     if call.name.startswith("__i") and name[1:] in _ARITHMETIC:
@@ -132,7 +132,7 @@ def read(call: Call) -> Found | Value:
 
 
 def activation(name: str, value: Value, **settings: Any) -> Found:
-    """Return a function of each number alone."""
+    """Return a function that is applied to each number by itself."""
     return Found(name, (value,), value.shape, settings)
 
 
@@ -149,8 +149,8 @@ def convolution(
 ) -> Found:
     """Return a convolution by a weight [out, in / groups, kh, kw] and perhaps a bias.
 
-    `size`: rows, columns and channels of the result; `padding`: rows of zeros above and columns on
-    the left.
+    `size`: rows, columns and channels of the result. `padding`: rows of zeros above, and columns of
+    zeros on the left.
     """
     known = {"weight": weight.permute(2, 3, 1, 0)} | ({} if bias is None else {"bias": bias})
     settings: dict[str, Any] = {"kernel": tuple(weight.shape[2:]), "pad": padding}
@@ -243,7 +243,7 @@ def _adaptive(operation: str) -> Callable[[Call], Found]:
 
 
 def _reduced(operation: str) -> Callable[[Call], Found]:
-    """Read a reduction that is over all pixels, and over nothing else."""
+    """Read a reduction over all pixels, and over nothing else."""
 
     def reader(call: Call) -> Found:
         known, kind = call.bound("input dim keepdim"), call.value.kind
@@ -258,7 +258,7 @@ def _reduced(operation: str) -> Callable[[Call], Found]:
 
 
 def _whole(operation: str, value: Value, *, keep: bool) -> Found:
-    """Return a pooling over all pixels; `keep`: it leaves an image of one pixel, not a vector."""
+    """Return a pooling over all pixels; `keep`: the result is an image of one pixel, no vector."""
     kernel, channels = value.shape[:2], value.shape[2]
     settings = {"kernel": kernel, "stride": kernel, "pad": (0, 0)}
     return Found(operation, (value,), (1, 1, channels) if keep else (channels,), settings)
@@ -328,7 +328,7 @@ def _permuted(call: Call) -> Value:
 
 
 def _flattened(call: Call) -> Found | Value:
-    """Read what makes a vector of each image."""
+    """Read a call that makes a vector of each image."""
     value = call.value
     count = math.prod(value.shape)
     if call.result.shape != (2, count):

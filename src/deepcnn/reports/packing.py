@@ -1,4 +1,4 @@
-"""Programs with their weights as text, and the proof that they answer as the network does."""
+"""Programs with their weights as text, and the proof that they give the network's answers."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def _kept(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _in_steps(values: NDArray[np.float64]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-    """Return weights [..., out] as integers, and what those of each output are multiplied with.
+    """Return weights [..., out] as integers, and the factors for each output.
 
-    So 16 bits are nearer to the weights than fp16 is, most of whose bits tell small ones apart.
+    These 16 bits are more precise than fp16, most of whose bits distinguish small weights.
     """
     largest = np.abs(values).max(axis=tuple(range(values.ndim - 1)), initial=0.0)
     scales = np.where(largest > 0, largest / STEPS, 1.0).astype(np.float32)
@@ -52,10 +52,10 @@ def _in_steps(values: NDArray[np.float64]) -> tuple[NDArray[np.int16], NDArray[n
 
 
 def packed(program: list[Operation]) -> tuple[list[dict[str, Any]], str]:
-    """Return the operations, fit for JSON, and all their constants in base64.
+    """Return the operations, in a form for JSON, and all their constants in base64.
 
-    A constant is told by where it begins, in bytes, and how many values it has: float32, or int16
-    and then where its scales are, a float32 for each output.
+    A constant is given by its beginning, in bytes, and its number of values. The values are
+    float32, or int16; then there is also the place of the scales, a float32 for each output.
     """
     operations: list[dict[str, Any]] = []
     parts: list[bytes] = []
@@ -86,10 +86,10 @@ def packed(program: list[Operation]) -> tuple[list[dict[str, Any]], str]:
 def prove(
     program: list[Operation], model: nn.Module, transform: Transform, temperature: float
 ) -> float:
-    """Return by how much a probability of the program differs from the network's, at most.
+    """Return the largest difference of a probability between the program and the network.
 
-    Over images of noise, of gradients, and of both. Raises ConfigError where it differs by more
-    than `LIMIT`: then the network does something else with other images.
+    It is measured over images of noise, of gradients, and of both. Raises ConfigError if it is
+    above `LIMIT`: then the network computes something else for other images.
     """
     images = transform.evaluate(torch.from_numpy(trial_images(transform.image_shape)))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -107,7 +107,7 @@ def prove(
 
 
 def trial_images(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Return `TRIED` images uint8 [N, H, W, C] of many kinds, always the same ones."""
+    """Return `TRIED` images uint8 [N, H, W, C] of many kinds, always the same."""
     height, width, channels = shape
     generator = np.random.default_rng(0)
     noise = generator.normal(size=(TRIED, height, width, channels))
@@ -200,7 +200,7 @@ def _convolved(operation: Operation, x: Tensor, constants: dict[str, Tensor]) ->
 
 
 def _pooled(operation: Operation, x: Tensor) -> Tensor:
-    """Pool windows that may hang over the edge, where nothing counts."""
+    """Pool windows that may reach over the edge; nothing counts there."""
     settings = operation.settings
     (rows, columns), (down, across) = settings["kernel"], settings["stride"]
     top, left = settings["pad"]

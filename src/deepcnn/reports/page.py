@@ -1,4 +1,4 @@
-"""Pages from templates: one file each, with all that they need inside."""
+"""Pages from templates: one file each, which contains all that it needs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SCRIPTS = ("page.js", "jpeg.js", "engine.js", "box.js")
 def render(template: str, page: dict[str, Any], *, made: bool = True) -> str:
     """Fill in a template, and return the page; everything in `page` is escaped.
 
-    `made`: say when. Only the scripts of this package run in the page, and nothing that it asks
-    for can leave it: its own policy forbids both. Of names, signs that cannot be seen and bytes
-    that are no UTF-8 are escaped.
+    `made`: say when it was made. Only the scripts of this package run in the page, and the page
+    cannot load or send anything; its own policy forbids everything else. In names, invisible
+    characters and bytes that are not UTF-8 are escaped.
     """
     scripts = [script(name) for name in SCRIPTS]
     filled = (
@@ -55,7 +55,7 @@ def policy(scripts: list[str]) -> str:
 
 @functools.cache
 def script(name: str) -> str:
-    """Return a script as it is in a page."""
+    """Return a script in the form in which it is in a page."""
     return shrunk(asset(name))
 
 

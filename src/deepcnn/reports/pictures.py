@@ -1,4 +1,4 @@
-"""The pictures of a report: which are shown, and their pixels as data URIs."""
+"""The pictures of a report: the choice, and their pixels as data URIs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Cell = tuple[int, int]  # the class that was given, and the one that was answere
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which examples are shown: behind each cell, and in the gallery, the worst first."""
+    """The examples that are shown: for each cell, and in the gallery, the worst first."""
 
     cells: dict[Cell, list[int]]
     mistakes: list[int]
 
     @property
     def all(self) -> list[int]:
-        """Every one once, those of the gallery first, then cell after cell by turns."""
+        """All examples, each once: first the gallery's, then one from each cell in turn."""
         turns = [
             members[turn]
             for turn in range(IN_A_CELL)
@@ -46,8 +46,8 @@ class Chosen:
 class Seen:
     """What one pass over the examples of a split found.
 
-    `sha256`: of all their pixels in order, then of all labels as int64; `doubts`: of every answer;
-    `pixels`: of those that were asked for, by their index.
+    `sha256`: of all their pixels in order, then of all labels as int64. `doubts`: for every answer.
+    `pixels`: of the requested examples, by index.
     """
 
     sha256: str
@@ -58,8 +58,9 @@ class Seen:
 def choose(labels: Labels, predicted: Labels, chances: Floats) -> Chosen:
     """Choose which examples to show, by their probabilities, float32 [N, classes].
 
-    The worst wrong answer is the surest, the worst right one the least sure. Cells take turns, so
-    that each shows its worst one before any shows its second: wrong ones first, large ones first.
+    The worst wrong answer is the surest one; the worst right answer is the least sure one. Cells
+    take turns: each shows its worst example before any cell shows its second. Wrong cells come
+    first, and among them large ones.
     """
     surest = chances[np.arange(len(labels)), predicted]
     wrong = predicted != labels
@@ -103,7 +104,7 @@ def look(source: Source, answered: Answered, wanted: list[int]) -> Seen:
 
 
 def in_base64(seen: Seen, order: list[int], limit: int = BYTES) -> dict[int, str]:
-    """Return pictures as PNG in base64, the first ones of `order`, up to so many bytes in all."""
+    """Return pictures as PNG in base64, the first of `order`, up to this many bytes in all."""
     found: dict[int, str] = {}
     for index in order:
         text = base64.b64encode(encode(seen.pixels[index])).decode()
@@ -115,7 +116,7 @@ def in_base64(seen: Seen, order: list[int], limit: int = BYTES) -> dict[int, str
 
 
 def data_uri(image: Pixels) -> str:
-    """Return a picture uint8 [H, W, 1 or 3] as the address of an image in a page."""
+    """Return a picture uint8 [H, W, 1 or 3] as an image's address in a page."""
     return "data:image/png;base64," + base64.b64encode(encode(image)).decode()
 
 
@@ -133,9 +134,10 @@ def sheet(images: Pixels, across: int, *, gap: int = 1, ground: int = 128) -> Pi
 
 
 def for_display(values: NDArray[np.float32], *, around_zero: bool = False) -> Pixels:
-    """Bring each image float32 [N, H, W, C] to 0 to 255, by its smallest and largest value.
+    """Scale each image float32 [N, H, W, C] to 0 to 255, by its smallest and largest value.
 
-    `around_zero`: zero becomes the middle gray, and the value that is farthest from it 1 or 255.
+    `around_zero`: zero becomes the middle gray, and the value that is farthest from zero becomes 1
+    or 255.
     """
     axes = (1, 2, 3)
     if around_zero:

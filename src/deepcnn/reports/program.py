@@ -1,8 +1,8 @@
 """A network as a short list of operations, which the engine inside a page can follow.
 
-The list is found by calling the network once and taking down what it asks of torch: so any network
-will do whose operations are known. Values are numbered: 0 is the image, and each operation makes
-the next. An image lies as rows, columns, channels, and what is flattened is a vector.
+The list is found by calling the network once and recording its calls of torch. So this works for
+any network whose operations are known. Values are numbered: 0 is the image, and each operation
+makes the next value. An image is stored as rows, columns, channels; flattened, it is a vector.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Floats = NDArray[np.float64]
 class Operation:
     """One operation: its name, the values that it takes, its settings and its constants.
 
-    `out`: the shape of what it makes, [height, width, channels] or [n]; `constants`: float64, laid
-    out as the engine reads them: filters [kh, kw, in / groups, out], those of a locally connected
-    layer [height, width, kh, kw, in, out], matrices [in, out].
+    `out`: the shape of the result, [height, width, channels] or [n]. `constants`: float64, in the
+    layout that the engine reads: filters [kh, kw, in / groups, out]; for a locally connected layer
+    [height, width, kh, kw, in, out]; matrices [in, out].
     """
 
     name: str
@@ -48,8 +48,8 @@ class Operation:
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> list[Operation]:
     """Return what a network does to an image of `shape` (channels, height, width).
 
-    Raises ConfigError, naming it, for an operation that the engine of a page does not know, or
-    where the network does not compute in float64.
+    Raises ConfigError for an operation that the engine of a page does not know, which it names, and
+    if the network does not compute in float64.
     """
     # In float64 layers do what the literature says, and not what is faster in float32.
     plain = copy.deepcopy(model).to("cpu", torch.float64).eval().requires_grad_(False)
@@ -67,7 +67,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> list[Operation]:
 
 
 class _Recorder(CallRecorder):
-    """Takes down each function of torch that computes with what comes of the images."""
+    """Records each function of torch that computes with values from the images."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -77,7 +77,7 @@ class _Recorder(CallRecorder):
         self._operations: list[Operation] = []
 
     def where(self) -> str:
-        """Return in which layer the network is."""
+        """Return the layer in which the network is at the moment."""
         names = [name for name in self.layers if name]
         return f" (in {names[-1]})" if names else ""
 
@@ -185,12 +185,12 @@ class _Recorder(CallRecorder):
 
 
 def is_one(module: nn.Module) -> bool:
-    """Tell whether a layer is one operation, however it computes that."""
+    """Tell whether a layer is a single operation, in whatever way it is computed."""
     return isinstance(module, SameConv2d | LocallyConnected2d | LocalResponseNorm)
 
 
 def _until(found: list[Operation], last: int) -> list[Operation]:
-    """Return the operations that the value `last` needs, numbered anew."""
+    """Return the operations that the value `last` needs, with new numbers."""
     needed, waiting = set(), [last]
     while waiting:
         number = waiting.pop()
@@ -207,7 +207,8 @@ def _until(found: list[Operation], last: int) -> list[Operation]:
 def fold(program: list[Operation]) -> list[Operation]:
     """Put scales and shifts of channels into the convolution or the matrix before them.
 
-    Through a max pooling too, where no scale is negative: then they may change places.
+    This also works through a max pooling if no scale is negative, since the two can then be
+    exchanged.
     """
     program = list(program)
     uses = [0] * (len(program) + 1)

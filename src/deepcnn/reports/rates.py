@@ -21,9 +21,9 @@ LOSS, SMOOTHED, MARKS = (176, 190, 210), (20, 85, 180), ((200, 60, 30), NOTE, NO
 
 @dataclass(frozen=True)
 class Curve:
-    """What is drawn: of each step its learning rate, which grows, its loss, and their average.
+    """What is drawn: for each step the learning rate, which grows, the loss, and its average.
 
-    `marks`: rates that are pointed at, each with a word for it; the first is the one that counts.
+    `marks`: rates to point at, each with a word for it; the first one counts.
     """
 
     rates: Sequence[float]
@@ -96,7 +96,7 @@ def _axis(curve: Curve) -> list[str]:
 
 
 def _pointing(column: int, text: str) -> str:
-    """Return a line that points at a column, with a text on the side where there is room."""
+    """Return a line that points at a column, with a text on the side that has room."""
     if column + 2 + len(text) <= COLUMNS + 2:
         return " " * (AXIS + column) + "^ " + text
     return f"{text} ^".rjust(AXIS + column + 1)

@@ -1,4 +1,4 @@
-"""Scripts without what only a reader needs: a page is to be small."""
+"""Shortens scripts by what only a reader needs, so that pages are small."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _PARTS = re.compile(
 
 
 def shrunk(script: str) -> str:
-    """Return a script without comments, and without the signs that mean nothing.
+    """Return a script without comments, and without characters that have no meaning.
 
-    A line's end stays where it may end a statement; semicolons and commas go before what closes;
-    const becomes let, which only matters to who writes a script. For scripts that have no regular
-    expression, no template inside a template, no empty statement and no array with holes.
+    The end of a line stays if it may end a statement. Semicolons and commas are removed before a
+    closing bracket. const becomes let, since the difference only matters to authors. This is for
+    scripts that have no regular expression, no template inside a template, no empty statement and
+    no array with holes.
     """
     kept = ""
     blank = ""  # what stood before the next part
@@ -39,6 +40,6 @@ def shrunk(script: str) -> str:
 
 
 def _needs_blank(before: str, after: str) -> bool:
-    """Tell whether two signs would become another thing without a blank between them."""
+    """Tell whether two characters need a blank between them to keep their meaning."""
     words = re.fullmatch(r"[\w$]{2}", before + after) is not None
     return words or (before == after and before in "+-")

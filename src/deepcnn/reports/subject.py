@@ -1,4 +1,4 @@
-"""What a report is about, from a run that was trained before."""
+"""Makes the subject of a report, from a run that was trained before."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def subject_of(
 ) -> Subject:
     """Let a run's network answer about a split, and return what a report needs.
 
-    `step`: of the checkpoint, None: the best where it is kept, else the newest; for the other
+    `step`: of the checkpoint; None: the best one if it is kept, else the newest. For the other
     arguments and the errors see `Scorer`.
     """
     scorer = Scorer(

@@ -1,6 +1,6 @@
-"""Figures as inline SVG: their colours and dashes are the page's, their values show on hover.
+"""Figures as inline SVG, with the page's colours and dashes; values are shown on hover.
 
-A figure is drawn in a box of 400 by 250 units, so that its text is read on a telephone as well.
+A figure is drawn in a box of 400 by 250 units, so its text can also be read on a telephone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axes:
-    """What is shown of the plane: the labels, and the ranges that have to be seen."""
+    """The visible part of the plane: the labels, and the ranges that must be seen."""
 
     title: str
     x: str
@@ -65,7 +65,7 @@ class Scale:
 
 
 def chart(axes: Axes, series: Sequence[Series], tips: Iterable[tuple[float, str]] = ()) -> Markup:
-    """Draw lines over axes; `tips`: what is shown where the pointer is nearest to an x."""
+    """Draw lines over axes; `tips`: the text for the x that is nearest to the pointer."""
     x = scale(axes.x_range, (LEFT, RIGHT), round_up=False)
     y = scale(axes.y_range, (BOTTOM, TOP), round_up=True)
     parts = [_frame(axes, x, y), *(_line(each, x, y) for each in series), _legend(series)]
@@ -108,7 +108,7 @@ def _round_step(step: float) -> float:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Return at most so many points: means of neighbours, where there are more."""
+    """Return at most this many points; if there are more, means of neighbours."""
     count = len(points)
     if count <= most:
         return list(points)

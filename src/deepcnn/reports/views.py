@@ -1,4 +1,4 @@
-"""What a report's page shows, ready for its template: words, tables, figures, pictures."""
+"""The content of a report's page for its template: words, tables, figures, pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ View = dict[str, Any]
 
 
 def view(subject: Subject, found: Findings, log: Log, demo: View) -> View:
-    """Return what the template `report.html` fills in."""
+    """Return the values for the template `report.html`."""
     config = subject.trained.config
     pictures = in_base64(found.seen, found.chosen.all) if found.seen.pixels else {}
     page: View = {
@@ -73,9 +73,9 @@ def view(subject: Subject, found: Findings, log: Log, demo: View) -> View:
 
 
 def rollbacks(log: Log) -> list[RolledBack]:
-    """Return how often a training went back to a checkpoint, each time told once.
+    """Return the rollbacks of a training to a checkpoint, each once.
 
-    A run that was killed before the next checkpoint goes back again, and tells it again.
+    A run that was killed before the next checkpoint goes back again, and logs it again.
     """
     names = [field.name for field in dataclasses.fields(RolledBack)]
     found: list[dict[str, Any]] = [
@@ -348,7 +348,7 @@ def _mistakes(subject: Subject, found: Findings, pictures: dict[int, str]) -> Vi
 
 @torch.no_grad()
 def _strips(subject: Subject, found: Findings) -> list[View]:
-    """Return pictures as they are, as they come to the network, distorted; and its filters."""
+    """Return pictures as they are, as the network gets them, and distorted; and its filters."""
     transform, strips = subject.trained.trained_on.transform, []
     if found.seen.pixels:
         images = np.stack([found.seen.pixels[index] for index in found.samples])

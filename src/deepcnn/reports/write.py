@@ -1,4 +1,4 @@
-"""Reports as files: a page, its twin in JSON, and the answers to a whole split as CSV."""
+"""Reports as files: a page, the same as JSON, and the answers to a whole split as CSV."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ LARGEST = 1 << 16  # rows of a CSV that are put together at a time
 
 
 def write(subject: Subject, out: Path | None = None) -> Path:
-    """Write the report about a run, and return where; None: `report.html` in the run.
+    """Write the report about a run, and return its path; None: `report.html` in the run.
 
-    Beside the page lie its twin, with the ending .json, and the answers to every example of the
-    split, with the ending .csv. Each appears whole or not at all. Raises DataError where they
-    cannot be written.
+    Beside the page lie two files: the same content with the ending .json, and the answers to every
+    example of the split with the ending .csv. Each file appears whole or not at all. Raises
+    DataError if they cannot be written.
     """
     path = out if out is not None else subject.run.path / NAME
     found = findings.find(subject)
@@ -54,9 +54,9 @@ def write(subject: Subject, out: Path | None = None) -> Path:
 
 
 def write_comparison(contenders: list[Contender], out: Path) -> Path:
-    """Write a page that compares two runs and more, its twin beside it, and return where.
+    """Write a page that compares two or more runs, and the same as JSON; return its path.
 
-    Raises DataError where they cannot be written.
+    Raises DataError if they cannot be written.
     """
     page, twin = compared(contenders)
     html = render("comparison.html", page)
@@ -66,9 +66,9 @@ def write_comparison(contenders: list[Contender], out: Path) -> Path:
 
 
 def export_html(wanted: Wanted) -> Exported:
-    """Write the page in which a run's network answers alone; no image of the run is needed.
+    """Write the page in which a run's network answers by itself; no image of the run is needed.
 
-    Raises ConfigError where a page cannot compute the network.
+    Raises ConfigError if a page cannot compute the network.
     """
     trained = opened(wanted)
     content = demo_page(trained).encode()
@@ -79,7 +79,7 @@ def export_html(wanted: Wanted) -> Exported:
 
 
 def save(path: Path, parts: Iterator[bytes] | list[bytes]) -> None:
-    """Write a file atomically, with its folder; raise DataError, saying what to do, if it fails."""
+    """Write a file atomically, with its folder; if it fails, raise a DataError with advice."""
     try:
         atomic.make_directory(path.parent)
         with atomic.writing(path) as file:
@@ -126,7 +126,7 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def _rows(subject: Subject, found: Findings) -> Iterator[bytes]:
-    """Yield the lines of the CSV: what `predict` writes, and the class that was given."""
+    """Yield the lines of the CSV: what `predict` writes, and the given class."""
     names = subject.classes
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -150,7 +150,7 @@ def _rows(subject: Subject, found: Findings) -> Iterator[bytes]:
 
 
 def names_of(source: Source, split: str) -> Iterator[str]:
-    """Yield what each example is called: the path of its file, else the split and its number."""
+    """Yield the name of each example: the path of its file, else the split and its number."""
     number = 0
     for shard in source.shards:
         chosen = shard.chosen.tolist() if isinstance(shard, Subset) else range(len(shard))

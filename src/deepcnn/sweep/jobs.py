@@ -1,4 +1,4 @@
-"""Several programs at once: what each says while it works, and how it ended."""
+"""Runs several programs at once: what each says while it works, and how it ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAST_LINES = 20  # that are kept of what a program says
 
 @dataclass(frozen=True)
 class Job:
-    """A program to run; `name` tells it from the others."""
+    """A program to run; `name` distinguishes it from the others."""
 
     name: str
     command: list[str]
@@ -55,13 +55,13 @@ def run_all(
     *,
     inherit: int | None = None,
 ) -> None:
-    """Run programs in order, so many at once, and tell of each event and of each end.
+    """Run programs in order, a number of them at once; tell of each event and of each end.
 
-    An event is a line of their output that is a JSON object. Where this function is left by an
-    exception, also by one of `heard` or `ended`, all that still run are sent SIGTERM and waited
-    for: so a training saves. They do not get the signals of the terminal themselves; and where this
-    process is killed, they find nobody to listen, and end by that. `inherit`: a file's descriptor
-    that each of them holds open until it ends.
+    An event is a line of their output that is a JSON object. If an exception leaves this function,
+    also one of `heard` or `ended`, all programs that still run get SIGTERM and are waited for, so
+    trainings save. The programs do not get the signals of the terminal themselves. If this process
+    is killed, nobody reads their output, and so they end. `inherit`: a file descriptor that each
+    program holds open until it ends.
     """
     waiting, living = deque(jobs), dict[str, _Process]()
     lines: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
@@ -110,7 +110,7 @@ class _Process:
         lines.put((self.job.name, None))
 
     def event(self, line: bytes) -> dict[str, Any] | None:
-        """Return the event that a line is; what is none is kept as something that was said."""
+        """Return the event in a line; any other line is kept as something that was said."""
         with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(line)
             if isinstance(found, dict):
@@ -123,7 +123,7 @@ class _Process:
         self._process.terminate()
 
     def end(self) -> Ended:
-        """Return how the program ended, once it has."""
+        """Return how the program ended, when it has ended."""
         assert self._process.stdout is not None
         self._process.stdout.close()
         seconds = time.perf_counter() - self._began
@@ -132,10 +132,10 @@ class _Process:
 
 @contextmanager
 def held_by_all(path: Path, wait: Callable[[], None]) -> Iterator[int | None]:
-    """Hold a file, through a descriptor that programs can inherit, until the last of them ends.
+    """Lock a file, through a descriptor that programs can inherit, until the last of them ends.
 
-    Where others still hold it, `wait` is called once, and they are waited for: programs whose
-    starter was killed. Gives None where the system has no such locks.
+    If other programs still hold it, whose starter was killed, `wait` is called once, and they are
+    waited for. Gives None if the system has no such locks.
     """
     if fcntl is None:
         yield None

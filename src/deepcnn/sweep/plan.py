@@ -10,7 +10,7 @@ final/01-rate=0.1/…      the best setting, trained on everything and scored on
 comparison.html, .json   the runs against each other
 lock, children.lock      held by the process that sweeps, and by all its trainings
 
-What is finished is told by the logs of the runs, so a sweep that was killed goes on by its plan.
+The logs of the runs tell which are finished, so a killed sweep can go on with its plan.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SETTLED = ("steps", "epochs", "data", "data_dir", "start_from")
 
 @dataclass(frozen=True)
 class Setting:
-    """A configuration; `changes`: what it is in the grid; `name`: of its folder, or ""."""
+    """A configuration; `changes`: its place in the grid; `name`: of its folder, or ""."""
 
     name: str
     changes: dict[str, str]
@@ -59,8 +59,9 @@ class Setting:
 class Plan:
     """What a sweep trains: each setting with the first `kept` of the seeds.
 
-    `final_seeds`: with how many of the seeds the best setting is trained on everything; `budget`:
-    seconds for all of it, or None; `kept`: how many seeds these allow, None: not yet known.
+    `final_seeds`: the number of seeds with which the best setting is trained on everything.
+    `budget`: seconds for the whole sweep, or None. `kept`: the number of seeds that the budget
+    allows; None: not yet known.
     """
 
     settings: tuple[Setting, ...]
@@ -70,7 +71,7 @@ class Plan:
     kept: int | None = None
 
     def tasks(self) -> list[Task]:
-        """Return the runs to choose by; every setting has its first seed before any its second."""
+        """Return the runs for the choice; each setting gets a first seed before any gets a second."""
         seeds = self.seeds[: self.kept]
         return [Task(each, seed, "") for seed in seeds for each in self.settings]
 
@@ -80,11 +81,11 @@ class Plan:
         return [Task(whole, seed, FINAL) for seed in self.seeds[: self.final_seeds]]
 
     def same(self, other: Plan) -> bool:
-        """Tell whether both were asked for alike."""
+        """Tell whether both plans have the same request."""
         return dataclasses.replace(self, kept=other.kept).to_dict() == other.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, fit for JSON."""
+        """Return the fields in a form that JSON can hold."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         settings = [{**vars(each), "config": to_dict(each.config)} for each in self.settings]
         plain: dict[str, Any] = json.loads(json.dumps({**values, "settings": settings}))
@@ -92,7 +93,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """Undo `to_dict`; for other things raises DeepcnnError, KeyError, TypeError, ValueError."""
+        """Undo `to_dict`; for other values raises DeepcnnError, KeyError, TypeError, ValueError."""
         settings = tuple(
             Setting(str(each["name"]), dict(each["changes"]), from_dict(each["config"]))
             for each in values["settings"]
@@ -111,7 +112,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Where it lies in the folder of the sweep."""
+        """Its path in the folder of the sweep."""
         return "/".join(filter(None, (self.parent, self.setting.name, f"seed-{self.seed}")))
 
     @property
@@ -122,7 +123,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Score:
-    """What a finished run got right, on which split, and its mean cross-entropy (NaN: none)."""
+    """How much a finished run got right, on which split, and its mean cross-entropy (NaN: none)."""
 
     split: str
     correct: int
@@ -132,7 +133,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """A setting in the table: the scores of its finished runs by seed, and of how many.
+    """A setting in the table: the scores of its finished runs by seed, and the number of runs.
 
     `failed`: seeds whose training failed in this call.
     """
@@ -150,12 +151,12 @@ class Row:
 
     @property
     def spread(self) -> Spread | None:
-        """Mean, deviation and interval of the accuracies, None before the first."""
+        """Mean, deviation and interval of the accuracies; None before the first one."""
         shares = [each.correct / each.total for each in self.scores.values()]
         return spread(shares) if shares else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the table has, fit for JSON."""
+        """Return the row in a form that JSON can hold."""
         found = self.spread or Spread(0, math.nan, None, None)
         return {
             "setting": self.setting.name,
@@ -179,7 +180,7 @@ def on_everything(config: Config) -> Config:
 
 
 def folder_name(number: int, changes: dict[str, str]) -> str:
-    """Return a name for a setting's folder, which says its changes as far as a name can."""
+    """Return a name for a setting's folder, which names its changes as far as possible."""
     words = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in changes.items())
     return f"{number:02d}-" + re.sub(r"[^\w.=,+-]+", "_", words)[:80]
 
@@ -187,7 +188,7 @@ def folder_name(number: int, changes: dict[str, str]) -> str:
 def score_of(folder: Path, task: Task) -> Score | None:
     """Return the score of a run that is finished, else None.
 
-    Raises RunError where another run lies in its place.
+    Raises RunError if another run lies in its place.
     """
     path = folder / task.name
     if not is_run(path):
@@ -218,7 +219,7 @@ def score_of(folder: Path, task: Task) -> Score | None:
 def command_of(folder: Path, task: Task, model: str | None) -> list[str]:
     """Return the program that trains a run, or goes on with it, and prints its events.
 
-    `model`: the network of one's own that whoever calls has named.
+    `model`: the user's own network, if the caller has named one.
     """
     path, config = folder / task.name, task.config
     if is_run(path):
@@ -249,8 +250,8 @@ def rows_of(tasks: Sequence[Task], scores: dict[str, Score], failed: Sequence[st
 def best_of(rows: Sequence[Row]) -> Row | None:
     """Return the setting with most right answers among those whose runs are all finished.
 
-    While there is none, that with the best mean so far. Of equals it is that with the lower mean
-    loss, then the first.
+    If there is none yet, it is the one with the best mean so far. Of equal settings it is the one
+    with the lower mean loss, then the first.
     """
     candidates = [row for row in rows if row.complete] or [row for row in rows if row.scores]
 
@@ -264,10 +265,11 @@ def best_of(rows: Sequence[Row]) -> Row | None:
 
 
 def not_told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Return the settings that may be as good as the best one, by what their seeds tell.
+    """Return the settings that may be as good as the best one, judged by their seeds.
 
-    The seeds of both are taken in pairs, since they have the data and their order in common: the
-    95 % interval of the mean difference, by Student's t, reaches 0. A single seed tells nothing.
+    Runs with the same seed form pairs, since they share the data and their order. A setting is
+    returned if the 95 % interval of the mean difference, by Student's t, reaches 0. A single seed
+    tells nothing.
     """
     best = next((row for row in rows if row.is_best), None)
     if best is None:
@@ -287,9 +289,9 @@ def not_told_apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def seeds_that_fit(plan: Plan, seconds: float, run: float, at_once: int) -> int:
-    """Return how many seeds there is time for, at most those of the plan; 0: not one.
+    """Return for how many seeds there is time, at most those of the plan; 0: not even one.
 
-    `seconds`: that are left; `run`: how long one takes where so many are trained at once.
+    `seconds`: the time that is left. `run`: how long a run takes when so many are trained at once.
     """
     final = math.ceil(min(plan.final_seeds, len(plan.seeds)) / at_once) * run
     for seeds in range(len(plan.seeds), 0, -1):
@@ -299,7 +301,7 @@ def seeds_that_fit(plan: Plan, seconds: float, run: float, at_once: int) -> int:
 
 
 def why(status: int, said: Sequence[str]) -> str:
-    """Say why a training ended that did not finish; `said`: its last lines."""
+    """Return why a training ended without finishing; `said`: its last lines."""
     if status < 0:
         killed = signal.Signals(-status).name
         more = ", as by a machine without memory" if killed == "SIGKILL" else ""
@@ -309,9 +311,9 @@ def why(status: int, said: Sequence[str]) -> str:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """Return the plan of the sweep in a folder, None: there is none.
+    """Return the plan of the sweep in a folder; None if there is none.
 
-    Raises RunError where it cannot be read.
+    Raises RunError if it cannot be read.
     """
     path = folder / PLAN
     if not path.is_file():
@@ -330,7 +332,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 
 def unfinished(plan: Plan, parent: Path) -> Path | None:
-    """Return the newest sweep in a folder that was asked for alike and is not finished."""
+    """Return the newest sweep in a folder with the same request that is not finished."""
     found = [path.parent for path in parent.glob(f"*/{PLAN}")]
     for folder in sorted(found, key=lambda path: path.name, reverse=True):
         try:

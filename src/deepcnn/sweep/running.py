@@ -1,4 +1,4 @@
-"""A sweep at work: its trainings as processes, the division of its time, and its end."""
+"""Runs a sweep: its trainings as processes, the division of its time, and its end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RunAdvanced(Event):
 class RunEnded(Event):
     """A training of the sweep has ended; with a score, or `failed`, which says why.
 
-    `seconds`: of its process; `earlier`: it was finished before this sweep was started again.
+    `seconds`: of its process. `earlier`: it was finished before this sweep was started again.
     """
 
     run: str
@@ -89,11 +89,11 @@ class Swept(Event):
 
 
 class Sweep:
-    """Trains what a plan says, in a folder, and goes on where it was left.
+    """Trains what a plan says, in a folder, and goes on where it stopped.
 
-    `at_once`: trainings at a time; `model`: the network of one's own that whoever calls has named;
-    `report`: write a page that compares the runs. `emit` is told what happens. `work`: the share
-    that is done of each run that is being trained, by its name.
+    `at_once`: trainings at a time. `model`: the user's own network, if the caller has named one.
+    `report`: write a page that compares the runs. `emit` hears what happens. `work`: by name, the
+    share that is done of each run in training.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class Sweep:
     def run(self) -> Swept:
         """Train all that is not finished, choose, and return the table.
 
-        Whatever it is left by, also KeyboardInterrupt, all its trainings are asked to save and end
-        first. Raises RunError where the folder is another's or another process sweeps there, and
-        ConfigError where not even one seed fits into the budget.
+        Before this method ends, by whatever exception, also KeyboardInterrupt, all its trainings
+        are asked to save and end. Raises RunError if the folder belongs to another sweep or another
+        process sweeps there, and ConfigError if not even one seed fits into the budget.
         """
         with storing(self.folder):
             atomic.make_directory(self.folder)
@@ -148,7 +148,7 @@ class Sweep:
         self._emit(Noted("Waiting for the trainings of a sweep that was killed to save and end."))
 
     def _take_up(self) -> None:
-        """Store the plan, or take the one that is there."""
+        """Store the plan, or take over the one that is there."""
         stored = read_plan(self.folder)
         if stored is None:
             others = {each.name for each in self.folder.iterdir()} - {LOCK, CHILDREN}
@@ -183,7 +183,7 @@ class Sweep:
         )
 
     def _train(self, tasks: Sequence[Task]) -> None:
-        """Train what is not finished of some runs."""
+        """Train those of some runs that are not finished."""
         left = []
         for task in tasks:
             score = score_of(self.folder, task)
@@ -238,7 +238,7 @@ class Sweep:
             file.write(json.dumps(line) + "\n")
 
     def _divide_the_time(self, budget: float) -> None:
-        """Find out how long a run takes, from the beginning of the first ones, and what fits."""
+        """Find out how long a run takes, from the start of the first ones, and how many fit."""
         trial = Trial(budget, time.monotonic)
         left = [task for task in self.plan.tasks() if score_of(self.folder, task) is None]
         with suppress(Enough):
@@ -270,7 +270,7 @@ class Sweep:
         )
 
     def _write_report(self) -> str | None:
-        """Write the page that compares all finished runs; what fails is only told."""
+        """Write the page that compares all finished runs; a failure is only reported."""
         names = [each.name for each in [*self.plan.tasks(), *self._final]]
         finished = [name for name in names if name in self._scores]
         if not self._report or len(finished) < 2:
@@ -296,13 +296,13 @@ class Sweep:
 
 
 class Enough(Exception):  # noqa: N818 (nothing is wrong)
-    """The trial has told how long a run takes."""
+    """The trial has found out how long a run takes."""
 
 
 class Trial:
-    """Finds out how long a run takes, from what the first ones tell of their work.
+    """Finds out how long a run takes, from the progress of the first runs.
 
-    `budget`: seconds, of which it takes a share at most; `clock`: tells the seconds.
+    `budget`: in seconds; the trial takes at most a share of it. `clock`: returns seconds.
     """
 
     def __init__(self, budget: float, clock: Any) -> None:
@@ -312,7 +312,7 @@ class Trial:
         self._whole: dict[str, float] = {}  # seconds of those that have finished
 
     def heard(self, job: Job, event: dict[str, Any]) -> None:
-        """Take down an event of a run; raise Enough where that is enough."""
+        """Record an event of a run; raise Enough if this is enough."""
         now = self._clock() - self._began
         if event.get("event") == "Advanced":
             self._points.setdefault(job.name, []).append((now, float(event["work"])))
@@ -322,13 +322,13 @@ class Trial:
                 raise Enough
 
     def ended(self, ended: Ended, said: str) -> None:
-        """Take down that a run has finished; raise RunError where it failed."""
+        """Record that a run has finished; raise RunError if it failed."""
         if ended.status:
             raise RunError(f"{ended.job.name}: {said}")
         self._whole[ended.job.name] = ended.seconds
 
     def seconds_of_a_run(self) -> float:
-        """Return how long a whole run takes, the slowest of those that were tried."""
+        """Return how long a whole run takes: the slowest one of the trial."""
         found = list(self._whole.values())
         for name, points in self._points.items():
             (first, before), (last, after) = points[0], points[-1]
@@ -337,7 +337,7 @@ class Trial:
         return max(found, default=0.0)
 
     def done(self) -> float:
-        """Return the smallest share that a run of the trial has done already."""
+        """Return the smallest share that any run of the trial has done."""
         shares = [points[-1][1] for points in self._points.values()]
         return min(shares, default=0.0)
 
