@@ -385,10 +385,10 @@ def held_out(
 
     "stratified": at random, with each class in its proportion, exact to the example. "first": the
     first ones, as the old MNIST programs do. `first`: the place of the first copy of each example,
-    int64 [N]. With it, all copies of an image are held out, or none of them. Then fewer examples
-    are held out where the next copies do not fit, and more where every image has more copies than
-    that. Copies are divided like others where all examples are copies of one image. Raises
-    DataError if no example would be left for training.
+    int64 [N]. With it, all copies of an image are held out, or none of them. So fewer examples are
+    held out if the next copies do not fit, and more if every image has more copies than `size`. If
+    all examples are copies of one image, they are divided like other examples. Raises DataError if
+    no example would be left for training.
     """
     n = len(labels)
     if not 0 <= size < n:
@@ -414,9 +414,9 @@ def held_out(
 
 
 def _fitting(counts: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Choose the first groups of so many examples that come to `size`, bool [groups].
+    """Choose the first groups whose `counts` of examples add up to `size`, bool [groups].
 
-    One that is too large is passed over; where all are, the smallest is chosen.
+    A group that is too large is skipped; if all are, the smallest one is chosen.
     """
     fit = np.cumsum(counts) <= size
     left = size - int(counts[fit].sum())

@@ -129,7 +129,7 @@ def _grid(side: int) -> Floats:
 
 
 def _warped(images: Floats, maps: Floats) -> tuple[Floats, Floats]:
-    """Return images at mapped places, bilinear [M, S * S], and 1 where that is inside, else 0."""
+    """Return images at mapped places, bilinear [M, S * S], and 1 if a place is inside, else 0."""
     count, side = images.shape[:2]
     grid = _grid(side)
     places = maps @ grid

@@ -1,4 +1,4 @@
-"""From a data set to the batches that a network sees; `Stream` and `Fed` are for who feeds them."""
+"""From a data set to the batches for a network; `Stream` and `Fed` are for feeding your own."""
 
 from __future__ import annotations
 

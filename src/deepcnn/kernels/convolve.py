@@ -1,11 +1,11 @@
 """A convolution that keeps the image's size, and the one choice of how it is computed.
 
 direct      the sum of the definition, by torch
-matrix      where each pixel sees all others: one product, without any with padding
+matrix      one product without any padding, if each pixel sees all others
 fourier     by Fourier transforms on a processor, see `fourier`
-tiles       by Winograd's tiles on a processor, in float32 even where others are in bf16, see
+tiles       by Winograd's tiles on a processor, in float32 even if other layers are in bf16, see
             `winograd`
-onednn      the direct sum, its result left in oneDNN's own layout for the pooling that follows,
+onednn      the direct sum; its result stays in oneDNN's own layout for the pooling that follows,
             see `onednn`
 """
 

@@ -2,10 +2,10 @@
 
 These operations multiply little; their time depends on the bytes that they move. torch's own
 functions, and what torch.compile makes of them, read and write the largest tensors several times.
-Here the first layer's output is written once, with its activation. Of a convolution's output before
-max pooling, training keeps a quarter, and for each maximum one byte that says where it was. In the
-backward pass, the larger tensor needs nothing but this byte. Every sum is taken in a fixed order,
-so the same input gives the same bits.
+Here the first layer's output is written once, with its activation. From a convolution's output
+before max pooling, training keeps a quarter: the maxima, and for each of them one byte that says
+where it was. In the backward pass, the larger tensor needs nothing but this byte. Every sum is
+taken in a fixed order, so the same input gives the same bits.
 
 The functions are written for Triton (Tillet, Kung, Cox: "Triton: an intermediate language and
 compiler for tiled neural network computations", 2019), which compiles them at their first call.

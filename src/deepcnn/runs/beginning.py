@@ -46,7 +46,7 @@ class Beginning:
         return cls(**{**values, **lists, "left": left})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, fit for JSON."""
+        """Return the fields in a form that JSON can hold."""
         return dataclasses.asdict(self)
 
     def described(self) -> str:

@@ -4,10 +4,10 @@ A sweep is a folder:
 
 sweep.json               the plan: every setting with its whole configuration, and the seeds
 log.jsonl                how each training ended: a process, its exit status, its wall time
-seed-0/ …                runs, where there is one setting only
-01-rate=0.1/seed-0/ …    else those of each setting, scored on a validation split
+seed-0/ …                runs, if there is only one setting
+01-rate=0.1/seed-0/ …    else the runs of each setting, scored on a validation split
 final/01-rate=0.1/…      the best setting, trained on everything and scored on the test set
-comparison.html, .json   the runs against each other
+comparison.html, .json   the comparison of the runs
 lock, children.lock      held by the process that sweeps, and by all its trainings
 
 The logs of the runs tell which are finished, so a killed sweep can go on with its plan.
@@ -71,7 +71,7 @@ class Plan:
     kept: int | None = None
 
     def tasks(self) -> list[Task]:
-        """Return the runs for the choice; each setting gets a first seed before any gets a second."""
+        """Return the runs for the choice: first one seed of each setting, then the next seed."""
         seeds = self.seeds[: self.kept]
         return [Task(each, seed, "") for seed in seeds for each in self.settings]
 

@@ -63,7 +63,7 @@ class Signs:
         self._thread.start()
 
     def whom_to_blame(self, beats: int = 2 * SUSPECT) -> str | None:
-        """Wait until it is clear who is lost, and return a description; None if nobody seems to."""
+        """Wait until it is clear which process is lost, and return it in words; None if none is."""
         with self._changed:
             for _ in range(beats):
                 if blamed := self._lost(SUSPECT):
