@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -24,7 +25,7 @@ from deepcnn.reports.subject import subject_of
 from deepcnn.reports.write import write
 from deepcnn.runs import checkpoint
 from deepcnn.training.start import resume, train
-from tests.helpers.tiny import ADAMW, last, logged, saved, tensors, tiny, with_inputs
+from tests.helpers.tiny import ADAMW, Stateful, last, logged, saved, tensors, tiny, with_inputs
 
 NAN, INFINITE = float("nan"), float("inf")
 PLACES = ("gradient", "parameter", "average", "momentum")
@@ -253,6 +254,21 @@ def test_a_rollback_stands_in_the_report_once(
     assert page.read_text().count(text) == 1
     twin = json.loads(page.with_suffix(".json").read_text())
     assert [each["back_to"] for each in twin["rollbacks"]] == [4]
+
+
+def test_a_feed_with_a_state_goes_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives the batches again that a function of the step gives again."""
+    plant(monkeypatch, once("gradient", NAN, at=5))
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 32, 32, 3), np.uint8)
+    items = [(batch, np.arange(16) % 10) for batch in images]
+    config = dataclasses.replace(SHORT, on_nan="rollback", data="synthetic", batch_size=16)
+    train(config, run_dir=tmp_path / "state", feed=Stateful(items))
+    train(config, run_dir=tmp_path / "function", feed=lambda step: items[step])
+    (back,) = logged(tmp_path / "state", "RolledBack")
+    assert (back["step"], back["back_to"]) == (5, 4)
+    found, expected = tensors(tmp_path / "state"), tensors(tmp_path / "function")
+    for name, tensor in found.items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_a_run_goes_back_three_times_at_most_and_then_stops(
