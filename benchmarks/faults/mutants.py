@@ -45,6 +45,12 @@ BELONGS = {
     "training/rollback": ["training/test_not_finite.py"],
     "training/room": ["training/test_storage.py", "training/test_not_finite.py"],
     "training/checks": ["training/test_checks.py", "training/test_not_finite.py"],
+    "training/loop": ["training/test_python_feeds.py"],
+    "training/session": [
+        "training/test_loop.py",
+        "training/test_feeding.py",
+        "training/test_not_finite.py",
+    ],
     "runs/beginning": ["training/test_start_from.py"],
     "data/catalog": ["data/test_fetch.py"],
     "data/shards": ["data/test_source.py", "data/test_dataset.py"],
