@@ -187,6 +187,21 @@ def near_duplicates() -> str:
     return f"{found} of {listed}, {rounded(100 * found / listed)} % ({interval(found, listed)})"
 
 
+def planted_labels() -> str:
+    """Return how well the doctor finds labels that were made wrong."""
+    rows = []
+    for found in sorted(results("doctor_labels").values(), key=lambda r: (r["data"], r["share"])):
+        figures = found["figures"]
+        if "planted" in figures:
+            kinds = ("recall", "precision", "average precision")
+            values = (rounded(figures[f"planted: {kind}"]) for kind in kinds)
+            first = str(figures["planted: wrong of the first 50"])
+            planted = f"{figures['planted']:,} ({found['share']:.0%})".replace("%)", " %)")
+            rows.append((found["data"], planted, f"{figures['suspects']:,}", first, *values))
+    columns = (f"data ({link('doctor_labels')})", "made wrong", "listed", "wrong of the first 50")
+    return markdown((*columns, "recall", "precision", "average precision"), rows)
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     "quick_seconds": lambda: " to ".join(quick_seconds()),
     "quick_least": lambda: quick_seconds()[0],
@@ -201,6 +216,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "views_of_all": views_of_all,
     "unsure_as_right": unsure_as_right,
     "near_duplicates": near_duplicates,
+    "planted_labels": planted_labels,
     "training": speed.training,
     "training_runs": speed.training_runs,
     "fourier_step": speed.fourier_step,
