@@ -188,7 +188,7 @@ class Read:
         files: list[OfFile] = []
         for image, path in zip(images, paths, strict=True):
             try:
-                with opened(Path(path)) as picture:
+                with opened(path) as picture:
                     said = OfFile(header_of(picture), turned(picture), _transparent(picture))
                     image[...] = fit(picture, self.form)
             except BadPictureError as error:

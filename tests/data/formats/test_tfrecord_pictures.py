@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import deepcnn
-from deepcnn.data.formats import inflated, tfrecord
+from deepcnn.data.formats import inflated, tfrecord, tfrecord_pictures
 from deepcnn.data.formats.tfrecord_files import PackedRecords, masked_crc
 from deepcnn.data.formats.tfrecord_pictures import RecordPictures
 from deepcnn.errors import DataError
@@ -50,6 +50,27 @@ def test_pictures_are_brought_to_the_image_size(tmp_path: Path) -> None:
     found = deepcnn.load_dataset(folder, "train", image_size=(8, 10))
     assert np.array_equal(found.images, foreign.expected(8, 10))
     assert found.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(("name", "labels", "seekable"), FILES)
+@pytest.mark.parametrize(("most", "lengths"), [(1, [1] * 7), (2**22, [3, 3, 1])])
+def test_a_part_holds_so_many_records_or_bytes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    lengths: list[int],
+    name: str,
+    labels: str,
+    seekable: bool,
+) -> None:
+    monkeypatch.setattr(tfrecord_pictures, "MOST_BYTES", most)
+    pictures = RecordPictures(foreign.folder(tmp_path, name, labels) / name)
+    assert pictures.seekable == seekable
+    parts = list(pictures.parts(0, 7, 3))
+    assert [len(part) for part in parts] == lengths
+    assert [label for part in parts for _, label in part] == foreign.LABELS
+    wheres = [part.where(i) for part in parts for i in range(len(part))]
+    assert [f", record {i} at" in where for i, where in enumerate(wheres)] == [True] * 7
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
