@@ -23,7 +23,7 @@ import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,6 +45,8 @@ MAX_PIXELS = 2**26
 MAX_BYTES = 5 * MAX_PIXELS  # of memory while one is decoded: RGB takes 4 a pixel, and a little more
 _DEAR_FORMATS = {"WEBP": 20, "TIFF": 12}  # whose decoders hold a picture several times
 _WHOLE = 2**16  # bytes of a file that are read at once
+# To open a pipe would else wait for its writer. Windows has no such flag, but texts.
+_TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _ROWS = 256  # of a picture that are converted at a time
 _GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _TRANSPOSITIONS = {  # EXIF 2.32, section 4.6.4 A, tag 274; 1 is upright
@@ -110,7 +112,7 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
     Raises BadPictureError for everything that goes wrong, also inside the `with` statement.
     """
-    with reasons(), _bytes_of(source) as file, Image.open(file, formats=DECODERS) as picture:
+    with reasons(), _file_of(source) as file, Image.open(file, formats=DECODERS) as picture:
         _check_size(picture)
         yield picture
 
@@ -148,32 +150,42 @@ def reasons() -> Iterator[None]:
         raise BadPictureError(_reason(error)) from error
 
 
-@contextmanager
-def _bytes_of(source: Source) -> Iterator[BinaryIO]:
+def _file_of(source: Source) -> AbstractContextManager[BinaryIO]:
     """Open a file, and read it whole if it is short, or take what is in memory or open already."""
     if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
+        return io.BytesIO(source)
     if not isinstance(source, (str, Path)):
-        yield source
-        return
-    status = os.stat(source)  # noqa: PTH116 (a Path would take as long as all else here)
+        return nullcontext(source)
+    try:
+        number = os.open(source, _TO_READ)
+    except OSError:
+        _check_kind(os.stat(source))  # noqa: PTH116 (a Path takes as long as the call)
+        raise
+    keep = False
+    try:
+        status = os.fstat(number)
+        _check_kind(status)
+        content = os.read(number, _WHOLE)
+        if len(content) == status.st_size:
+            return io.BytesIO(content)
+        os.lseek(number, 0, os.SEEK_SET)
+        # An open file instead of its path keeps Pillow from mapping it into memory, where one that
+        # shrinks meanwhile ends the process.
+        keep = True
+        return os.fdopen(number, "rb")
+    finally:
+        if not keep:
+            os.close(number)
+
+
+def _check_kind(status: os.stat_result) -> None:
+    """Raise BadPictureError for what is no file, or an empty one."""
     if stat.S_ISDIR(status.st_mode):
         raise BadPictureError("expected a picture, found a folder that cannot be listed")
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+    if not stat.S_ISREG(status.st_mode):
         raise BadPictureError("expected a file, found something else, such as a pipe")
     if not status.st_size:
         raise BadPictureError("expected a picture, found an empty file")
-    # An open file instead of its path keeps Pillow from mapping it into memory, where one that
-    # shrinks meanwhile ends the process.
-    with io.FileIO(source) as raw:
-        content = raw.read(_WHOLE)
-        if len(content) == status.st_size:
-            yield io.BytesIO(content)
-            return
-        raw.seek(0)
-        with io.BufferedReader(raw) as file:
-            yield file
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -250,7 +262,7 @@ def header(source: Source) -> Header:
 
     Raises BadPictureError if it is not a picture.
     """
-    with reasons(), _bytes_of(source) as file:
+    with reasons(), _file_of(source) as file:
         found = heads.common(file.read(heads.HEAD))
         if found is not None and 0 < 5 * found.height * found.width <= MAX_BYTES:
             return found
@@ -268,7 +280,8 @@ def decode(source: Source, form: Format) -> NDArray[np.uint8]:
         size = 2 * max(form.height, form.width)
         # A large JPEG is decoded at half its size, a quarter or an eighth, which is faster, but no
         # smaller than twice what is needed: the rest is for the better filter. Other pictures stay.
-        picture.draft(None, (size, size))
+        if min(picture.size) >= 2 * size:
+            picture.draft(None, (size, size))
         return fit(picture, form)
 
 
