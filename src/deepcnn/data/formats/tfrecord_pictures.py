@@ -80,8 +80,8 @@ class Records:
         data = self.run.data(place)
         try:
             found, others = find(data, SORTS)
-            picture = next((found[name] for name in PICTURES if name in found), None)
-            label = next((found[name] for name in LABELS if name in found), None)
+            picture = found.get(PICTURES[0], found.get(PICTURES[1]))
+            label = found.get(LABELS[0], found.get(LABELS[1]))
             if picture is None or label is None:
                 wanted = PICTURES if picture is None else LABELS
                 raise ValueError(
