@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import deepcnn
-from deepcnn.data.formats import inflated, tfrecord, tfrecord_pictures
+from deepcnn.data.formats import inflated, pictures, tfrecord, tfrecord_pictures
 from deepcnn.data.formats.tfrecord_files import PackedRecords, masked_crc
 from deepcnn.data.formats.tfrecord_pictures import RecordPictures
 from deepcnn.errors import DataError
@@ -52,6 +52,14 @@ def test_pictures_are_brought_to_the_image_size(tmp_path: Path) -> None:
     assert found.classes == ("0", "1", "2")
 
 
+def test_classes_are_counted_without_a_look_at_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "decode", None)
+    train = deepcnn.open_dataset(foreign.folder(tmp_path, SLIM)).split("train")
+    assert train.classes == ("0", "1", "2")
+
+
 @pytest.mark.parametrize(("name", "labels", "seekable"), FILES)
 @pytest.mark.parametrize(("most", "lengths"), [(1, [1] * 7), (2**22, [3, 3, 1])])
 def test_a_part_holds_so_many_records_or_bytes(
@@ -64,9 +72,9 @@ def test_a_part_holds_so_many_records_or_bytes(
     seekable: bool,
 ) -> None:
     monkeypatch.setattr(tfrecord_pictures, "MOST_BYTES", most)
-    pictures = RecordPictures(foreign.folder(tmp_path, name, labels) / name)
-    assert pictures.seekable == seekable
-    parts = list(pictures.parts(0, 7, 3))
+    found = RecordPictures(foreign.folder(tmp_path, name, labels) / name)
+    assert found.seekable == seekable
+    parts = list(found.parts(0, 7, 3))
     assert [len(part) for part in parts] == lengths
     assert [label for part in parts for _, label in part] == foreign.LABELS
     wheres = [part.where(i) for part in parts for i in range(len(part))]
