@@ -17,14 +17,19 @@ from torch import nn
 
 from deepcnn import presets
 from deepcnn.console import say, say_json
+from deepcnn.data.convert import convert
 from deepcnn.devices import Part
 from deepcnn.errors import ConfigError, RunError
+from deepcnn.inference.evaluation import evaluate
 from deepcnn.inputs.fed import Expected, Fed, PythonFeed
 from deepcnn.models import build
 from deepcnn.models.build import build_model
 from deepcnn.runs.run import Run
 from deepcnn.training.checks import check_parts
+from deepcnn.training.start import resume, train
 from tests.helpers.command import run_here
+from tests.helpers.own_data import images_of
+from tests.helpers.tiny import tiny
 
 FEW = "expected a network that can be trained in"
 
@@ -80,6 +85,69 @@ def test_no_picture_is_brought_to_no_size(
     arguments = ["data", *command.split(), "--image-size", *size.split()]
     assert run_here(monkeypatch, *arguments) == 1
     assert capsys.readouterr().err == f"deepcnn: image_size: expected at least 1, found {found}\n"
+
+
+@pytest.mark.parametrize("command", ["train tiny --steps 1 --data", "data show", "data convert"])
+@pytest.mark.parametrize("form", ["npz", "idx", "tfrecord", "cifar", "name"])
+def test_arrays_are_not_brought_to_another_size_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+    form: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = written(form, tmp_path)
+    channels = 1 if form == "idx" else 3
+    for options, wanted in (
+        ("--image-size 16", f"image_size 16×16×{channels}"),
+        ("--fit pad", "fit pad"),
+        ("--image-size 32 40 --fit squeeze", f"image_size 32×40×{channels} and fit squeeze"),
+    ):
+        rest = "new --to npz " if command == "data convert" else ""
+        words = f"{command} {data} {rest}{options}".split()
+        assert run_here(monkeypatch, *words) == 1
+        said = capsys.readouterr().err
+        assert said.replace(f"{tmp_path}/", "").startswith(f"deepcnn: {wanted}: {data} (")
+        assert f"holds images of 32×32×{channels} as arrays, which stay as they are" in said
+        assert said.endswith(f"{data} FOLDER --to folder\n")
+    assert [path.name for path in tmp_path.iterdir() if path.name != data] == []
+
+
+def written(form: str, folder: Path) -> str:
+    """Write a set of one form; return what it is called."""
+    if form == "name":
+        return "synthetic"
+    images, labels = images_of(30, 32, 32, 1 if form == "idx" else 3, classes=10)
+    np.savez(folder / "set.npz", images=images, labels=labels)
+    if form == "npz":
+        return "set.npz"
+    if form == "idx":
+        (folder / "set").mkdir()
+        for what, array in (("images", images[..., 0]), ("labels", labels.astype(np.uint8))):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            name = f"train-{what}-idx{array.ndim}-ubyte"
+            (folder / "set" / name).write_bytes(head + array.tobytes())
+    else:
+        convert(folder / "set.npz", folder / "set", form)  # type: ignore[arg-type]
+    (folder / "set.npz").unlink()
+    return "set"
+
+
+def test_the_size_that_arrays_have_may_be_said_and_runs_that_said_another_go_on(
+    tmp_path: Path,
+) -> None:
+    images, labels = images_of(40, 32, 32, 3, classes=10)
+    np.savez(tmp_path / "train.npz", images=images, labels=labels)
+    np.savez(tmp_path / "test.npz", images=images, labels=labels)
+    config = tiny(data=str(tmp_path), steps=2, image_size=(32, 32))
+    run = train(config, run_dir=tmp_path / "run").run
+    stored = json.loads((Path(run) / "config.json").read_text())
+    stored = {k: v for k, v in stored.items() if k not in ("format", "sha256")}  # the seal
+    (Path(run) / "config.json").write_text(json.dumps(stored | {"image_size": [8, 8]}))
+    result = resume(run, changes=lambda c: dataclasses.replace(c, steps=3))
+    assert result.step == 3
+    assert evaluate(run) == result.evaluated
 
 
 def test_a_network_that_memory_cannot_hold_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,7 @@ def run(options: Options) -> int:
     )
     with console(options.json) as tell:
         dataset = open_dataset(spec, emit=tell)
+        dataset.check_size()
         source = dataset.split(options.split)
         found = survey.survey(source, reading(options.split, tell))
         if spelled := survey.spelled(found):

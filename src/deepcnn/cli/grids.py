@@ -80,7 +80,7 @@ def check_varies(config: Config, dataset: Dataset, found: tuple[Choice, ...]) ->
     for field in OF_PICTURES:
         name = field.replace("_", "-")
         varies = any(name in changes for changes, _ in found)
-        if varies and dataset.resized((1, 1)) is None:
+        if varies and not dataset.is_of_pictures:
             raise ConfigError(
                 f"{GRID} {name}: cannot be chosen: {config.data} holds images of the size that "
                 "they have, and no pictures in files, so all settings would be the same"

@@ -78,6 +78,7 @@ def convert(
     target = Path(os.path.realpath(target.expanduser()))
     _check_target(target, spec.data)
     dataset = open_dataset(spec, emit=emit)
+    dataset.check_size()
     if spec.validation_size and "validation" in dataset.own_splits:
         raise DataError(
             f"validation_size: expected 0, as {spec.data} has a validation split of its own, found "

@@ -17,11 +17,12 @@ from deepcnn.data.exclusions import Exclusions
 from deepcnn.data.formats.pictures import PictureShard
 from deepcnn.data.layouts import Layout
 from deepcnn.data.shards import Progress, by
-from deepcnn.data.source import Source, held_out, in_memory
+from deepcnn.data.source import Resizable, Source, Subset, held_out, in_memory
 from deepcnn.data.splits import SPLITS, Split
-from deepcnn.errors import DataError
+from deepcnn.errors import ConfigError, DataError
 from deepcnn.events import Listener, Reading
 from deepcnn.settings import DataSpec
+from deepcnn.shown import quoted
 
 
 class Dataset:
@@ -109,6 +110,29 @@ class Dataset:
         other = self._with(image_size=image_size)
         other._own = {split: source for split, source in own.items() if source is not None}
         return other if len(other._own) == len(own) else None
+
+    @property
+    def is_of_pictures(self) -> bool:
+        """Whether the images are encoded, so that they can be brought to any size."""
+        shards = self._own_split(self.own_splits[0]).shards
+        inner = (shard.shard if isinstance(shard, Subset) else shard for shard in shards)
+        return all(isinstance(shard, Resizable) for shard in inner)
+
+    def check_size(self) -> None:
+        """Raise ConfigError where arrays are to be brought to another size, or to one by `fit`."""
+        spec, shape = self.spec, self._own_split(self.own_splits[0]).shape
+        wanted = []
+        if spec.image_size not in (None, shape[:2]):
+            wanted.append(f"image_size {by((*spec.image_size, shape[2]))}")
+        if spec.fit != "crop":
+            wanted.append(f"fit {spec.fit}")
+        if wanted and not self.is_of_pictures:
+            raise ConfigError(
+                f"{' and '.join(wanted)}: {spec.data} ({self.form}) holds images of {by(shape)} as "
+                "arrays, which stay as they are; only encoded pictures are brought to another "
+                "size. Leave it out, or write pictures first: deepcnn data convert "
+                f"{quoted(spec.data)} FOLDER --to folder"
+            )
 
     def usual_size(self) -> tuple[int, int] | None:
         """Return the height and width for pictures that have all kinds of sizes, or None."""

@@ -113,6 +113,7 @@ def open_for_new(config: Config, emit: Listener) -> tuple[Config, Dataset]:
             emit(event)
 
     dataset = open_dataset(config, emit=hear)
+    dataset.check_size()
     size = dataset.usual_size() if config.image_size is None else None
     settled = True
     if size is None or size == dataset.split("train").shape[:2]:
