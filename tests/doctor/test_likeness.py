@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from deepcnn.data.arrays import Arrays
 from deepcnn.doctor import alignment, duplicates, likeness
+from tests.helpers.shards import FASHION_MNIST
 
 
 def changed(image: NDArray[np.uint8], how: int) -> NDArray[np.uint8]:
@@ -68,6 +72,84 @@ def test_correlation_is_that_of_numpy(cifar10_test: Arrays) -> None:
     inner = (slice(1, -1), slice(1, -1))  # without the margin
     expected = np.corrcoef(*(v[inner].ravel().astype(np.float64) for v in (a, a + b)))[0, 1]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_blur_is_that_by_definition_also_at_edges(cifar10_test: Arrays) -> None:
+    images = likeness.small(cifar10_test.images[:3]).astype(np.float64)
+    expected = images
+    for times in range(1, 6):
+        wide = np.pad(expected, ((0, 0), (1, 1), (1, 1)), "edge")
+        weights = np.outer([1, 2, 1], [1, 2, 1]) / 16
+        parts = [
+            weights[i, j] * wide[:, i : i + 32, j : j + 32] for i in range(3) for j in range(3)
+        ]
+        expected = np.sum(parts, 0)
+        found = alignment.blurred(images.astype(np.float32), times)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_each_picture_has_its_nearest_ones_as_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against all cosines, in one cell; pictures that both found are told once."""
+    monkeypatch.setattr(likeness, "NEIGHBOURS", 5)
+    draw = np.random.default_rng(0)
+    raw, mirrored = (draw.normal(size=(300, 12)).astype(np.float32) for _ in range(2))
+    pairs, flipped = likeness.candidates(raw, mirrored)
+    plain, other = (each.astype(np.float64) - raw.mean(0) for each in (raw, mirrored))
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    expected: dict[tuple[int, int, bool], float] = {}
+    for is_flipped, queries in ((False, plain), (True, other)):
+        cosines = queries @ plain.T
+        np.fill_diagonal(cosines, -1)
+        for a, row in enumerate(cosines):
+            for b in np.argsort(-row)[:5].tolist():
+                if row[b] >= likeness.LEAST_OF_FEW:
+                    key = (min(a, b), max(a, b), is_flipped)
+                    expected[key] = max(row[b], expected.get(key, 0))
+    found = [(a, b, f) for (a, b), f in zip(pairs.tolist(), flipped.tolist(), strict=True)]
+    assert len(found) > 300
+    assert sorted(found) == sorted(expected)
+    assert (np.diff([expected[each] for each in found]) <= 1e-6).all()
+
+
+def test_the_first_pair_of_each_picture_is_its_nearest() -> None:
+    pairs = np.random.default_rng(1).integers(0, 40, (300, 2))
+    seen: set[int] = set()
+    expected = []
+    for pair in pairs.tolist():
+        expected.append(not seen >= set(pair))
+        seen |= set(pair)
+    assert likeness.nearest(pairs).tolist() == expected
+    assert likeness.nearest(pairs[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("are_lookalikes", [True, False])
+def test_of_mere_lookalikes_only_the_likeliest_pairs_are_compared(
+    cifar10_test: Arrays, are_lookalikes: bool
+) -> None:
+    """Clothes look alike by the thousands; photographs do not, and all their pairs are compared."""
+    if are_lookalikes:
+        train = FASHION_MNIST / "train-images-idx3-ubyte.gz"
+        images = np.frombuffer(gzip.decompress(train.read_bytes()), np.uint8, offset=16)
+        thumbs = likeness.small(images.reshape(-1, 28, 28, 1)[:1500])
+    else:
+        thumbs = likeness.small(cifar10_test.images[:1500])
+    darker = (thumbs[::100] * 0.8 + 20).astype(np.uint8)
+    thumbs = np.concatenate([thumbs, darker])
+    compared: list[int] = []  # at each of the two times, as progress tells it
+
+    def progress(_: int, total: int) -> None:
+        compared.extend([total] if total not in compared else [])
+
+    pairs, similarity = duplicates.alike(thumbs, progress)
+    raw = likeness.describe(thumbs), likeness.describe(thumbs[:, :, ::-1])
+    there = min(len(likeness.candidates(*raw)[0]), 3 * len(thumbs) + 5000)
+    assert len(compared) == 1 + (not are_lookalikes)
+    assert (sum(compared) < there / 2) if are_lookalikes else (sum(compared) == there)
+    least = duplicates.least_of(similarity, len(thumbs))
+    assert (least > duplicates.LEAST) == are_lookalikes
+    told = set(map(tuple, pairs[similarity >= least].tolist()))
+    assert sum((100 * i, 1500 + i) in told for i in range(15)) >= 13
 
 
 def test_equal_digests_are_grouped() -> None:

@@ -7,6 +7,8 @@ similarity is the correlation of the pixels that both pictures have.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,12 +71,16 @@ def _spread(images: Floats) -> Floats:
 
 def blurred(images: Floats, times: int) -> Floats:
     """Return images [M, S, S] after a binomial filter of 3×3, applied this many times."""
-    for _ in range(times):
-        wide = np.pad(images, ((0, 0), (1, 1), (0, 0)), "edge")
-        images = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / np.float32(4)
-        wide = np.pad(images, ((0, 0), (0, 0), (1, 1)), "edge")
-        images = (wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]) / np.float32(4)
-    return images
+    once = _binomial(images.shape[1])
+    rows = np.linalg.matrix_power(once, times).astype(np.float32)
+    return np.asarray(rows @ images @ rows.T)
+
+
+@functools.cache
+def _binomial(side: int) -> NDArray[np.float64]:
+    """Return the filter of a line, [side, side]; beyond the edge its outermost pixel goes on."""
+    wide = np.pad(np.eye(side), ((1, 1), (0, 0)), "edge")
+    return np.asarray((wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4)
 
 
 def align(first: Floats, second: Floats, steps: int, maps: Floats | None) -> Floats:
@@ -113,15 +119,21 @@ def align(first: Floats, second: Floats, steps: int, maps: Floats | None) -> Flo
 def correlation(first: Floats, second: Floats, maps: Floats) -> Floats:
     """Return the correlation of `first` [M, S, S] with `second` under `maps`, float32 [M]."""
     seen, inside = _warped(second, maps)
-    flat = first.reshape(len(first), -1)
-    count = np.maximum(inside.sum(1, keepdims=True), 1)
-    a = (flat - (flat * inside).sum(1, keepdims=True) / count) * inside
-    b = (seen - (seen * inside).sum(1, keepdims=True) / count) * inside
-    found = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1) + 1e-3)
+    count = np.maximum(inside.sum(1), 1)
+
+    def centred(pixels: Floats) -> Floats:
+        found: Floats = pixels - (np.einsum("ms,ms->m", pixels, inside) / count)[:, None]
+        found *= inside
+        return found
+
+    a, b = centred(first.reshape(len(first), -1)), centred(seen)
+    product, of_a, of_b = (np.einsum("ms,ms->m", *each) for each in ((a, b), (a, a), (b, b)))
+    found = product / np.sqrt(of_a * of_b + 1e-3)
     enough = inside.mean(1) >= LEAST_OVERLAP
     return np.where(enough, found.clip(0, 1), 0).astype(np.float32)
 
 
+@functools.cache
 def _grid(side: int) -> Floats:
     """Return the places of all pixels' centres, and ones, float32 [3, S * S]."""
     line = (2 * np.arange(side, dtype=np.float32) + 1) / side - 1
@@ -129,16 +141,27 @@ def _grid(side: int) -> Floats:
 
 
 def _warped(images: Floats, maps: Floats) -> tuple[Floats, Floats]:
-    """Return images at mapped places, bilinear [M, S * S], and 1 if a place is inside, else 0."""
+    """Return images at mapped places, bilinear [M, S * S], and 1 if a place is inside, else 0.
+
+    This takes most of the time of a comparison, so it writes into arrays that it has already.
+    """
     count, side = images.shape[:2]
-    grid = _grid(side)
-    places = maps @ grid
-    inside = (np.abs(places) <= 1 - MARGIN).all(1) & (np.abs(grid[:2]) <= 1 - MARGIN).all(0)
-    pixels = np.clip((places + 1) * np.float32(side / 2) - np.float32(0.5), 0, side - 1.001)
-    corners = pixels.astype(np.int32)
-    y, x = np.moveaxis(pixels - corners, 1, 0)
-    where = corners[:, 0] * side + corners[:, 1] + (np.arange(count) * side**2)[:, None]
+    places = maps @ _grid(side)
+    inside = (np.abs(places) <= 1 - MARGIN).all(1) & (np.abs(_grid(side)[:2]) <= 1 - MARGIN).all(0)
+    places += 1
+    places *= np.float32(side / 2)
+    places -= np.float32(0.5)
+    np.clip(places, 0, side - 1.001, out=places)
+    corners = places.astype(np.int32)
+    places -= corners
+    y, x = places[:, 0], places[:, 1]
+    where = np.arange(count)[:, None] * side**2 + (corners[:, 0] * side + corners[:, 1])
     flat = images.reshape(-1)
-    upper = flat[where] * (1 - x) + flat[where + 1] * x
-    lower = flat[where + side] * (1 - x) + flat[where + side + 1] * x
-    return upper * (1 - y) + lower * y, inside.astype(np.float32)
+    upper, upper_right, lower, lower_right = (
+        flat[first:].take(where, mode="clip") for first in (0, 1, side, side + 1)
+    )  # all indices are inside; "clip" alone does not look through them first
+    for one, other, share in ((upper, upper_right, x), (lower, lower_right, x), (upper, lower, y)):
+        other -= one
+        other *= share
+        one += other
+    return upper, inside.astype(np.float32)

@@ -15,10 +15,10 @@ from deepcnn.doctor.alignment import halved, rough, similarity
 Ints = NDArray[np.int64]
 Thumbs = NDArray[np.uint8]
 
-BLOCK = 1024  # pairs that are aligned together: threads wait less for each other than with fewer
+BLOCK = 256  # pairs that are aligned together: more would not fit into a core's cache
 LEAST_ROUGH = 0.45  # likeness of small pictures for a pair to be looked at closely
 LEAST = 0.8  # similarity of near duplicates, see `alignment.similarity`
-LOOKED_AT = 3  # candidates for each picture that are aligned, on the average
+LOOKED_AT = 3  # candidates for each picture that are aligned at most, on the average
 BINS = 10  # from LEAST on, that tell how similarities are spread
 MANY, COMMON = 50, 0.3  # so many pairs, and so many for each example, may be mere look-alikes
 FLAT = 4.0  # deviation of pixels below which there is nothing to compare
@@ -37,7 +37,9 @@ def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]
 
     `thumbs`: gray pictures of all examples, uint8 [N, SIDE, SIDE], see `likeness.small`. Each pair
     is returned once, with the lower index first; the most similar pairs come first. Pictures
-    without any contrast are left out. `progress` hears of aligned pairs.
+    without any contrast are left out. The nearest candidate of each picture and the likeliest of
+    all are aligned first. The others are aligned only if these are not mere look-alikes, see
+    `least_of`. `progress` hears of aligned pairs.
     """
     deviation = np.concatenate(
         [part.reshape(len(part), -1).std(1) for part in _parts(thumbs, 8192)] or [np.empty(0)]
@@ -56,9 +58,16 @@ def alike(thumbs: Thumbs, progress: Progress) -> tuple[Ints, NDArray[np.float32]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(describe, range(0, len(thumbs), 1024)))
     pairs, flipped = likeness.candidates(*raw)
-    most = LOOKED_AT * len(thumbs) + 5_000
-    pairs, flipped = pairs[:most], flipped[:most]
-    found = _aligned(thumbs, pairs, flipped, progress)
+    soon = likeness.nearest(pairs)
+    soon[: len(thumbs) // 2] = True
+    order = np.argsort(~soon, kind="stable")[: LOOKED_AT * len(thumbs) + 5_000]
+    pairs, flipped = pairs[order], flipped[order]
+    found = np.zeros(len(pairs), np.float32)
+    small = np.concatenate([halved(part) for part in _parts(thumbs, 8192)])
+    for part in (slice(0, soon.sum()), slice(soon.sum(), None)):
+        # Where the likeliest are mere look-alikes, all others would be, too.
+        if least_of(found[found >= LEAST], len(thumbs)) == LEAST:
+            found[part] = _aligned(thumbs, small, pairs[part], flipped[part], progress)
     kept = np.flatnonzero(found >= LEAST)
     kept = kept[np.argsort(-found[kept], kind="stable")]
     _, first = np.unique(there[pairs[kept]], axis=0, return_index=True)  # plain and mirrored
@@ -83,11 +92,14 @@ def least_of(found: NDArray[np.float32], examples: int) -> float:
 
 
 def _aligned(
-    thumbs: Thumbs, pairs: Ints, flipped: NDArray[np.bool_], progress: Progress
+    thumbs: Thumbs,
+    small: NDArray[np.float32],
+    pairs: Ints,
+    flipped: NDArray[np.bool_],
+    progress: Progress,
 ) -> NDArray[np.float32]:
-    """Return the similarity of each pair; 0 if already their small pictures differ."""
+    """Return the similarity of each pair; 0 if already their `small` pictures differ."""
     found = np.zeros(len(pairs), np.float32)
-    small = np.concatenate([halved(part) for part in _parts(thumbs, 8192)])
     done = 0
 
     def some(start: int) -> None:

@@ -103,8 +103,9 @@ def _passed_over(count: int, least: float) -> list[Problem]:
     if not count:
         return []
     text = (
-        f"{counted(count, 'pair')} more of {duplicates.LEAST:.2f} to {least:.2f} alike: so many "
-        "pictures of this set are that alike that it says little, and they are not listed."
+        f"{counted(count, 'pair')} more of {duplicates.LEAST:.2f} to {least:.2f} alike among those "
+        "that were compared: so many pictures of this set are that alike that it says little, and "
+        "they are not listed."
     )
     return [Problem("alike", None, text)]
 

@@ -78,16 +78,17 @@ def candidates(raw: Floats, mirrored: Floats) -> tuple[Ints, NDArray[np.bool_]]:
         _search(queries, plain, home, _nearest_cells(queries, centres, PROBES), least)
         for queries in (plain, other)
     ]
-    pairs = np.concatenate([found[0][0], found[1][0]])
+    pairs = np.sort(np.concatenate([found[0][0], found[1][0]]), 1)
     cosines = np.concatenate([found[0][1], found[1][1]])
-    flipped = np.repeat([False, True], [len(found[0][0]), len(found[1][0])])
-    pairs = np.sort(pairs, 1)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], flipped, -cosines))
-    pairs, flipped = pairs[order], flipped[order]
-    keys = (pairs[:, 0] * len(plain) + pairs[:, 1]) * 2 + flipped
-    _, first = np.unique(keys, return_index=True)
-    first.sort()
-    return pairs[first], flipped[first]
+    flipped = np.repeat([0, 1], [len(found[0][0]), len(found[1][0])])
+    # A pair that both of its pictures found is there twice, and counts as the likelier of the two.
+    keys = (flipped * len(plain) + pairs[:, 0]) * len(plain) + pairs[:, 1]
+    order = np.argsort(keys)
+    keys = keys[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    best = np.maximum.reduceat(cosines[order], first) if len(first) else cosines
+    order = order[first][np.argsort(-best, kind="stable")]
+    return pairs[order], flipped[order] == 1
 
 
 def _prepared(raw: Floats, mirrored: Floats) -> tuple[Floats, Floats, float]:
@@ -158,12 +159,14 @@ def _search(
     edges = np.searchsorted(home[members], np.arange(home.max() + 2))
     asking = np.argsort(probes.ravel(), kind="stable")
     asked = np.searchsorted(probes.ravel()[asking], np.arange(home.max() + 2))
+    # What each query wants at least: it has NEIGHBOURS as near as that in a cell that was searched.
+    wanted = np.full(len(queries), least, np.float32)
 
     def cell(number: int) -> list[tuple[Ints, Ints, Floats]]:
         inside = members[edges[number] : edges[number + 1]]
         rows = asking[asked[number] : asked[number + 1]] // probes.shape[1]
         return [
-            _best(queries, vectors, some, inside, least)
+            _best(queries, vectors, some, inside, wanted)
             for some in np.array_split(rows, max(1, len(rows) * len(inside) >> 22))
             if len(some) and len(inside)
         ]
@@ -173,7 +176,7 @@ def _search(
     if not parts:
         return np.empty((0, 2), np.int64), np.empty(0, np.float32)
     a, b, cosines = (np.concatenate(each) for each in zip(*parts, strict=True))
-    order = np.lexsort((b, -cosines, a))
+    order = np.argsort(a - cosines.astype(np.float64), kind="stable")  # by a, then nearest first
     a, b, cosines = a[order], b[order], cosines[order]
     rank = np.arange(len(a)) - np.searchsorted(a, a)
     kept = rank < NEIGHBOURS
@@ -181,13 +184,22 @@ def _search(
 
 
 def _best(
-    queries: Floats, vectors: Floats, rows: Ints, inside: Ints, least: float
+    queries: Floats, vectors: Floats, rows: Ints, inside: Ints, wanted: Floats
 ) -> tuple[Ints, Ints, Floats]:
     near = queries[rows] @ vectors[inside].T
     near[rows[:, None] == inside] = -1
     if len(inside) > NEIGHBOURS:
         far = np.partition(near, -NEIGHBOURS, 1)[:, -NEIGHBOURS]
-        a, b = np.nonzero(near >= np.maximum(far, least)[:, None])
-    else:
-        a, b = np.nonzero(near >= least)
+        wanted[rows] = np.maximum(wanted[rows], far)  # what another thread writes may be lost
+    a, b = np.nonzero(near >= wanted[rows, None])
     return rows[a], inside[b], near[a, b]
+
+
+def nearest(pairs: Ints) -> NDArray[np.bool_]:
+    """Return which pairs [M, 2] are the first one of either picture, bool [M]."""
+    places = np.arange(2 * len(pairs))[::-1]
+    first = np.full(pairs.max(initial=-1) + 1, -1)
+    first[pairs.ravel()[::-1]] = places  # of equal indices the last one stays, here the first
+    found = np.zeros(len(pairs), np.bool_)
+    found[first[first >= 0] // 2] = True
+    return found
