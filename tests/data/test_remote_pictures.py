@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from deepcnn.cli.main import run as cli
 from deepcnn.data import web
+from deepcnn.data.convert import convert
 from deepcnn.data.dataset import Dataset
 from deepcnn.data.indexing import index
 from deepcnn.data.open import open_dataset
@@ -25,7 +27,8 @@ from deepcnn.training.start import resume, train
 from tests.helpers import elsewhere, foreign
 from tests.helpers.conversion import assert_same, load, made, splits_of, store_npz
 from tests.helpers.elsewhere import Server
-from tests.helpers.tiny import last
+from tests.helpers.shards import read
+from tests.helpers.tiny import last, last_values
 
 TRAIN, TEST = "animals-train.tfrecord-00000-of-00001", "animals_test_00000-of-00001.tfrecord"
 SLIM = "animals_train_00000-of-00001.tfrecord"
@@ -121,12 +124,97 @@ def test_shards_of_pixels_are_listed_as_convert_lists_them(tmp_path: Path) -> No
     assert len(load(target)["train"]) == 20
 
 
+def packed(form: str, folder: Path) -> Path:
+    """Put shards of one form into a folder, with an index: "zlib", "gzip", "parquet" or pixels."""
+    names = {
+        "zlib": "animals_train_00000-of-00001.tfrecord.zlib",
+        "gzip": "animals-train.tfrecord-00000-of-00001.gz",
+        "parquet": "train-00000-of-00001.parquet",
+    }
+    if form in names:
+        if form == "parquet":
+            pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+        root = foreign.folder(folder / "set", names[form])
+    else:
+        root = folder / "set"
+        source = store_npz(folder / "source", splits_of(made(40, 16, 16, 3), made(5, 16, 16, 3)))
+        convert(source, root, "tfrecord", shards=2)
+        (root / "index.json").unlink()
+        for path in sorted(root.glob("train*")):
+            path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))  # under a plain name
+    index(root)
+    return root
+
+
+@pytest.mark.parametrize("form", ["zlib", "gzip", "parquet", "pixels"])
+def test_compressed_shards_and_parquet_elsewhere_are_read_and_resumed_as_here(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "WAITS", (0.0, 0.01))
+    root = packed(form, tmp_path)
+    here = open_dataset(root)
+    config = dataclasses.replace(foreign.TRAINING, image_size=None, data=str(root), feed="streamed")
+    config = dataclasses.replace(config, readers=3, shuffle_buffer=4, evaluate_on=())
+    if form != "pixels":
+        config = dataclasses.replace(config, image_size=(16, 16), validation_size=2)
+    train(config, run_dir=tmp_path / "here")
+    with elsewhere.serving(root) as server:
+        names = [path.name for path in root.iterdir()]
+        server.answers = {name: [elsewhere.breaking_off, elsewhere.other_bytes] for name in names}
+        server.answers.pop("index.json")
+        found = there(server)
+        assert (found.own_splits, found.classes) == (here.own_splits, here.classes)
+        for split in here.own_splits:
+            shards, same = (each.split(split).shards for each in (found, here))
+            assert [s.seekable for s in shards] == [s.seekable for s in same]
+            load_both = (each.split(split).load() for each in (found, here))
+            assert_same({split: next(load_both)}, {split: next(load_both)})
+            for shard, other in zip(shards, same, strict=True):
+                for start, stop in ((1, 2), (0, len(other)), (2, 2)):
+                    mine, theirs = (read(each, start, stop, 2) for each in (shard, other))
+                    assert np.array_equal(mine[0], theirs[0])
+                    assert np.array_equal(mine[1], theirs[1])
+        elsewhere_too = dataclasses.replace(config, data=server.url, data_dir=str(tmp_path / "a"))
+        train(elsewhere_too, run_dir=tmp_path / "there")
+        assert last_values(tmp_path / "there") == last_values(tmp_path / "here")
+        for path in checkpoint.paths(tmp_path / "there" / "checkpoints")[1:]:
+            path.unlink()
+        data_dir = str(tmp_path / "b")
+        resume(tmp_path / "there", changes=lambda c: dataclasses.replace(c, data_dir=data_dir))
+    assert last_values(tmp_path / "there") == last_values(tmp_path / "here")
+
+
+@pytest.mark.parametrize("form", ["zlib", "pixels"])
+def test_an_index_that_lies_about_compression_is_refused(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = packed(form, tmp_path)
+    content = json.loads((root / "index.json").read_bytes())
+    entry = content["splits"]["train"][0]
+    assert entry["compressed"] is True
+    for value, message in (
+        (False, r"expected a file that is plain, as index\.json says, found the contrary"),
+        ("yes", r"compressed: expected true or false, found 'yes'"),
+    ):
+        entry["compressed"] = value
+        (root / "index.json").write_text(json.dumps(content))
+        with elsewhere.serving(root) as server, pytest.raises(DataError, match=message):
+            there(server).split("train").load()
+
+
+def test_shards_below_the_folder_are_listed_where_they_lie(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    (tmp_path / "set").mkdir()
+    foreign.folder(tmp_path / "set" / "data", "train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"found them below it.*data index .*set/data"):
+        index(tmp_path / "set")
+    assert index(tmp_path / "set" / "data") == {"train": 7}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("animals-train.tfrecord-00000-of-00001.gz", "expected files that are not compressed"),
-        ("animals_train_00000-of-00001.tfrecord.zlib", "expected files that are not compressed"),
-        ("written_by_tensorflow.npz", "expected TFRecord files, found NumPy"),
+        ("written_by_tensorflow.npz", "expected TFRecord or Parquet files, found NumPy"),
     ],
 )
 def test_what_cannot_be_read_from_elsewhere_is_not_listed(
@@ -136,5 +224,5 @@ def test_what_cannot_be_read_from_elsewhere_is_not_listed(
     with pytest.raises(DataError, match=message):
         index(root)
     assert not (root / "index.json").exists()
-    with pytest.raises(DataError, match="expected a folder of TFRecord files"):
+    with pytest.raises(DataError, match="expected a folder of TFRecord or Parquet files"):
         index(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""List the TFRecord shards of a folder for a server."""
+"""List the TFRecord or Parquet shards of a folder for a server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from deepcnn.console import console, say, say_json
 
 @dataclass(frozen=True)
 class Options:
-    """Write index.json into a folder of TFRecord files, which a server then hands out as it is.
+    """Write index.json into a folder of shards, which a server then hands out as it is.
 
-    The files may hold pixels or encoded pictures, as TF-Slim and TFDS write them. They are not
-    changed.
+    TFRecord files may hold pixels or encoded pictures, as TF-Slim and TFDS write them, and may be
+    compressed. Parquet files hold pictures, as Hugging Face writes them. No file is changed.
     """
 
     folder: tyro.conf.Positional[Path]

@@ -68,7 +68,9 @@ COMMANDS = {
     "data verify": Command("[NAME]", "Check a data set's files."),
     "data show": Command("[NAME or PATH]", "Count the classes of a data set and draw some images."),
     "data convert": Command("SOURCE FOLDER --to FORM", "Write a data set in another form."),
-    "data index": Command("FOLDER", "List the TFRecord shards of a folder for a server."),
+    "data index": Command(
+        "FOLDER", "List the TFRecord or Parquet shards of a folder for a server."
+    ),
 }
 
 
