@@ -239,6 +239,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "runtimes": speed.runtimes,
     "share_of_torch": speed.share_of_torch,
     "data": speed.data,
+    "reading_pictures": speed.reading_pictures,
     "devices": speed.devices,
     "unsure": unsure,
     "fashion": lambda: f"{counted(record(choices.FASHION))}; {duration(record(choices.FASHION))}",
