@@ -11,6 +11,7 @@ import pytest
 
 from deepcnn.config import Config
 from deepcnn.errors import ConfigError, TrainingError
+from deepcnn.events import Advanced, Event
 from deepcnn.training.rates import RangeTest, range_test
 from deepcnn.training.start import train
 from tests.helpers.tiny import QUICK, TINY, logged, tiny, with_optimizer
@@ -81,7 +82,12 @@ def test_all_rates_go_together() -> None:
 def test_its_losses_are_those_of_a_training_at_these_rates(tmp_path: Path) -> None:
     """At rates so close together that they are one, in all that a training may have."""
     config = with_optimizer(tiny(steps=20, log_every=1), schedule="constant", learning_rate=0.03)
-    found = range_test(config, lowest=0.03, highest=0.03 * (1 + 1e-9), tries=20)
+    heard: list[Event] = []
+    found = range_test(config, lowest=0.03, highest=0.03 * (1 + 1e-9), tries=20, emit=heard.append)
+    told = [event for event in heard if isinstance(event, Advanced)]
+    assert [(event.step, event.steps, event.work) for event in told] == [
+        (step, 20, step / 20) for step in range(1, 21)
+    ]
     train(config, run_dir=tmp_path / "run")
     steps = logged(tmp_path / "run", "Stepped")
     assert found.losses == tuple(step["losses"]["total_loss"] for step in steps)
