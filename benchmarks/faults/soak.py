@@ -8,9 +8,9 @@ Descriptors, threads and shared memory must be flat: the fewest of the last quar
 those of the second one, since a file is open for a moment now and then, and a leak for ever. The
 growth of memory is the slope of a line through what was seen in the second half (least squares),
 with its 95 % interval; where that half took ten minutes or more, its lower end must be below 1 MB
-an hour. The evaluation looks ten times a second: what an allocator holds settles only after about
-a thousand scorings, and what is lost at each one shows sooner. At the end all are asked to end, and
-must leave no unfinished file, no process, and no shared memory.
+an hour. The evaluation looks ten times a second. So what is lost at each scoring shows sooner, and
+the memory has settled before the second half; in our runs this took about a thousand scorings. At
+the end all are asked to end, and must leave no unfinished file, no process, and no shared memory.
 """
 
 from __future__ import annotations

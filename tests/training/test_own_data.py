@@ -84,7 +84,7 @@ def test_copies_of_an_image_are_held_out_together_and_counted(tmp_path: Path) ->
     result = deepcnn.train(config, run_dir=tmp_path / "run", emit=heard.append)
     (told,) = [e.text for e in heard if isinstance(e, Noted) and "held out" in e.text]
     assert "12 of its examples are held out to score on" in told
-    assert "90 copies of other images are kept on the same side as these" in told
+    assert "90 images are copies of another one; copies are held out together" in told
     stored = Run.open(result.run).config()
     assert (stored.validation_size, stored.copies_together) == (12, True)
     train, held = (
@@ -106,7 +106,7 @@ def test_a_held_out_size_of_ones_own_keeps_its_examples_unless_asked(tmp_path: P
         heard: list[Event] = []
         chosen = dataclasses.replace(config, copies_together=together)
         result = deepcnn.train(chosen, run_dir=tmp_path / f"{together}", emit=heard.append)
-        assert sum(isinstance(e, Noted) and "90 copies" in e.text for e in heard) == told
+        assert sum(isinstance(e, Noted) and "90 images are copies" in e.text for e in heard) == told
         assert Run.open(result.run).config().copies_together == together
 
 

@@ -240,8 +240,10 @@ class Dataset:
             self._first = first_of_each(found) if together else None
         else:
             labels = known
-            if self._first is None or not together:
-                self._first = of_files(source.shards) if together else None
+            if not together:
+                self._first = None
+            elif self._first is None:
+                self._first = of_files(source.shards)
         chosen = held_out(
             labels,
             spec.validation_size,

@@ -161,5 +161,7 @@ def _of_copies(dataset: Dataset) -> str:
     count = dataset.copies_held_together() if dataset.spec.copies_together else 0
     if not count:
         return ""
-    those = "1 copy of another image is" if count == 1 else f"{count:,} copies of other images are"
-    return f" {those} kept on the same side as these (--copies-together)."
+    there = "1 image is a copy" if count == 1 else f"{count:,} images are copies"
+    return (
+        f" {there} of another one; copies are held out together or not at all (--copies-together)."
+    )

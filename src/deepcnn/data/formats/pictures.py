@@ -61,7 +61,7 @@ class Pictures(Protocol):
     def parts(self, start: int, stop: int, size: int) -> InParts:
         """Yield the pictures `start` to `stop`, at most `size` at a time; closing closes the file.
 
-        InParts hold about `parts.MOST_BYTES` of files that are in memory. Labels are not checked.
+        A part holds about `parts.MOST_BYTES` of files that are in memory. Labels are not checked.
         """
 
 
